@@ -1,1 +1,215 @@
-//! (being written)
+//! The arithmetic under the models: quantized matrix products and row-wise functions.
+//!
+//! A [`Kernel`] is a table of entry points for one instruction set. [`best`] picks the
+//! widest one that this CPU has, once; [`all`] lists every one that it has, for tests and
+//! benchmarks. Every kernel gives **bit for bit the same result** as [`scalar`], and row `i`
+//! of an `m`-row call equals the one-row call: integer sums are exact, float sums run in one
+//! fixed order (16 lanes, then a fixed tree), and products are fused where the reference
+//! fuses them. That is what makes greedy speculation reproduce plain decoding exactly and
+//! audio independent of the machine's vector width.
+
+mod body;
+mod qmat;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use qmat::{BLOCK, Bits, PackError, PackedShape, QuantizedRows, TILE, pack};
+
+use std::sync::OnceLock;
+
+/// Largest number of activation rows that one register tile handles; longer calls are cut
+/// into tiles of this size while the weights of one tile stay in the first-level cache.
+pub const ROWS_PER_TILE: usize = 8;
+
+/// Tokens per partial sum of a probability row; equals `core::dist::BLOCK`.
+pub const SUM_BLOCK: usize = 256;
+
+/// Entry points for one instruction set. Obtained from [`best`], [`all`] or [`scalar`], so a
+/// value exists only where the CPU qualifies.
+#[derive(Clone, Copy)]
+pub struct Kernel {
+    name: &'static str,
+    quantize: fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
+    qgemm8: fn(&[u8], &[u16], &QuantizedRows, &mut [f32]),
+    qgemm4: fn(&[u8], &[u16], &QuantizedRows, &mut [f32]),
+    rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
+    layer_norm: fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    swiglu: fn(&[f32], &[f32], &mut [f32]),
+    gelu_tanh: fn(&mut [f32]),
+    gelu_erf: fn(&mut [f32]),
+    conv: fn(&[f32], &[f32], &[f32], &mut [f32]),
+    factor_logits: fn(&[f32], &mut [f32]),
+    softmax: fn(&[f32], f32, &mut [f32], &mut [f32]) -> f32,
+    attend: fn(&[f32], &[u16], &[u16], usize, &mut [f32], &mut [f32]),
+    to_half: fn(&[f32], &mut [u16]),
+    sum_rows: fn(&[u16], &[u32], &mut [f32]),
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernel({})", self.name)
+    }
+}
+
+impl Kernel {
+    /// The instruction set: `scalar`, `avx2`, `avx512-vnni`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Quantizes one row of `K` activations to int8 per block of [`BLOCK`].
+    ///
+    /// `q[K]`, `scale[K/32]` (largest magnitude / 127) and `sum[K/32]` (sum of the block's
+    /// int8 values) are overwritten. Non-finite activations quantize to unspecified values;
+    /// they never panic.
+    pub fn quantize(&self, x: &[f32], q: &mut [i8], scale: &mut [f32], sum: &mut [i32]) {
+        let blocks = x.len() / BLOCK;
+        assert!(x.len() % BLOCK == 0 && q.len() == x.len());
+        assert!(scale.len() == blocks && sum.len() == blocks);
+        (self.quantize)(x, q, scale, sum)
+    }
+
+    /// `out[tile][m][16] = W x` for the consecutive 16-row weight tiles held in `packed` and
+    /// `scales` (see [`PackedShape`]); the layout of `out` lets tiles be split among threads.
+    pub fn qgemm(
+        &self,
+        bits: Bits,
+        packed: &[u8],
+        scales: &[u16],
+        x: &QuantizedRows,
+        out: &mut [f32],
+    ) {
+        let tiles = scales.len() / (x.blocks() * TILE);
+        assert_eq!(scales.len(), tiles * x.blocks() * TILE);
+        assert_eq!(packed.len(), tiles * x.blocks() * bits.bytes_per_block());
+        assert_eq!(out.len(), tiles * x.rows() * TILE);
+        match bits {
+            Bits::Eight => (self.qgemm8)(packed, scales, x, out),
+            Bits::Four => (self.qgemm4)(packed, scales, x, out),
+        }
+    }
+
+    /// `out[c] = x[c] / sqrt(mean(x^2) + epsilon) * weight[c]` for one row.
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        assert!(x.len() == weight.len() && x.len() == out.len());
+        (self.rms_norm)(x, weight, epsilon, out)
+    }
+
+    /// Layer normalisation of one row over its channels.
+    pub fn layer_norm(
+        &self,
+        x: &[f32],
+        weight: &[f32],
+        bias: &[f32],
+        epsilon: f32,
+        out: &mut [f32],
+    ) {
+        assert!(x.len() == weight.len() && x.len() == out.len() && x.len() == bias.len());
+        (self.layer_norm)(x, weight, bias, epsilon, out)
+    }
+
+    /// `out = silu(gate) * up`, elementwise over one row.
+    pub fn swiglu(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        assert!(gate.len() == up.len() && gate.len() == out.len());
+        (self.swiglu)(gate, up, out)
+    }
+
+    /// GELU in place, tanh approximation.
+    pub fn gelu_tanh(&self, x: &mut [f32]) {
+        (self.gelu_tanh)(x)
+    }
+
+    /// GELU in place, error function (absolute error of erf below 2e-7).
+    pub fn gelu_erf(&self, x: &mut [f32]) {
+        (self.gelu_erf)(x)
+    }
+
+    /// One output row of a depthwise convolution: `out[c] = bias[c] + sum_j weight[j][c] x[j][c]`
+    /// over the `k` rows of `x` (`k*C`), oldest first.
+    pub fn conv(&self, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
+        assert!(x.len() == weight.len() && out.len() == bias.len());
+        assert!(out.is_empty() || x.len() % out.len() == 0);
+        (self.conv)(x, weight, bias, out)
+    }
+
+    /// The 65,536-way head in factor form (8 digits of 4 levels): `scores[480]` to
+    /// `logits[65536]`, about two additions a token.
+    pub fn factor_logits(&self, scores: &[f32], logits: &mut [f32]) {
+        assert!(scores.len() == 480 && logits.len() == 65536);
+        (self.factor_logits)(scores, logits)
+    }
+
+    /// `probs = softmax(logits / temperature)`, with the sum of each [`SUM_BLOCK`] in
+    /// `sums`. Returns the largest logit; NaN or infinite results mean the logits were.
+    pub fn softmax(
+        &self,
+        logits: &[f32],
+        inverse_temperature: f32,
+        probs: &mut [f32],
+        sums: &mut [f32],
+    ) -> f32 {
+        assert!(logits.len() == probs.len() && sums.len() == logits.len().div_ceil(SUM_BLOCK));
+        (self.softmax)(logits, inverse_temperature, probs, sums)
+    }
+
+    /// One query against `n` cached positions of one head: `q[D]` (already scaled),
+    /// `keys[n*D]` and `values[n*D]` in f16, `scores[>= n]` scratch, `out[D]`.
+    pub fn attend(
+        &self,
+        q: &[f32],
+        keys: &[u16],
+        values: &[u16],
+        n: usize,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
+        let d = q.len();
+        assert!(d % 16 == 0 && out.len() == d && n > 0 && scores.len() >= n);
+        assert!(keys.len() >= n * d && values.len() >= n * d);
+        (self.attend)(q, &keys[..n * d], &values[..n * d], n, &mut scores[..n], out)
+    }
+
+    /// Rounds to f16 (bits), to nearest even.
+    pub fn to_half(&self, x: &[f32], out: &mut [u16]) {
+        assert_eq!(x.len(), out.len());
+        (self.to_half)(x, out)
+    }
+
+    /// `out[C] = sum of the named rows` of an f16 `table[R*C]`, in the given order.
+    pub fn sum_rows(&self, table: &[u16], rows: &[u32], out: &mut [f32]) {
+        let c = out.len();
+        assert!(rows.iter().all(|&r| (r as usize + 1) * c <= table.len()));
+        (self.sum_rows)(table, rows, out)
+    }
+}
+
+/// The naive reference that every other kernel must equal bit for bit.
+pub fn scalar() -> Kernel {
+    scalar::KERNEL
+}
+
+/// Every kernel that this CPU can run, narrowest first.
+pub fn all() -> Vec<Kernel> {
+    #[allow(unused_mut)]
+    let mut kernels = vec![scalar::KERNEL];
+    #[cfg(target_arch = "x86_64")]
+    kernels.extend(x86::detect());
+    kernels
+}
+
+/// The widest kernel that this CPU can run. `VOXGRAIN_KERNEL=<name>` chooses a narrower one
+/// for comparison; an unknown name is ignored with a warning.
+pub fn best() -> Kernel {
+    static BEST: OnceLock<Kernel> = OnceLock::new();
+    *BEST.get_or_init(|| {
+        let kernels = all();
+        if let Ok(name) = std::env::var("VOXGRAIN_KERNEL") {
+            match kernels.iter().find(|k| k.name == name) {
+                Some(kernel) => return *kernel,
+                None => log::warn!("VOXGRAIN_KERNEL={name}: this CPU has {kernels:?}"),
+            }
+        }
+        kernels[kernels.len() - 1]
+    })
+}

@@ -1,0 +1,66 @@
+//! The reference: plain loops, no vector types, the definition of every result.
+
+use super::{BLOCK, Kernel, QuantizedRows, TILE, body};
+use half::f16;
+
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "scalar",
+    quantize: body::quantize,
+    qgemm8,
+    qgemm4,
+    rms_norm: body::rms_norm,
+    layer_norm: body::layer_norm,
+    swiglu: body::swiglu,
+    gelu_tanh: body::gelu_tanh,
+    gelu_erf: body::gelu_erf,
+    conv: body::conv,
+    factor_logits: body::factor_logits,
+    softmax: body::softmax,
+    attend,
+    to_half: body::to_half,
+    sum_rows: body::sum_rows,
+};
+
+fn attend(q: &[f32], k: &[u16], v: &[u16], n: usize, scores: &mut [f32], out: &mut [f32]) {
+    body::attend(q, k, v, n, scores, out, body::widen_portable)
+}
+
+fn qgemm8(packed: &[u8], scales: &[u16], x: &QuantizedRows, out: &mut [f32]) {
+    qgemm(TILE * BLOCK, packed, scales, x, out, |block, r, c| {
+        block[(c / 4 * TILE + r) * 4 + c % 4] as i32 - 128
+    })
+}
+
+fn qgemm4(packed: &[u8], scales: &[u16], x: &QuantizedRows, out: &mut [f32]) {
+    qgemm(TILE * BLOCK / 2, packed, scales, x, out, |block, r, c| {
+        let byte = block[(c % 16 / 4 * TILE + r) * 4 + c % 4];
+        (if c < 16 { byte & 15 } else { byte >> 4 }) as i32 - 8
+    })
+}
+
+fn qgemm(
+    bytes: usize,
+    packed: &[u8],
+    scales: &[u16],
+    x: &QuantizedRows,
+    out: &mut [f32],
+    weight: impl Fn(&[u8], usize, usize) -> i32,
+) {
+    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    for (t, out) in out.chunks_exact_mut(m * TILE).enumerate() {
+        for i in 0..m {
+            for r in 0..TILE {
+                let mut acc = 0.0f32;
+                for b in 0..blocks {
+                    let block = &packed[(t * blocks + b) * bytes..][..bytes];
+                    let q = &x.q[i * k + b * BLOCK..][..BLOCK];
+                    let dot: i32 = (0..BLOCK).map(|c| weight(block, r, c) * q[c] as i32).sum();
+                    let s = f16::from_bits(scales[(t * blocks + b) * TILE + r]).to_f32()
+                        * x.scale[i * blocks + b];
+                    acc = (dot as f32).mul_add(s, acc);
+                }
+                out[i * TILE + r] = acc;
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! AVX2 and AVX-512 VNNI.
+#![allow(unsafe_code)]
+
+use super::{BLOCK, Kernel, QuantizedRows, ROWS_PER_TILE, TILE, body};
+use core::arch::x86_64::*;
+
+/// The kernels that this CPU qualifies for, narrowest first. The only way to the tables
+/// below, so that each entry point runs only where its features exist.
+pub(super) fn detect() -> Vec<Kernel> {
+    let mut kernels = Vec::new();
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
+    if avx2 {
+        kernels.push(avx2::KERNEL);
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
+        {
+            kernels.push(avx512::KERNEL);
+        }
+    }
+    kernels
+}
+
+/// Compiles the shared bodies for one feature set and builds its table. Each outer function
+/// is safe to name because the table is private to this module and leaves it only through
+/// [`detect`].
+macro_rules! instruction_set {
+    ($module:ident, $name:literal, $features:literal) => {
+        mod $module {
+            use super::*;
+
+            pub(super) const KERNEL: Kernel = Kernel {
+                name: $name,
+                quantize,
+                qgemm8,
+                qgemm4,
+                rms_norm,
+                layer_norm,
+                swiglu,
+                gelu_tanh,
+                gelu_erf,
+                conv,
+                factor_logits,
+                softmax,
+                attend,
+                to_half,
+                sum_rows,
+            };
+
+            instruction_set!(@fn $features, quantize(x: &[f32], q: &mut [i8], s: &mut [f32], t: &mut [i32]) -> ());
+            instruction_set!(@fn $features, rms_norm(x: &[f32], w: &[f32], e: f32, o: &mut [f32]) -> ());
+            instruction_set!(@fn $features, layer_norm(x: &[f32], w: &[f32], b: &[f32], e: f32, o: &mut [f32]) -> ());
+            instruction_set!(@fn $features, swiglu(g: &[f32], u: &[f32], o: &mut [f32]) -> ());
+            instruction_set!(@fn $features, gelu_tanh(x: &mut [f32]) -> ());
+            instruction_set!(@fn $features, gelu_erf(x: &mut [f32]) -> ());
+            instruction_set!(@fn $features, conv(x: &[f32], w: &[f32], b: &[f32], o: &mut [f32]) -> ());
+            instruction_set!(@fn $features, factor_logits(s: &[f32], l: &mut [f32]) -> ());
+            instruction_set!(@fn $features, softmax(l: &[f32], t: f32, p: &mut [f32], s: &mut [f32]) -> f32);
+            instruction_set!(@fn $features, sum_rows(t: &[u16], r: &[u32], o: &mut [f32]) -> ());
+            instruction_set!(@fn $features, to_half(x: &[f32], o: &mut [u16]) -> ());
+
+            fn attend(q: &[f32], k: &[u16], v: &[u16], n: usize, s: &mut [f32], o: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn inner(q: &[f32], k: &[u16], v: &[u16], n: usize, s: &mut [f32], o: &mut [f32]) {
+                    // SAFETY: the enclosing function has F16C and AVX; 16 half words are
+                    // inside the slice, which is checked.
+                    let widen = |x: &[u16]| unsafe {
+                        let x: &[u16; 16] = x[..16].try_into().unwrap();
+                        let lo = _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast()));
+                        let hi = _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(8).cast()));
+                        let mut out = [0f32; 16];
+                        _mm256_storeu_ps(out.as_mut_ptr(), lo);
+                        _mm256_storeu_ps(out.as_mut_ptr().add(8), hi);
+                        out
+                    };
+                    body::attend(q, k, v, n, s, o, widen)
+                }
+                // SAFETY: reachable only through `detect`, which checked the features.
+                unsafe { inner(q, k, v, n, s, o) }
+            }
+
+            fn qgemm8(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
+                // SAFETY: as above; the slice lengths were checked by `Kernel::qgemm`.
+                unsafe { super::qgemm::<{ TILE * BLOCK }>(w, s, x, out, &$module::ROWS8) }
+            }
+
+            fn qgemm4(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
+                // SAFETY: as above.
+                unsafe { super::qgemm::<{ TILE * BLOCK / 2 }>(w, s, x, out, &$module::ROWS4) }
+            }
+
+            /// Indexed by the number of rows less one.
+            static ROWS8: [RowsFn; ROWS_PER_TILE] = [
+                tile8_fn::<1>, tile8_fn::<2>, tile8_fn::<3>, tile8_fn::<4>,
+                tile8_fn::<5>, tile8_fn::<6>, tile8_fn::<7>, tile8_fn::<8>,
+            ];
+            static ROWS4: [RowsFn; ROWS_PER_TILE] = [
+                tile4_fn::<1>, tile4_fn::<2>, tile4_fn::<3>, tile4_fn::<4>,
+                tile4_fn::<5>, tile4_fn::<6>, tile4_fn::<7>, tile4_fn::<8>,
+            ];
+
+            /// # Safety
+            /// See [`RowsFn`]; the CPU has the features.
+            unsafe fn tile8_fn<const M: usize>(t: &TileArgs, out: *mut f32) {
+                // SAFETY: passed on to the caller.
+                unsafe { super::$module::tile8::<M>(t, out) }
+            }
+            /// # Safety
+            /// See [`RowsFn`]; the CPU has the features.
+            unsafe fn tile4_fn<const M: usize>(t: &TileArgs, out: *mut f32) {
+                // SAFETY: passed on to the caller.
+                unsafe { super::$module::tile4::<M>(t, out) }
+            }
+
+            include!(concat!("x86_", stringify!($module), ".rs"));
+        }
+    };
+    (@fn $features:literal, $f:ident($($a:ident: $t:ty),*) -> $r:ty) => {
+        fn $f($($a: $t),*) -> $r {
+            #[target_feature(enable = $features)]
+            fn inner($($a: $t),*) -> $r {
+                body::$f($($a),*)
+            }
+            // SAFETY: reachable only through `detect`, which checked the features.
+            unsafe { inner($($a),*) }
+        }
+    };
+}
+
+instruction_set!(avx2, "avx2", "avx2,fma,f16c");
+instruction_set!(avx512, "avx512-vnni", "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c");
+
+/// One tile of 16 weight rows against up to eight activation rows.
+struct TileArgs {
+    /// `blocks * BYTES` packed weight bytes.
+    w: *const u8,
+    /// `blocks * 16` f16 scales.
+    scales: *const u16,
+    /// First activation row; the next rows follow `k` bytes apart.
+    q: *const i8,
+    /// Activation scales and sums; the next rows follow `blocks` apart.
+    x_scale: *const f32,
+    x_sum: *const i32,
+    k: usize,
+    blocks: usize,
+}
+
+/// Writes `M * 16` floats to `out`. The pointers of [`TileArgs`] must cover `M` rows.
+type RowsFn = unsafe fn(&TileArgs, *mut f32);
+
+/// Walks the tiles; all rows of a tile are done while its weights are in the first cache.
+///
+/// # Safety
+/// The features of `table` exist and the slices have the lengths that `Kernel::qgemm` checks.
+unsafe fn qgemm<const BYTES: usize>(
+    w: &[u8],
+    scales: &[u16],
+    x: &QuantizedRows,
+    out: &mut [f32],
+    table: &[RowsFn; ROWS_PER_TILE],
+) {
+    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    for ((w, scales), out) in w
+        .chunks_exact(blocks * BYTES)
+        .zip(scales.chunks_exact(blocks * TILE))
+        .zip(out.chunks_exact_mut(m * TILE))
+    {
+        let mut row = 0;
+        while row < m {
+            let rows = (m - row).min(ROWS_PER_TILE);
+            let args = TileArgs {
+                w: w.as_ptr(),
+                scales: scales.as_ptr(),
+                q: x.q[row * k..].as_ptr(),
+                x_scale: x.scale[row * blocks..].as_ptr(),
+                x_sum: x.sum[row * blocks..].as_ptr(),
+                k,
+                blocks,
+            };
+            // SAFETY: `rows` rows follow in x and 16 * rows floats in out.
+            unsafe { table[rows - 1](&args, out[row * TILE..][..rows * TILE].as_mut_ptr()) };
+            row += rows;
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Every SIMD kernel against the scalar reference, bit for bit, and the reference against
+//! double precision.
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use voxgrain::kernel::{self, BLOCK, Bits, Kernel, PackedShape, QuantizedRows, TILE};
+
+fn random(rng: &mut StdRng, n: usize, scale: f32) -> Vec<f32> {
+    (0..n).map(|_| (rng.random::<f32>() - 0.5) * scale).collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Runs `f` with the reference and with every other kernel and compares every bit.
+fn same(what: &str, f: impl Fn(Kernel) -> Vec<f32>) -> Vec<f32> {
+    let want = f(kernel::scalar());
+    for k in kernel::all() {
+        let got = f(k);
+        assert_eq!(bits(&want), bits(&got), "{what}: {} differs from scalar", k.name());
+    }
+    want
+}
+
+struct Matrix {
+    shape: PackedShape,
+    weights: Vec<i8>,
+    scales: Vec<f32>,
+    packed: (Vec<u8>, Vec<u16>),
+}
+
+fn matrix(rng: &mut StdRng, n: usize, k: usize, bits: Bits) -> Matrix {
+    let shape = PackedShape { n, k, bits };
+    let weights: Vec<i8> = (0..n * k)
+        .map(|_| match bits {
+            Bits::Eight => rng.random_range(-128i16..128) as i8,
+            Bits::Four => rng.random_range(-8i8..8),
+        })
+        .collect();
+    let half: Vec<u16> = (0..n * k / BLOCK)
+        .map(|_| half::f16::from_f32(rng.random::<f32>() * 0.01 + 1e-4).to_bits())
+        .collect();
+    let packed = kernel::pack(shape, &weights, &half).unwrap();
+    let scales = half.iter().map(|h| half::f16::from_bits(*h).to_f32()).collect();
+    Matrix { shape, weights, scales, packed }
+}
+
+fn product(k: Kernel, m: &Matrix, x: &[f32]) -> Vec<f32> {
+    let mut rows = QuantizedRows::default();
+    rows.fill(k, x, m.shape.k);
+    let mut out = vec![f32::NAN; m.shape.tiles() * rows.rows() * TILE];
+    k.qgemm(m.shape.bits, &m.packed.0, &m.packed.1, &rows, &mut out);
+    out
+}
+
+#[test]
+fn matrix_products_agree_bit_for_bit() {
+    let mut rng = StdRng::seed_from_u64(1);
+    for bits in [Bits::Eight, Bits::Four] {
+        for (n, k) in [(1, 32), (16, 64), (17, 96), (48, 352), (100, 512)] {
+            let w = matrix(&mut rng, n, k, bits);
+            for m in 1..=19 {
+                let x = random(&mut rng, m * k, 8.0);
+                same("qgemm", |kernel| product(kernel, &w, &x));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_its_batch() {
+    let mut rng = StdRng::seed_from_u64(2);
+    for bits in [Bits::Eight, Bits::Four] {
+        let w = matrix(&mut rng, 80, 416, bits);
+        let x = random(&mut rng, 16 * 416, 3.0);
+        for kernel in kernel::all() {
+            let all = product(kernel, &w, &x);
+            for i in 0..16 {
+                let one = product(kernel, &w, &x[i * 416..][..416]);
+                for t in 0..w.shape.tiles() {
+                    assert_eq!(all[(t * 16 + i) * TILE..][..TILE], one[t * TILE..][..TILE]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_match_double_precision() {
+    let mut rng = StdRng::seed_from_u64(3);
+    for bits in [Bits::Eight, Bits::Four] {
+        let (n, k) = (50, 512);
+        let w = matrix(&mut rng, n, k, bits);
+        let x = random(&mut rng, k, 4.0);
+        let got = product(kernel::best(), &w, &x);
+        let (mut err, mut norm) = (0f64, 0f64);
+        for r in 0..n {
+            let want: f64 = (0..k)
+                .map(|c| {
+                    w.weights[r * k + c] as f64
+                        * w.scales[r * k / BLOCK + c / BLOCK] as f64
+                        * x[c] as f64
+                })
+                .sum();
+            err += (want - got[r] as f64).powi(2);
+            norm += want * want;
+        }
+        // int8 activations: a uniform error of half a step of 1/127 of the block's largest.
+        assert!((err / norm).sqrt() < 0.01, "{bits:?}: {}", (err / norm).sqrt());
+    }
+}
+
+#[test]
+fn quantization_is_half_a_step_at_most() {
+    let mut rng = StdRng::seed_from_u64(4);
+    let x = random(&mut rng, 320, 7.0);
+    for k in kernel::all() {
+        let (mut q, mut s, mut t) = (vec![0; 320], vec![0.0; 10], vec![0; 10]);
+        k.quantize(&x, &mut q, &mut s, &mut t);
+        for (i, v) in x.iter().enumerate() {
+            assert!((q[i] as f32 * s[i / 32] - v).abs() <= s[i / 32] * 0.5001);
+        }
+        for b in 0..10 {
+            assert_eq!(t[b], q[b * 32..][..32].iter().map(|&v| v as i32).sum::<i32>());
+            assert_eq!(q[b * 32..][..32].iter().map(|v| v.unsigned_abs()).max(), Some(127));
+        }
+        let (mut q, mut s, mut t) = (vec![1; 32], vec![1.0; 1], vec![1; 1]);
+        k.quantize(&[0.0; 32], &mut q, &mut s, &mut t);
+        assert!(q.iter().all(|&v| v == 0) && s[0] == 0.0 && t[0] == 0);
+    }
+}
+
+fn close(got: &[f32], want: impl Iterator<Item = f64>, tolerance: f64) {
+    let mut n = 0;
+    for (g, w) in got.iter().zip(want) {
+        assert!((*g as f64 - w).abs() <= tolerance * w.abs().max(1.0), "{g} against {w}");
+        n += 1;
+    }
+    assert_eq!(n, got.len());
+}
+
+#[test]
+fn row_functions_agree_and_match_double_precision() {
+    let mut rng = StdRng::seed_from_u64(5);
+    for n in [1, 15, 16, 33, 320, 512] {
+        let x = random(&mut rng, n, 12.0);
+        let w = random(&mut rng, n, 2.0);
+        let b = random(&mut rng, n, 2.0);
+        let d = |i: usize| x[i] as f64;
+
+        let out = same("rms_norm", |k| {
+            let mut o = vec![0.0; n];
+            k.rms_norm(&x, &w, 1e-5, &mut o);
+            o
+        });
+        let ms = (0..n).map(|i| d(i) * d(i)).sum::<f64>() / n as f64;
+        close(&out, (0..n).map(|i| d(i) / (ms + 1e-5).sqrt() * w[i] as f64), 1e-5);
+
+        let out = same("layer_norm", |k| {
+            let mut o = vec![0.0; n];
+            k.layer_norm(&x, &w, &b, 1e-6, &mut o);
+            o
+        });
+        let mean = (0..n).map(d).sum::<f64>() / n as f64;
+        let var = (0..n).map(|i| (d(i) - mean).powi(2)).sum::<f64>() / n as f64;
+        if n > 1 {
+            close(
+                &out,
+                (0..n).map(|i| (d(i) - mean) / (var + 1e-6).sqrt() * w[i] as f64 + b[i] as f64),
+                1e-5,
+            );
+        }
+
+        let out = same("swiglu", |k| {
+            let mut o = vec![0.0; n];
+            k.swiglu(&x, &w, &mut o);
+            o
+        });
+        close(&out, (0..n).map(|i| d(i) / (1.0 + (-d(i)).exp()) * w[i] as f64), 1e-5);
+
+        let out = same("gelu_tanh", |k| {
+            let mut o = x.clone();
+            k.gelu_tanh(&mut o);
+            o
+        });
+        let g = |v: f64| {
+            0.5 * v
+                * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044715 * v.powi(3))).tanh())
+        };
+        close(&out, (0..n).map(|i| g(d(i))), 1e-5);
+
+        let out = same("gelu_erf", |k| {
+            let mut o = x.clone();
+            k.gelu_erf(&mut o);
+            o
+        });
+        close(&out, (0..n).map(|i| 0.5 * d(i) * (1.0 + erf(d(i) / 2f64.sqrt()))), 1e-5);
+
+        same("to_half", |k| {
+            let mut o = vec![0; n];
+            k.to_half(&x, &mut o);
+            o.iter().map(|h| half::f16::from_bits(*h).to_f32()).collect()
+        });
+    }
+}
+
+/// Series of the error function in double precision.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= -x * x / n as f64;
+        sum += term / (2 * n + 1) as f64;
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+#[test]
+fn convolution_and_row_sums_agree() {
+    let mut rng = StdRng::seed_from_u64(6);
+    for c in [1, 20, 384] {
+        let (x, w, b) =
+            (random(&mut rng, 7 * c, 2.0), random(&mut rng, 7 * c, 2.0), random(&mut rng, c, 2.0));
+        let out = same("conv", |k| {
+            let mut o = vec![0.0; c];
+            k.conv(&x, &w, &b, &mut o);
+            o
+        });
+        close(
+            &out,
+            (0..c).map(|i| {
+                b[i] as f64
+                    + (0..7).map(|j| x[j * c + i] as f64 * w[j * c + i] as f64).sum::<f64>()
+            }),
+            1e-5,
+        );
+        let table: Vec<u16> = random(&mut rng, 50 * c, 2.0)
+            .iter()
+            .map(|v| half::f16::from_f32(*v).to_bits())
+            .collect();
+        let rows: Vec<u32> = (0..36).map(|_| rng.random_range(0..50)).collect();
+        same("sum_rows", |k| {
+            let mut o = vec![0.0; c];
+            k.sum_rows(&table, &rows, &mut o);
+            o
+        });
+    }
+}
+
+#[test]
+fn factor_logits_are_the_36_scores_of_each_token() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let scores = random(&mut rng, 480, 4.0);
+    let out = same("factor_logits", |k| {
+        let mut o = vec![0.0; 65536];
+        k.factor_logits(&scores, &mut o);
+        o
+    });
+    for t in (0..65536).step_by(37).chain([65535]) {
+        let d: Vec<usize> = (0..8).map(|i| t >> (2 * i) & 3).collect();
+        let mut want: f64 = (0..8).map(|i| scores[4 * i + d[i]] as f64).sum();
+        let mut row = 32;
+        for a in 0..8 {
+            for b in a + 1..8 {
+                want += scores[row + 4 * d[a] + d[b]] as f64;
+                row += 16;
+            }
+        }
+        assert!((out[t] as f64 - want).abs() < 2e-5, "token {t}: {} against {want}", out[t]);
+    }
+}
+
+#[test]
+fn softmax_sums_to_one_and_matches() {
+    let mut rng = StdRng::seed_from_u64(8);
+    for n in [1, 255, 256, 257, 4000, 65537] {
+        let mut logits = random(&mut rng, n, 30.0);
+        logits[n / 2] = -200.0;
+        for inverse_t in [1.0, 1.0 / 0.7, 3.0] {
+            let both = same("softmax", |k| {
+                let mut p = vec![0.0; n];
+                let mut s = vec![0.0; n.div_ceil(256)];
+                k.softmax(&logits, inverse_t, &mut p, &mut s);
+                p.extend(s);
+                p
+            });
+            let (p, s) = both.split_at(n);
+            let max = logits.iter().cloned().fold(f32::MIN, f32::max) as f64;
+            let e: Vec<f64> =
+                logits.iter().map(|l| ((*l as f64 - max) * inverse_t as f64).exp()).collect();
+            let total: f64 = e.iter().sum();
+            for (p, e) in p.iter().zip(&e) {
+                let want = e / total;
+                assert!((*p as f64 - want).abs() <= 3e-6 * want + 1e-30, "{p} against {want}");
+            }
+            assert!((s.iter().map(|v| *v as f64).sum::<f64>() - 1.0).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn attention_agrees_and_matches_double_precision() {
+    let mut rng = StdRng::seed_from_u64(9);
+    for (d, n) in [(16, 1), (32, 5), (64, 33), (64, 300), (128, 17), (80, 9)] {
+        let q = random(&mut rng, d, 2.0);
+        let half = |v: Vec<f32>| -> Vec<u16> {
+            v.iter().map(|v| half::f16::from_f32(*v).to_bits()).collect()
+        };
+        let (k, v) = (half(random(&mut rng, n * d, 2.0)), half(random(&mut rng, n * d, 2.0)));
+        let out = same("attend", |kernel| {
+            let mut o = vec![0.0; d];
+            kernel.attend(&q, &k, &v, n, &mut vec![0.0; n], &mut o);
+            o
+        });
+        let f = |h: u16| half::f16::from_bits(h).to_f64();
+        let s: Vec<f64> = (0..n)
+            .map(|p| (0..d).map(|c| q[c] as f64 * f(k[p * d + c])).sum::<f64>().exp())
+            .collect();
+        let total: f64 = s.iter().sum();
+        close(
+            &out,
+            (0..d).map(|c| (0..n).map(|p| s[p] * f(v[p * d + c])).sum::<f64>() / total),
+            1e-5,
+        );
+    }
+}
+
+#[test]
+fn packing_checks_its_arguments() {
+    let shape = |n, k, bits| PackedShape { n, k, bits };
+    use kernel::PackError;
+    assert_eq!(
+        kernel::pack(shape(1, 33, Bits::Eight), &[0; 33], &[0; 1]),
+        Err(PackError::Columns)
+    );
+    assert_eq!(kernel::pack(shape(1, 32, Bits::Eight), &[0; 31], &[0; 1]), Err(PackError::Length));
+    assert_eq!(kernel::pack(shape(1, 32, Bits::Four), &[8; 32], &[0; 1]), Err(PackError::Range));
+}

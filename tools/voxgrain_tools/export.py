@@ -1,0 +1,387 @@
+"""Checkpoints (safetensors) -> ONNX files of `ai.voxgrain` operators -> a bundle folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from . import bundle
+from .onnx_functions import DOMAIN, FACTORS, IR_VERSION, OPSET, SPEECH, functions
+from .quantize import BLOCK, pack, quantise
+
+ALIGNMENT = 64
+CHARACTERS = " ',.?!abcdefghijklmnopqrstuvwxyz"
+FIRST_CHARACTER = SPEECH + 4
+LOGITS = SPEECH + 1
+SPECTRUM = 642
+
+
+class Checkpoint:
+    """Tensors as float32; int8 rows with a `<name>_scale` beside them are dequantised."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], config: dict | None = None) -> None:
+        self.config = config or {}
+        self._tensors = tensors
+
+    @classmethod
+    def open(cls, path: Path) -> Checkpoint:
+        from safetensors import safe_open
+        from safetensors.numpy import load_file
+
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+        return cls(load_file(path), json.loads(metadata.get("config", "{}")))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        value = self._tensors[name]
+        if value.dtype == np.int8:
+            scale = self._tensors[f"{name}_scale"].astype(np.float32)
+            return value.astype(np.float32) * scale.reshape(-1, 1)
+        return value.astype(np.float32)
+
+    def setting(self, *names: str, default):
+        """The first of these configuration keys that is present."""
+        return next((self.config[n] for n in names if n in self.config), default)
+
+    def count(self, prefix: str) -> int:
+        """How many numbered groups `prefix.0.`, `prefix.1.`, ... there are."""
+        n = 0
+        while any(name.startswith(f"{prefix}.{n}.") for name in self._tensors):
+            n += 1
+        return n
+
+
+@dataclass
+class Bits:
+    """Bits of each matrix: the longest matching node-name suffix wins, e.g. {"head": 8}."""
+
+    default: int = 8
+    overrides: dict[str, int] = field(default_factory=dict)
+
+    def of(self, node: str) -> int:
+        found = [s for s in self.overrides if node == s or node.endswith("." + s)]
+        return self.overrides[max(found, key=len)] if found else self.default
+
+    @classmethod
+    def parse(cls, text: str, head: int | None = None) -> Bits:
+        """`4` or `4,head=8,down=8`."""
+        first, *rest = str(text).split(",")
+        overrides = {k: int(v) for k, v in (item.split("=") for item in rest)}
+        if head is not None:
+            overrides["head"] = head
+        return cls(int(first), overrides)
+
+
+def pad_columns(weight: np.ndarray) -> np.ndarray:
+    return np.pad(weight, ((0, 0), (0, -weight.shape[1] % BLOCK)))
+
+
+def pad_rows(weight: np.ndarray, rows: int) -> np.ndarray:
+    return np.pad(weight, ((0, rows - weight.shape[0]),) + ((0, 0),) * (weight.ndim - 1))
+
+
+class Graph:
+    """Nodes and external initialisers of one model file."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self.data = bytearray()
+
+    def weight(self, name: str, value: np.ndarray) -> str:
+        value = np.ascontiguousarray(value)
+        self.data.extend(bytes(-len(self.data) % ALIGNMENT))
+        tensor = TensorProto(name=name, dims=value.shape)
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
+        tensor.data_location = TensorProto.EXTERNAL
+        raw = value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes()
+        place = {"location": f"{self.name}.onnx.data", "offset": len(self.data), "length": len(raw)}
+        for key, item in place.items():
+            tensor.external_data.add(key=key, value=str(item))
+        self.data.extend(raw)
+        self.initializers.append(tensor)
+        return name
+
+    def f32(self, name: str, value: np.ndarray) -> str:
+        return self.weight(name, value.astype(np.float32))
+
+    def op(self, kind: str, name: str, *inputs: str, outputs=None, **attributes) -> str:
+        outputs = outputs or [f"{name}.out"]
+        node = helper.make_node(
+            kind, list(inputs), outputs, name=name, domain=DOMAIN, **attributes
+        )
+        self.nodes.append(node)
+        return outputs[0]
+
+    def matmul(self, name, x, weight, bits: Bits, bias=None, residual="", outputs=None) -> str:
+        weight = pad_columns(weight)
+        rows, columns = weight.shape
+        matrix = quantise(weight, bits.of(name))
+        packed, scales = pack(matrix)
+        inputs = [x, self.weight(f"{name}.packed", packed), self.weight(f"{name}.scales", scales)]
+        inputs += [self.f32(f"{name}.bias", bias) if bias is not None else "", residual]
+        while not inputs[-1]:
+            inputs.pop()
+        return self.op(
+            "QMatMul", name, *inputs, outputs=outputs, N=rows, K=columns, bits=matrix.bits
+        )
+
+    def save(self, folder: Path, inputs, outputs, metadata: dict[str, str]) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            self.nodes,
+            self.name,
+            [helper.make_tensor_value_info(*i) for i in inputs],
+            [helper.make_tensor_value_info(*o) for o in outputs],
+            initializer=self.initializers,
+        )
+        model = helper.make_model(
+            graph,
+            functions=functions(n.op_type for n in self.nodes),
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+            producer_name="voxgrain_tools",
+            ir_version=IR_VERSION,
+        )
+        helper.set_model_props(model, metadata)
+        (folder / f"{self.name}.onnx.data").write_bytes(self.data)
+        (folder / f"{self.name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(folder / f"{self.name}.onnx"))
+        return model
+
+
+def language_model(
+    name: str, checkpoint: Checkpoint, folder: Path, bits: Bits, max_positions: int
+) -> dict:
+    """Writes `<name>.onnx` and returns its bundle section."""
+    g = Graph(name)
+    hidden = checkpoint["final_norm.weight"].shape[0]
+    layers = checkpoint.count("layers")
+    heads = checkpoint.setting("nh", "heads", default=None)
+    if heads is None:
+        raise ValueError(f"{name}: the checkpoint's config does not give the number of heads")
+    kv_heads = checkpoint.setting("nkv", "kv_heads", default=heads)
+    qkv_rows = checkpoint["layers.0.qkv.weight"].shape[0]
+    size = qkv_rows // (heads + 2 * kv_heads)
+    true_ffn = checkpoint["layers.0.down.weight"].shape[1]
+    ffn = true_ffn + -true_ffn % BLOCK
+    epsilon = float(checkpoint.setting("eps", "rms_eps", "norm_epsilon", default=1e-5))
+    rope_base = float(checkpoint.setting("rope_base", "rope_theta", default=10000.0))
+
+    h = g.op(
+        "FactorEmbed",
+        "embedding",
+        "tokens",
+        g.weight("embedding.factors", checkpoint["input_embedding.factors"].astype(np.float16)),
+        g.weight("embedding.extra", checkpoint["input_embedding.extra"].astype(np.float16)),
+        digits=8,
+        levels=4,
+    )
+    inputs = [("tokens", TensorProto.INT64, ["S"])]
+    outputs = [("logits", TensorProto.FLOAT, ["S", LOGITS])]
+
+    def norm(node, x):
+        weight = g.f32(f"{node}.weight", checkpoint[f"{node}.weight"])
+        return g.op("RmsNorm", node, x, weight, epsilon=epsilon)
+
+    for i in range(layers):
+        at = f"layers.{i}"
+        past = [f"past_key_{i}", f"past_value_{i}"]
+        present = [f"present_key_{i}", f"present_value_{i}"]
+        inputs += [(p, TensorProto.FLOAT, [kv_heads, "P", size]) for p in past]
+        outputs += [(p, TensorProto.FLOAT, [kv_heads, "P + S", size]) for p in present]
+        x = norm(f"{at}.attn_norm", h)
+        qkv = g.matmul(f"{at}.qkv", x, checkpoint[f"{at}.qkv.weight"], bits)
+        x = g.op(
+            "Attention",
+            f"{at}.attention",
+            qkv,
+            *past,
+            outputs=[f"{at}.attention.out", *present],
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=size,
+            rope_base=rope_base,
+        )
+        h = g.matmul(f"{at}.attn_out", x, checkpoint[f"{at}.attn_out.weight"], bits, residual=h)
+        x = norm(f"{at}.mlp_norm", h)
+        gate, up = np.split(checkpoint[f"{at}.gate_up.weight"], 2)
+        both = np.concatenate([pad_rows(gate, ffn), pad_rows(up, ffn)])
+        x = g.op("SwiGlu", f"{at}.swiglu", g.matmul(f"{at}.gate_up", x, both, bits))
+        h = g.matmul(f"{at}.down", x, checkpoint[f"{at}.down.weight"], bits, residual=h)
+    x = norm("final_norm", h)
+    head = np.concatenate(
+        [checkpoint["output_head.factors"], checkpoint["output_head.extra"][: LOGITS - SPEECH]]
+    )
+    assert head.shape[0] == FACTORS + 1
+    scores = g.matmul("head", x, head, bits)
+    g.op("FactorLogits", "logits", scores, outputs=["logits"], digits=8, levels=4)
+    g.save(folder, inputs, outputs, {"voxgrain.kind": "language_model"})
+    return {
+        "file": f"{name}.onnx",
+        "layers": layers,
+        "hidden": hidden,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": size,
+        "ffn": ffn,
+        "rope_base": rope_base,
+        "max_positions": max_positions,
+        "bits": bits.default,
+    }
+
+
+def codec_decoder(checkpoint: Checkpoint, folder: Path, bits: Bits) -> dict:
+    """Writes `codec.onnx` and returns its bundle section."""
+    g = Graph("codec")
+    epsilon = float(checkpoint.setting("layer_norm_eps", "eps", default=1e-6))
+    approximate = str(checkpoint.setting("gelu", "approximate", default="none"))
+
+    def norm(node, source, x):
+        weight = g.f32(f"{node}.weight", checkpoint[f"{source}.weight"])
+        bias = g.f32(f"{node}.bias", checkpoint[f"{source}.bias"])
+        return g.op("LayerNorm", node, x, weight, bias, epsilon=epsilon)
+
+    def block(at, x):
+        y = g.op(
+            "CausalConv",
+            f"{at}.depthwise",
+            x,
+            g.f32(f"{at}.depthwise.weight", checkpoint[f"{at}.depthwise.weight"]),
+            g.f32(f"{at}.depthwise.bias", checkpoint[f"{at}.depthwise.bias"]),
+        )
+        y = norm(f"{at}.norm", f"{at}.norm", y)
+        y = g.matmul(
+            f"{at}.pointwise1",
+            y,
+            checkpoint[f"{at}.pointwise1.weight"],
+            bits,
+            checkpoint[f"{at}.pointwise1.bias"],
+        )
+        y = g.op("Gelu", f"{at}.gelu", y, approximate=approximate)
+        # layer_scale(W y + b) = (scale * W) y + scale * b
+        scale = checkpoint[f"{at}.layer_scale"]
+        return g.matmul(
+            f"{at}.pointwise2",
+            y,
+            checkpoint[f"{at}.pointwise2.weight"] * scale[:, None],
+            bits,
+            checkpoint[f"{at}.pointwise2.bias"] * scale,
+            residual=x,
+        )
+
+    x = g.op(
+        "FsqEmbed",
+        "inp",
+        "tokens",
+        g.f32("inp.weight", checkpoint["inp.weight"]),
+        g.f32("inp.bias", checkpoint["inp.bias"]),
+    )
+    for i in range(checkpoint.count("stage1")):
+        x = block(f"stage1.{i}", x)
+    x = g.matmul("up", x, checkpoint["up.weight"], bits, checkpoint["up.bias"])
+    x = g.op("Upsample", "upsample", x, factor=2)
+    for i in range(checkpoint.count("stage2")):
+        x = block(f"stage2.{i}", x)
+    x = norm("norm", "norm", x)
+    g.matmul(
+        "head", x, checkpoint["head.weight"], bits, checkpoint["head.bias"], outputs=["spectrum"]
+    )
+    g.save(
+        folder,
+        [("tokens", TensorProto.INT64, ["T"])],
+        [("spectrum", TensorProto.FLOAT, ["2 * T", SPECTRUM])],
+        {"voxgrain.kind": "codec_decoder"},
+    )
+    return {"file": "codec.onnx", "latency_samples": bundle.LATENCY_SAMPLES, "bits": bits.default}
+
+
+def write(
+    out: Path,
+    target: Checkpoint,
+    draft: Checkpoint,
+    codec: Checkpoint,
+    *,
+    name: str,
+    bits: dict[str, Bits] | None = None,
+    max_positions: int = 2048,
+    groups: str | None = None,
+    sampling: dict | None = None,
+    training: dict | None = None,
+    licence: str = bundle.LICENCE,
+    attribution: str = bundle.ATTRIBUTION,
+) -> None:
+    """Exports the three models and writes the bundle file beside them."""
+    bits = bits or {}
+    out.mkdir(parents=True, exist_ok=True)
+    sections = {
+        "target": language_model(
+            "target", target, out, bits.get("target", Bits()), max_positions
+        ),
+        "draft": language_model("draft", draft, out, bits.get("draft", Bits()), max_positions),
+        "codec": codec_decoder(codec, out, bits.get("codec", Bits())),
+    }
+    bundle.write(
+        out,
+        name=name,
+        sections=sections,
+        groups=groups,
+        sampling=sampling,
+        training=training,
+        licence=licence,
+        attribution=attribution,
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoints", type=Path, required=True, help="folder of safetensors")
+    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
+    parser.add_argument("--name", help="bundle name (default: the folder's)")
+    parser.add_argument("--target", default="target.safetensors")
+    parser.add_argument("--draft", default="draft.safetensors")
+    parser.add_argument("--codec", default="codec_decoder.safetensors")
+    for model in ("target", "draft", "codec"):
+        parser.add_argument(
+            f"--{model}-bits", help="e.g. 8, or 4,down=8 to keep one kind of matrix finer"
+        )
+    parser.add_argument("--bits", default="8", help="for models without their own setting")
+    parser.add_argument("--head-bits", type=int, help="bits of the language models' heads")
+    parser.add_argument("--max-positions", type=int, default=2048)
+    parser.add_argument("--groups", default="../../asg-cache/default.asg")
+    parser.add_argument("--sampling", default="{}", help="JSON over the default sampling")
+    parser.add_argument("--training", type=Path, help="JSON file of facts for [training]")
+    parser.add_argument("--licence", default=bundle.LICENCE)
+    parser.add_argument("--attribution", default=bundle.ATTRIBUTION)
+
+
+def run(args: argparse.Namespace) -> None:
+    bits = {
+        m: Bits.parse(
+            getattr(args, f"{m}_bits") or args.bits, args.head_bits if m != "codec" else None
+        )
+        for m in ("target", "draft", "codec")
+    }
+    write(
+        args.out,
+        Checkpoint.open(args.checkpoints / args.target),
+        Checkpoint.open(args.checkpoints / args.draft),
+        Checkpoint.open(args.checkpoints / args.codec),
+        name=args.name or args.out.resolve().name,
+        bits=bits,
+        max_positions=args.max_positions,
+        groups=args.groups,
+        sampling=json.loads(args.sampling),
+        training=json.loads(args.training.read_text()) if args.training else None,
+        licence=args.licence,
+        attribution=args.attribution,
+    )
+    for path in sorted(args.out.iterdir()):
+        print(f"{path.stat().st_size:>12,}  {path.name}")
