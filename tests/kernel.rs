@@ -2,7 +2,7 @@
 //! double precision.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use voxgrain::kernel::{self, BLOCK, Bits, Kernel, PackedShape, QuantizedRows, TILE};
+use voxgrain::kernel::{self, Attend, BLOCK, Bits, Kernel, PackedShape, QuantizedRows, TILE};
 
 fn random(rng: &mut StdRng, n: usize, scale: f32) -> Vec<f32> {
     (0..n).map(|_| (rng.random::<f32>() - 0.5) * scale).collect()
@@ -231,8 +231,7 @@ fn convolution_and_row_sums_agree() {
         close(
             &out,
             (0..c).map(|i| {
-                b[i] as f64
-                    + (0..7).map(|j| x[j * c + i] as f64 * w[j * c + i] as f64).sum::<f64>()
+                b[i] as f64 + (0..7).map(|j| x[j * c + i] as f64 * w[j * c + i] as f64).sum::<f64>()
             }),
             1e-5,
         );
@@ -303,27 +302,40 @@ fn softmax_sums_to_one_and_matches() {
 #[test]
 fn attention_agrees_and_matches_double_precision() {
     let mut rng = StdRng::seed_from_u64(9);
-    for (d, n) in [(16, 1), (32, 5), (64, 33), (64, 300), (128, 17), (80, 9)] {
-        let q = random(&mut rng, d, 2.0);
-        let half = |v: Vec<f32>| -> Vec<u16> {
-            v.iter().map(|v| half::f16::from_f32(*v).to_bits()).collect()
-        };
-        let (k, v) = (half(random(&mut rng, n * d, 2.0)), half(random(&mut rng, n * d, 2.0)));
-        let out = same("attend", |kernel| {
-            let mut o = vec![0.0; d];
-            kernel.attend(&q, &k, &v, n, &mut vec![0.0; n], &mut o);
-            o
-        });
+    let half =
+        |v: Vec<f32>| -> Vec<u16> { v.iter().map(|v| half::f16::from_f32(*v).to_bits()).collect() };
+    for (d, n) in [(16usize, 1usize), (32, 5), (64, 33), (64, 300), (128, 17), (80, 9)] {
+        let padded = n.next_multiple_of(16);
+        let (k, v) = (half(random(&mut rng, padded * d, 2.0)), half(random(&mut rng, n * d, 2.0)));
+        let key =
+            |p: usize, c: usize| half::f16::from_bits(k[(p / 16 * d + c) * 16 + p % 16]).to_f64();
         let f = |h: u16| half::f16::from_bits(h).to_f64();
-        let s: Vec<f64> = (0..n)
-            .map(|p| (0..d).map(|c| q[c] as f64 * f(k[p * d + c])).sum::<f64>().exp())
-            .collect();
-        let total: f64 = s.iter().sum();
-        close(
-            &out,
-            (0..d).map(|c| (0..n).map(|p| s[p] * f(v[p * d + c])).sum::<f64>() / total),
-            1e-5,
-        );
+        for rows in 1..=9 {
+            let q = random(&mut rng, rows * d, 2.0);
+            let lens: Vec<usize> =
+                (0..rows).map(|i| n.saturating_sub(rows - 1 - i).max(1)).collect();
+            let run = |kernel: Kernel, q: &[f32], lens: &[usize]| {
+                let a = Attend { q, lens, keys: &k, values: &v, head_dim: d };
+                let mut o = vec![0.0; q.len()];
+                kernel.attend(&a, &mut vec![0.0; a.scratch()], &mut o);
+                o
+            };
+            let out = same("attend", |kernel| run(kernel, &q, &lens));
+            for i in 0..rows {
+                let alone = run(kernel::best(), &q[i * d..][..d], &lens[i..][..1]);
+                assert_eq!(bits(&alone), bits(&out[i * d..][..d]), "row {i} of {rows}");
+                let s: Vec<f64> = (0..lens[i])
+                    .map(|p| (0..d).map(|c| q[i * d + c] as f64 * key(p, c)).sum::<f64>().exp())
+                    .collect();
+                let total: f64 = s.iter().sum();
+                close(
+                    &out[i * d..][..d],
+                    (0..d)
+                        .map(|c| (0..lens[i]).map(|p| s[p] * f(v[p * d + c])).sum::<f64>() / total),
+                    1e-5,
+                );
+            }
+        }
     }
 }
 
@@ -331,10 +343,7 @@ fn attention_agrees_and_matches_double_precision() {
 fn packing_checks_its_arguments() {
     let shape = |n, k, bits| PackedShape { n, k, bits };
     use kernel::PackError;
-    assert_eq!(
-        kernel::pack(shape(1, 33, Bits::Eight), &[0; 33], &[0; 1]),
-        Err(PackError::Columns)
-    );
+    assert_eq!(kernel::pack(shape(1, 33, Bits::Eight), &[0; 33], &[0; 1]), Err(PackError::Columns));
     assert_eq!(kernel::pack(shape(1, 32, Bits::Eight), &[0; 31], &[0; 1]), Err(PackError::Length));
     assert_eq!(kernel::pack(shape(1, 32, Bits::Four), &[8; 32], &[0; 1]), Err(PackError::Range));
 }

@@ -2,7 +2,7 @@
 //! the same source with its own features, so the order of operations, and with it every
 //! bit of the result, is the same everywhere.
 
-use super::SUM_BLOCK;
+use super::{Attend, SUM_BLOCK};
 use half::f16;
 
 const LANES: usize = 16;
@@ -257,8 +257,7 @@ pub(super) fn factor_logits(scores: &[f32], logits: &mut [f32]) {
         for (lane, b) in base.iter_mut().enumerate() {
             *b = cross[0][lane & 3] + cross[1][lane >> 2];
         }
-        for (v, (out, low)) in
-            out.chunks_exact_mut(LANES).zip(low.chunks_exact(LANES)).enumerate()
+        for (v, (out, low)) in out.chunks_exact_mut(LANES).zip(low.chunks_exact(LANES)).enumerate()
         {
             let s = a + (cross[2][v & 3] + cross[3][v >> 2]);
             for i in 0..LANES {
@@ -316,48 +315,113 @@ pub(super) fn softmax(
     max
 }
 
+/// Scores of `M` queries against every tile of 16 keys; each key is widened once.
 #[inline(always)]
-pub(super) fn attend(
+fn score_rows<const M: usize>(
     q: &[f32],
+    d: usize,
     keys: &[u16],
-    values: &[u16],
-    n: usize,
     scores: &mut [f32],
-    out: &mut [f32],
-    widen: impl Fn(&[u16]) -> V,
+    padded: usize,
+    widen: impl Fn(&[u16]) -> V + Copy,
 ) {
-    let d = q.len();
-    let mut max = f32::NEG_INFINITY;
-    for (key, s) in keys.chunks_exact(d).zip(scores.iter_mut()) {
-        let mut acc = [0.0; LANES];
-        for (k, q) in key.chunks_exact(LANES).zip(q.chunks_exact(LANES)) {
-            acc = fma(widen(k), load(q), acc);
-        }
-        *s = tree(acc);
-        max = if *s > max { *s } else { max };
-    }
-    in_place(&mut scores[..n], |s| exp(s - max));
-    let mut acc = [0.0; LANES];
-    let mut it = scores[..n].chunks_exact(LANES);
-    for c in &mut it {
-        for i in 0..LANES {
-            acc[i] += c[i];
-        }
-    }
-    let total = it.remainder().iter().fold(tree(acc), |a, b| a + b);
-    let scale = 1.0 / total;
-    // Up to eight vectors of the head stay in registers while the values stream by.
-    for (g, out) in out.chunks_mut(4 * LANES).enumerate() {
-        let mut acc = [[0.0; LANES]; 4];
-        let used = out.len() / LANES;
-        for (value, &p) in values.chunks_exact(d).zip(scores.iter()) {
-            let value = &value[g * 4 * LANES..];
-            for (a, v) in acc[..used].iter_mut().zip(value.chunks_exact(LANES)) {
-                *a = fma(widen(v), [p; LANES], *a);
+    for (t, tile) in keys.chunks_exact(d * LANES).enumerate() {
+        let mut acc = [[0.0; LANES]; M];
+        for (c, k) in tile.chunks_exact(LANES).enumerate() {
+            let k = widen(k);
+            for i in 0..M {
+                acc[i] = fma(k, [q[i * d + c]; LANES], acc[i]);
             }
         }
-        for (o, a) in out.chunks_exact_mut(LANES).zip(acc) {
-            o.copy_from_slice(&map(a, |v| v * scale));
+        for i in 0..M {
+            scores[i * padded + t * LANES..][..LANES].copy_from_slice(&acc[i]);
+        }
+    }
+}
+
+/// Weighted sums of `W * 16` channels of the values for `M` rows.
+#[inline(always)]
+fn mix_rows<const M: usize, const W: usize>(
+    scores: &[f32],
+    padded: usize,
+    d: usize,
+    values: &[u16],
+    channel: usize,
+    out: &mut [f32],
+    widen: impl Fn(&[u16]) -> V + Copy,
+) {
+    let mut acc = [[[0.0; LANES]; W]; M];
+    for (p, value) in values.chunks_exact(d).enumerate() {
+        for w in 0..W {
+            let v = widen(&value[channel + w * LANES..][..LANES]);
+            for i in 0..M {
+                acc[i][w] = fma(v, [scores[i * padded + p]; LANES], acc[i][w]);
+            }
+        }
+    }
+    for i in 0..M {
+        for w in 0..W {
+            out[i * d + channel + w * LANES..][..LANES].copy_from_slice(&acc[i][w]);
+        }
+    }
+}
+
+/// Calls `$f::<M, ..>` for 1 to 4 rows.
+macro_rules! by_rows {
+    ($rows:expr, $f:ident $(, $w:literal)? ; $($arg:expr),*) => {
+        match $rows {
+            1 => $f::<1 $(, $w)?>($($arg),*),
+            2 => $f::<2 $(, $w)?>($($arg),*),
+            3 => $f::<3 $(, $w)?>($($arg),*),
+            _ => $f::<4 $(, $w)?>($($arg),*),
+        }
+    };
+}
+
+#[inline(always)]
+pub(super) fn attend(
+    a: &Attend,
+    scores: &mut [f32],
+    out: &mut [f32],
+    widen: impl Fn(&[u16]) -> V + Copy,
+) {
+    let d = a.head_dim;
+    let n = a.longest();
+    let padded = n.next_multiple_of(LANES);
+    let keys = &a.keys[..padded * d];
+    let values = &a.values[..n * d];
+    for (chunk, lens) in a.lens.chunks(4).enumerate() {
+        let rows = lens.len();
+        let q = &a.q[chunk * 4 * d..][..rows * d];
+        let out = &mut out[chunk * 4 * d..][..rows * d];
+        by_rows!(rows, score_rows; q, d, keys, scores, padded, widen);
+        for (row, &len) in lens.iter().enumerate() {
+            let s = &mut scores[row * padded..][..padded];
+            let max = s[..len].iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+            s[len..].fill(f32::NEG_INFINITY);
+            in_place(s, |v| exp(v - max));
+            let mut acc = [0.0; LANES];
+            for c in s.chunks_exact(LANES) {
+                for i in 0..LANES {
+                    acc[i] += c[i];
+                }
+            }
+            let scale = 1.0 / tree(acc);
+            in_place(s, |v| v * scale);
+        }
+        let mut channel = 0;
+        while channel < d {
+            let width = (d - channel) / LANES;
+            if width >= 4 {
+                by_rows!(rows, mix_rows, 4; scores, padded, d, values, channel, out, widen);
+                channel += 4 * LANES;
+            } else if width >= 2 {
+                by_rows!(rows, mix_rows, 2; scores, padded, d, values, channel, out, widen);
+                channel += 2 * LANES;
+            } else {
+                by_rows!(rows, mix_rows, 1; scores, padded, d, values, channel, out, widen);
+                channel += LANES;
+            }
         }
     }
 }

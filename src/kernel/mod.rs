@@ -41,9 +41,36 @@ pub struct Kernel {
     conv: fn(&[f32], &[f32], &[f32], &mut [f32]),
     factor_logits: fn(&[f32], &mut [f32]),
     softmax: fn(&[f32], f32, &mut [f32], &mut [f32]) -> f32,
-    attend: fn(&[f32], &[u16], &[u16], usize, &mut [f32], &mut [f32]),
+    attend: fn(&Attend, &mut [f32], &mut [f32]),
     to_half: fn(&[f32], &mut [u16]),
     sum_rows: fn(&[u16], &[u32], &mut [f32]),
+}
+
+/// Query rows and the cache of one key/value head.
+#[derive(Clone, Copy, Debug)]
+pub struct Attend<'a> {
+    /// Queries `[rows][head_dim]`, already scaled.
+    pub q: &'a [f32],
+    /// Row `i` sees the first `lens[i]` positions.
+    pub lens: &'a [usize],
+    /// Keys in f16, `[ceil(n/16)][head_dim][16 positions]`: sixteen scores at a time need no
+    /// sum across lanes.
+    pub keys: &'a [u16],
+    /// Values in f16, `[n][head_dim]`.
+    pub values: &'a [u16],
+    /// Channels of a head, a multiple of 16.
+    pub head_dim: usize,
+}
+
+impl Attend<'_> {
+    /// Positions seen by the row that sees most.
+    pub fn longest(&self) -> usize {
+        self.lens.iter().copied().max().unwrap_or(0)
+    }
+    /// Floats of scratch that [`Kernel::attend`] needs.
+    pub fn scratch(&self) -> usize {
+        self.lens.len().min(4) * self.longest().next_multiple_of(16)
+    }
 }
 
 impl std::fmt::Debug for Kernel {
@@ -153,21 +180,14 @@ impl Kernel {
         (self.softmax)(logits, inverse_temperature, probs, sums)
     }
 
-    /// One query against `n` cached positions of one head: `q[D]` (already scaled),
-    /// `keys[n*D]` and `values[n*D]` in f16, `scores[>= n]` scratch, `out[D]`.
-    pub fn attend(
-        &self,
-        q: &[f32],
-        keys: &[u16],
-        values: &[u16],
-        n: usize,
-        scores: &mut [f32],
-        out: &mut [f32],
-    ) {
-        let d = q.len();
-        assert!(d % 16 == 0 && out.len() == d && n > 0 && scores.len() >= n);
-        assert!(keys.len() >= n * d && values.len() >= n * d);
-        (self.attend)(q, &keys[..n * d], &values[..n * d], n, &mut scores[..n], out)
+    /// Attention of a few query rows over the cached positions of one key/value head:
+    /// `out[rows][D]`. `scores` is scratch of [`Attend::scratch`] floats.
+    pub fn attend(&self, a: &Attend, scores: &mut [f32], out: &mut [f32]) {
+        let (d, n) = (a.head_dim, a.longest());
+        assert!(d > 0 && d % 16 == 0 && a.q.len() == a.lens.len() * d && out.len() == a.q.len());
+        assert!(a.lens.iter().all(|&l| l > 0) && scores.len() >= a.scratch());
+        assert!(a.keys.len() >= n.next_multiple_of(16) * d && a.values.len() >= n * d);
+        (self.attend)(a, scores, out)
     }
 
     /// Rounds to f16 (bits), to nearest even.

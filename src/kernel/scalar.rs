@@ -1,6 +1,6 @@
 //! The reference: plain loops, no vector types, the definition of every result.
 
-use super::{BLOCK, Kernel, QuantizedRows, TILE, body};
+use super::{Attend, BLOCK, Kernel, QuantizedRows, TILE, body};
 use half::f16;
 
 pub(super) const KERNEL: Kernel = Kernel {
@@ -21,8 +21,8 @@ pub(super) const KERNEL: Kernel = Kernel {
     sum_rows: body::sum_rows,
 };
 
-fn attend(q: &[f32], k: &[u16], v: &[u16], n: usize, scores: &mut [f32], out: &mut [f32]) {
-    body::attend(q, k, v, n, scores, out, body::widen_portable)
+fn attend(a: &Attend, scores: &mut [f32], out: &mut [f32]) {
+    body::attend(a, scores, out, body::widen_portable)
 }
 
 fn qgemm8(packed: &[u8], scales: &[u16], x: &QuantizedRows, out: &mut [f32]) {

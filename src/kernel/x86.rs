@@ -1,7 +1,7 @@
 //! AVX2 and AVX-512 VNNI.
 #![allow(unsafe_code)]
 
-use super::{BLOCK, Kernel, QuantizedRows, ROWS_PER_TILE, TILE, body};
+use super::{Attend, BLOCK, Kernel, QuantizedRows, ROWS_PER_TILE, TILE, body};
 use core::arch::x86_64::*;
 
 /// The kernels that this CPU qualifies for, narrowest first. The only way to the tables
@@ -63,9 +63,9 @@ macro_rules! instruction_set {
             instruction_set!(@fn $features, sum_rows(t: &[u16], r: &[u32], o: &mut [f32]) -> ());
             instruction_set!(@fn $features, to_half(x: &[f32], o: &mut [u16]) -> ());
 
-            fn attend(q: &[f32], k: &[u16], v: &[u16], n: usize, s: &mut [f32], o: &mut [f32]) {
+            fn attend(a: &Attend, s: &mut [f32], o: &mut [f32]) {
                 #[target_feature(enable = $features)]
-                fn inner(q: &[f32], k: &[u16], v: &[u16], n: usize, s: &mut [f32], o: &mut [f32]) {
+                fn inner(a: &Attend, s: &mut [f32], o: &mut [f32]) {
                     // SAFETY: the enclosing function has F16C and AVX; 16 half words are
                     // inside the slice, which is checked.
                     let widen = |x: &[u16]| unsafe {
@@ -77,10 +77,10 @@ macro_rules! instruction_set {
                         _mm256_storeu_ps(out.as_mut_ptr().add(8), hi);
                         out
                     };
-                    body::attend(q, k, v, n, s, o, widen)
+                    body::attend(a, s, o, widen)
                 }
                 // SAFETY: reachable only through `detect`, which checked the features.
-                unsafe { inner(q, k, v, n, s, o) }
+                unsafe { inner(a, s, o) }
             }
 
             fn qgemm8(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
@@ -132,7 +132,11 @@ macro_rules! instruction_set {
 }
 
 instruction_set!(avx2, "avx2", "avx2,fma,f16c");
-instruction_set!(avx512, "avx512-vnni", "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c");
+instruction_set!(
+    avx512,
+    "avx512-vnni",
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c"
+);
 
 /// One tile of 16 weight rows against up to eight activation rows.
 struct TileArgs {

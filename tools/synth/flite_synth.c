@@ -1,0 +1,97 @@
+/* Speaks lines of text with flite (voice: CMU ARCTIC slt) for the training corpus.
+ *
+ *   flite_synth TEXTS WORKER WORKERS OUT_PREFIX [SEED [FIRST [LAST]]]
+ *
+ * Worker W of N takes lines W, W+N, W+2N, ... of TEXTS and appends to OUT_PREFIX.pcm
+ * (16 kHz mono int16) and OUT_PREFIX.tsv: line, first sample, samples, duration stretch,
+ * pitch, phones ("name:end_sample " ...), text. The .pcm data is flushed before its .tsv
+ * line, so a reader that takes complete lines never runs past the audio.
+ * Stretch and pitch come from a hash of the text, hence are the same on every machine.
+ */
+#include <flite/flite.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+cst_voice *register_cmu_us_slt(const char *voxdir);
+
+/* libflite refers to a sound card's library that a batch program never calls. */
+#define NO_SOUND_CARD(name) int name(void) { return -1; }
+NO_SOUND_CARD(snd_config_update_free_global)
+NO_SOUND_CARD(snd_pcm_close)
+NO_SOUND_CARD(snd_pcm_drain)
+NO_SOUND_CARD(snd_pcm_drop)
+NO_SOUND_CARD(snd_pcm_hw_params)
+NO_SOUND_CARD(snd_pcm_hw_params_any)
+NO_SOUND_CARD(snd_pcm_hw_params_set_access)
+NO_SOUND_CARD(snd_pcm_hw_params_set_channels)
+NO_SOUND_CARD(snd_pcm_hw_params_set_format)
+NO_SOUND_CARD(snd_pcm_hw_params_set_rate)
+NO_SOUND_CARD(snd_pcm_hw_params_sizeof)
+NO_SOUND_CARD(snd_pcm_open)
+NO_SOUND_CARD(snd_pcm_prepare)
+NO_SOUND_CARD(snd_pcm_resume)
+NO_SOUND_CARD(snd_pcm_set_params)
+NO_SOUND_CARD(snd_pcm_state)
+NO_SOUND_CARD(snd_pcm_wait)
+NO_SOUND_CARD(snd_pcm_writei)
+NO_SOUND_CARD(snd_strerror)
+
+static uint64_t hash_text(const char *text, uint64_t seed) {
+    uint64_t h = 1469598103934665603ull ^ (seed * 0x9e3779b97f4a7c15ull);
+    for (; *text; text++) h = (h ^ (unsigned char)*text) * 1099511628211ull;
+    h ^= h >> 33; h *= 0xff51afd7ed558ccdull; h ^= h >> 33;
+    return h;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 5) {
+        fprintf(stderr, "usage: %s TEXTS WORKER WORKERS OUT_PREFIX [SEED [FIRST [LAST]]]\n", argv[0]);
+        return 2;
+    }
+    long worker = atol(argv[2]), workers = atol(argv[3]);
+    uint64_t seed = argc > 5 ? strtoull(argv[5], NULL, 10) : 1;
+    long first = argc > 6 ? atol(argv[6]) : 0, last = argc > 7 ? atol(argv[7]) : -1;
+    char path[4096], line[8192];
+    FILE *texts = fopen(argv[1], "r");
+    snprintf(path, sizeof path, "%s.pcm", argv[4]);
+    FILE *pcm = fopen(path, "wb");
+    snprintf(path, sizeof path, "%s.tsv", argv[4]);
+    FILE *index = fopen(path, "wb");
+    if (!texts || !pcm || !index || workers < 1) {
+        fprintf(stderr, "cannot open %s or %s\n", argv[1], path);
+        return 1;
+    }
+    setvbuf(pcm, NULL, _IOFBF, 1 << 20);
+    flite_init();
+    cst_voice *voice = register_cmu_us_slt(NULL);
+    long long offset = 0;
+    for (long number = 0; fgets(line, sizeof line, texts); number++) {
+        line[strcspn(line, "\r\n")] = 0;
+        if (number % workers != worker || number < first || !line[0]) continue;
+        if (last >= 0 && number >= last) break;
+        uint64_t h = hash_text(line, seed);
+        float stretch = 0.92f + 0.23f * (float)(h & 0xffff) / 65535.0f;
+        float pitch = 0.93f + 0.14f * (float)((h >> 16) & 0xffff) / 65535.0f;
+        feat_set_float(voice->features, "duration_stretch", stretch);
+        feat_set_float(voice->features, "f0_shift", pitch);
+        cst_utterance *utterance = flite_synth_text(line, voice);
+        if (!utterance) continue;
+        cst_wave *wave = utt_wave(utterance);
+        if (wave && wave->sample_rate == 16000 && wave->num_samples > 0) {
+            fwrite(wave->samples, 2, (size_t)wave->num_samples, pcm);
+            fflush(pcm);
+            fprintf(index, "%ld\t%lld\t%d\t%.4f\t%.4f\t", number, offset, wave->num_samples, stretch, pitch);
+            for (cst_item *s = relation_head(utt_relation(utterance, "Segment")); s; s = item_next(s))
+                fprintf(index, "%s:%d ", item_name(s), (int)(item_feat_float(s, "end") * 16000.0f + 0.5f));
+            fprintf(index, "\t%s\n", line);
+            fflush(index);
+            offset += wave->num_samples;
+        }
+        delete_utterance(utterance);
+    }
+    fclose(pcm);
+    fclose(index);
+    return 0;
+}
