@@ -1,0 +1,204 @@
+//! Bundle descriptions: what is accepted, what is refused, and what the refusal says.
+#![cfg(feature = "std")]
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use voxgrain::ErrorKind;
+use voxgrain::bundle::Bundle;
+
+const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+fn sound() -> String {
+    let model = |name: &str, hidden, heads| {
+        format!(
+            "[{name}]\nfile = \"{name}.onnx\"\nlayers = 2\nhidden = {hidden}\nheads = {heads}\n\
+             kv_heads = 2\nhead_dim = 16\nffn = 64\nrope_base = 10000.0\nmax_positions = 1024\nbits = 8\n"
+        )
+    };
+    let files: String = ["target.onnx", "draft.onnx", "codec.onnx"]
+        .iter()
+        .map(|p| format!("[[files]]\npath = \"{p}\"\nbytes = 3\nsha256 = \"{ABC}\"\n"))
+        .collect();
+    format!(
+        "format = 1\nname = \"tiny\"\nlicence = \"CC0-1.0\"\nattribution = \"nobody\"\n\
+         [audio]\nsample_rate_hz = 16000\nframe_rate_hz = 50\nfft_size = 640\nhop = 160\nmax_log_magnitude = 6.0\n\
+         [vocabulary]\nspeech = 65536\nend_of_speech = 65536\nbegin = 65537\nstart_of_speech = 65538\npad = 65539\n\
+         first_character = 65540\ncharacters = \" ',.?!abcdefghijklmnopqrstuvwxyz\"\nfsq_digits = 8\nfsq_levels = 4\n\
+         {}{}[codec]\nfile = \"codec.onnx\"\nlatency_samples = 560\n\
+         [sampling]\ntemperature = 1.0\ntop_k = 0\ntop_p = 1.0\nmin_p = 0.0\ngamma = 4\n\
+         [groups]\nfile = \"../../asg-cache/tiny.asg\"\n{files}\
+         [training]\nhours = 1.5\nanything = {{ goes = true }}\n",
+        model("target", 64, 4),
+        model("draft", 32, 2)
+    )
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("voxgrain-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        for f in ["target.onnx", "draft.onnx", "codec.onnx"] {
+            std::fs::write(dir.join(f), "abc").unwrap();
+        }
+        std::fs::write(dir.join("bundle.toml"), sound()).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_sound_bundle_opens() {
+    let folder = Folder::new("sound");
+    for path in [folder.0.clone(), folder.0.join("bundle.toml")] {
+        let b = Bundle::open(path).unwrap();
+        assert_eq!(b.name, "tiny");
+        assert_eq!(b.audio.samples_per_frame(), 320);
+        assert_eq!(b.audio.spectra_per_frame(), 2);
+        assert_eq!(b.audio.bins(), 321);
+        assert_eq!(b.vocabulary.character(' '), Some(65540));
+        assert_eq!(b.vocabulary.character('z'), Some(65571));
+        assert_eq!(b.vocabulary.character('A'), None);
+        assert_eq!(b.vocabulary.len(), 65572);
+        assert_eq!(b.vocabulary.scored(), 65537);
+        assert_eq!(b.target_path(), folder.0.join("target.onnx"));
+        assert!(b.groups_path().unwrap().ends_with("../../asg-cache/tiny.asg"));
+        assert_eq!(b.listed_sha256("draft.onnx"), Some(ABC));
+        assert_eq!(b.training.as_ref().unwrap()["hours"].as_float(), Some(1.5));
+        let mut last = 0;
+        b.verify(|p| {
+            assert!(p.done_bytes > last && p.total_bytes == 9);
+            last = p.done_bytes;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(last, 9);
+        let stopped = b.verify(|_| ControlFlow::Break(())).unwrap_err();
+        assert_eq!(stopped.kind(), ErrorKind::Cancelled);
+    }
+}
+
+#[test]
+fn damaged_files_are_found() {
+    let folder = Folder::new("damaged");
+    std::fs::write(folder.0.join("draft.onnx"), "abd").unwrap();
+    let b = Bundle::open(&folder.0).unwrap();
+    let e = b.verify(|_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Mismatch);
+    assert!(e.to_string().contains("draft.onnx"), "{e}");
+
+    std::fs::write(folder.0.join("draft.onnx"), "abcd").unwrap();
+    let e = Bundle::open(&folder.0).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Mismatch);
+    assert!(e.to_string().contains("4 bytes"), "{e}");
+
+    std::fs::remove_file(folder.0.join("draft.onnx")).unwrap();
+    assert_eq!(Bundle::open(&folder.0).unwrap_err().kind(), ErrorKind::Unreadable);
+    std::fs::create_dir(folder.0.join("draft.onnx")).unwrap();
+    assert_eq!(Bundle::open(&folder.0).unwrap_err().kind(), ErrorKind::Unreadable);
+    assert_eq!(Bundle::open(folder.0.join("absent")).unwrap_err().kind(), ErrorKind::Unreadable);
+    std::fs::write(folder.0.join("bundle.toml"), [0xff, 0xfe]).unwrap();
+    assert_eq!(Bundle::open(&folder.0).unwrap_err().kind(), ErrorKind::Malformed);
+    std::fs::write(folder.0.join("bundle.toml"), vec![b'#'; (1 << 20) + 1]).unwrap();
+    assert_eq!(Bundle::open(&folder.0).unwrap_err().kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn every_contradiction_is_refused() {
+    // (what to replace, by what, what the message must mention); the first occurrence only.
+    let table: &[(&str, &str, &str)] = &[
+        ("format = 1", "", "format"),
+        ("format = 1", "format = \"1\"", "format"),
+        ("name = \"tiny\"", "name = \" \"", "name"),
+        ("name = \"tiny\"", "", "name"),
+        ("name = \"tiny\"", "name = \"tiny\"\nnaem = 1", "naem"),
+        ("licence = \"CC0-1.0\"", "licence = \"\"", "licence"),
+        ("sample_rate_hz = 16000", "sample_rate_hz = 16001", "frame_rate_hz"),
+        ("sample_rate_hz = 16000", "sample_rate_hz = 0", "sample_rate_hz"),
+        ("sample_rate_hz = 16000", "sample_rate_hz = -1", "sample_rate_hz"),
+        ("frame_rate_hz = 50", "frame_rate_hz = 0", "frame_rate_hz"),
+        ("hop = 160", "hop = 0", "hop"),
+        ("hop = 160", "hop = 150", "hop"),
+        ("fft_size = 640", "fft_size = 641", "fft_size"),
+        ("fft_size = 640", "fft_size = 0", "fft_size"),
+        ("max_log_magnitude = 6.0", "max_log_magnitude = nan", "max_log_magnitude"),
+        ("max_log_magnitude = 6.0", "max_log_magnitude = 6.0\nmax = 1", "max"),
+        ("speech = 65536", "speech = 65535", "speech"),
+        ("end_of_speech = 65536", "end_of_speech = 65537", "end_of_speech"),
+        ("begin = 65537", "begin = 12", "begin"),
+        ("begin = 65537", "begin = 65538", "begin"),
+        ("pad = 65539", "pad = 65550", "pad"),
+        ("pad = 65539", "pad = 4294967295", "pad"),
+        ("first_character = 65540", "first_character = 65530", "first_character"),
+        ("first_character = 65540", "first_character = 4294967295", "first_character"),
+        ("characters = \" ',", "characters = \"',", "characters"),
+        ("uvwxyz\"", "uvwxyza\"", "twice"),
+        ("fsq_digits = 8", "fsq_digits = 80", "fsq_digits"),
+        ("fsq_levels = 4", "fsq_levels = 1", "fsq_levels"),
+        ("layers = 2", "layers = 0", "target.layers"),
+        ("hidden = 64", "hidden = 65", "target.hidden"),
+        ("hidden = 32", "hidden = 64", "draft.hidden"),
+        ("kv_heads = 2", "kv_heads = 3", "kv_heads"),
+        ("kv_heads = 2", "kv_heads = 0", "kv_heads"),
+        ("ffn = 64", "ffn = 999999999", "ffn"),
+        ("rope_base = 10000.0", "rope_base = inf", "rope_base"),
+        ("max_positions = 1024", "max_positions = 0", "max_positions"),
+        ("bits = 8", "bits = 5", "bits"),
+        ("latency_samples = 560", "latency_samples = 16001", "latency_samples"),
+        ("temperature = 1.0", "temperature = -1.0", "temperature"),
+        ("temperature = 1.0", "temperature = nan", "temperature"),
+        ("top_k = 0", "top_k = -1", "top_k"),
+        ("top_p = 1.0", "top_p = 0.0", "top_p"),
+        ("top_p = 1.0", "top_p = 1.5", "top_p"),
+        ("min_p = 0.0", "min_p = 1.0", "min_p"),
+        ("gamma = 4", "gamma = 33", "gamma"),
+        ("file = \"../../asg-cache/tiny.asg\"", "file = \"/tiny.asg\"", "groups"),
+        ("file = \"target.onnx\"", "file = \"other.onnx\"", "other.onnx"),
+        ("path = \"target.onnx\"", "path = \"../target.onnx\"", "inside"),
+        ("path = \"target.onnx\"", "path = \"/etc/passwd\"", "inside"),
+        ("path = \"target.onnx\"", "path = \"a\\\\b\"", "inside"),
+        ("path = \"target.onnx\"", "path = \"./\"", "inside"),
+        ("path = \"target.onnx\"", "path = \"\"", "inside"),
+        ("path = \"draft.onnx\"", "path = \"target.onnx\"", "twice"),
+        ("bytes = 3", "bytes = 0", "0 bytes"),
+        ("bytes = 3", "bytes = -3", "bytes"),
+        ("sha256 = \"ba", "sha256 = \"BA", "sha256"),
+        ("sha256 = \"ba", "sha256 = \"b", "sha256"),
+        ("[sampling]", "[sampling", "TOML"),
+    ];
+    Bundle::parse(&sound(), "d").unwrap();
+    for (from, to, mention) in table {
+        let text = sound();
+        assert!(text.contains(from), "{from}");
+        let broken = text.replacen(from, to, 1);
+        let e = Bundle::parse(&broken, "some/where").expect_err(&format!("{from} -> {to}"));
+        assert_eq!(e.kind(), ErrorKind::Malformed, "{from} -> {to}: {e}");
+        let said = e.to_string();
+        assert!(said.contains("bundle.toml"), "{from} -> {to}: {said}");
+        assert!(said.contains(mention), "{from} -> {to}: {said}");
+    }
+    let e = Bundle::parse(&sound().replacen("format = 1", "format = 2\nnews = 1", 1), "d");
+    assert_eq!(e.unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn optional_sections() {
+    let without: String = sound().replace("[groups]\nfile = \"../../asg-cache/tiny.asg\"\n", "");
+    let without = &without[..without.find("[training]").unwrap()];
+    let b = Bundle::parse(without, Path::new("x")).unwrap();
+    assert!(b.groups_path().is_none() && b.training.is_none());
+    let more = sound().replacen(
+        "latency_samples = 560",
+        "latency_samples = 560\ncontext_frames = 33\nlookahead_frames = 1",
+        1,
+    );
+    assert_eq!(Bundle::parse(&more, "x").unwrap().codec.context_frames, Some(33));
+}
