@@ -204,6 +204,9 @@ pub struct Codec {
     pub file: String,
     /// How far the sound stays behind the newest token, in PCM samples.
     pub latency_samples: u32,
+    /// Bits of the matrix weights.
+    #[serde(default = "eight")]
+    pub bits: u32,
     /// Tokens of history that a token's sound depends on, if the decoder's is bounded.
     pub context_frames: Option<u32>,
     /// Later tokens that a token's sound depends on.
@@ -848,4 +851,8 @@ mod tests {
         );
         std::fs::remove_dir_all(&root).unwrap();
     }
+}
+
+fn eight() -> u32 {
+    8
 }

@@ -1,1 +1,16 @@
-//! (being written)
+//! The models: ONNX graphs walked by tract, our operators over mapped weights.
+//!
+//! The only part of the crate that names tract. A [`Model`] is immutable and shared; a
+//! [`Session`] or [`CodecSession`] holds the state of one utterance. Weights are slices of
+//! the mapped file from load to multiplication: nothing is copied, so loading takes
+//! milliseconds and resident memory is what has been touched.
+
+mod graph;
+mod kv;
+mod ops;
+mod pool;
+mod session;
+
+pub use graph::{Model, TensorInfo};
+pub use pool::Pool;
+pub use session::{CodecSession, Session};

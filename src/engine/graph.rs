@@ -1,0 +1,478 @@
+use super::kv::LayerCache;
+use super::ops::{CODEBOOK, FACTORS, Floats, Halves, Kind, Operator, State};
+use super::pool::{Pool, Weight, packed_shape};
+use crate::map::{Map, MappedSlice};
+use crate::{Error, ErrorKind, Result};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use tract_onnx::pb;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::prelude::Framework;
+use tract_onnx::tract_hir::internal::*;
+
+/// The domain of our operators in an ONNX file.
+const DOMAIN: &str = "ai.voxgrain";
+
+/// Sources that a node may have besides activations.
+const MAX_NODES: usize = 100_000;
+
+/// A tensor stored in the model's external data file.
+#[derive(Debug, Clone)]
+pub struct TensorInfo {
+    /// The initializer's name.
+    pub name: String,
+    /// Element type as ONNX spells it.
+    pub data_type: String,
+    /// Shape.
+    pub dims: Vec<usize>,
+    /// Bytes in the file.
+    pub bytes: usize,
+}
+
+/// A loaded graph: immutable, shared by any number of sessions.
+pub struct Model {
+    pub(super) plan: Arc<TypedSimplePlan>,
+    /// `(kv_heads, head_dim)` of each attention layer.
+    caches: Vec<(usize, usize)>,
+    /// `(k - 1) * C` of each causal convolution.
+    tails: Vec<usize>,
+    slots: usize,
+    max_positions: usize,
+    tensors: Vec<TensorInfo>,
+    embedding: Option<(Halves, Halves, usize)>,
+    data: Map,
+    name: String,
+    outputs: usize,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Model({}, {} tensors)", self.name, self.tensors.len())
+    }
+}
+
+impl Model {
+    /// Maps `path` and its external data (`<path>.data`) and builds the plan.
+    ///
+    /// Nothing is copied from the data file and nothing in it is read beyond what checks
+    /// need. `max_positions` bounds the key/value caches of its sessions.
+    ///
+    /// # Errors
+    /// `Unreadable` for missing files, `Malformed` for damaged ones, `Unsupported` for
+    /// operators or layouts that this build does not know.
+    pub fn load(path: impl AsRef<Path>, max_positions: usize) -> Result<Arc<Self>> {
+        let path = path.as_ref();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let graph_file = Map::open(path)?;
+        let mut data_path = path.as_os_str().to_owned();
+        data_path.push(".data");
+        let data = Map::open(data_path)?;
+        let data_name = format!("{name}.data");
+        let proto = tract_onnx::onnx()
+            .proto_model_for_read(&mut &graph_file[..])
+            .map_err(|e| malformed(&name, "not an ONNX model", Some(e)))?;
+        Loader { name, data, data_name, max_positions }.load(proto)
+    }
+
+    /// The tensors of the data file, in the graph's order.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// Bytes of the mapped data file.
+    pub fn mapped_bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Columns of the output (the scored vocabulary of a language model).
+    pub fn output_columns(&self) -> usize {
+        self.outputs
+    }
+
+    /// Positions that a session may hold.
+    pub fn max_positions(&self) -> usize {
+        self.max_positions
+    }
+
+    /// Input-embedding rows of the speech tokens, `[65536][hidden]` in f32, and `hidden`.
+    /// `None` for a model without token embedding (a codec).
+    pub fn embedding_rows(&self) -> Option<(Vec<f32>, usize)> {
+        let (factors, _, hidden) = self.embedding.as_ref()?;
+        Some((expand_rows(&factors.to_vec(), *hidden), *hidden))
+    }
+
+    pub(super) fn state(&self, pool: Arc<Pool>) -> State {
+        let layers =
+            self.caches.iter().map(|&(h, d)| LayerCache::new(h, d, self.max_positions)).collect();
+        let tails = self.tails.iter().map(|&n| vec![0.0; n]).collect();
+        State::new(pool, layers, tails, self.slots)
+    }
+}
+
+/// `[65536][hidden]` from the 480 rows of a factorised table.
+fn expand_rows(factors: &[f32], hidden: usize) -> Vec<f32> {
+    let mut out = vec![0.0; CODEBOOK * hidden];
+    for (t, row) in out.chunks_exact_mut(hidden).enumerate() {
+        for r in super::ops::factor_rows(t) {
+            for (o, v) in row.iter_mut().zip(&factors[r as usize * hidden..]) {
+                *o += v;
+            }
+        }
+    }
+    out
+}
+
+fn malformed(name: &str, what: &str, source: Option<TractError>) -> Error {
+    let context = format!("{name}: {what}; restore the file or export the model again");
+    match source {
+        Some(e) => Error::with_source(ErrorKind::Malformed, context, e),
+        None => Error::new(ErrorKind::Malformed, context),
+    }
+}
+
+thread_local! {
+    /// Operators of the graph being parsed, by node name: tract's builders are plain
+    /// functions and can carry nothing.
+    static OPERATORS: RefCell<HashMap<String, Operator>> = RefCell::new(HashMap::new());
+}
+
+fn build(
+    _: &tract_onnx::model::ParsingContext,
+    node: &pb::NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let op = OPERATORS.with(|t| t.borrow_mut().remove(&node.name));
+    Ok((expand(op.with_context(|| format!("no operator for {}", node.name))?), vec![]))
+}
+
+struct Loader {
+    name: String,
+    data: Map,
+    data_name: String,
+    max_positions: usize,
+}
+
+#[derive(Default)]
+struct Found {
+    operators: HashMap<String, Operator>,
+    caches: Vec<(usize, usize)>,
+    tails: Vec<usize>,
+    embedding: Option<(Halves, Halves, usize)>,
+}
+
+impl Loader {
+    fn bad(&self, what: impl AsRef<str>) -> Error {
+        malformed(&self.name, what.as_ref(), None)
+    }
+
+    fn load(self, mut proto: pb::ModelProto) -> Result<Arc<Model>> {
+        let mut graph = proto.graph.take().ok_or_else(|| self.bad("no graph"))?;
+        if graph.node.len() > MAX_NODES {
+            return Err(self.bad("too many nodes"));
+        }
+        let mut weights = HashMap::new();
+        let mut tensors = Vec::new();
+        for t in &graph.initializer {
+            if let Some((slice, info)) = self.external(t)? {
+                tensors.push(info.clone());
+                weights.insert(t.name.clone(), (slice, info));
+            }
+        }
+        // What only our operators read never reaches tract, which would copy it.
+        graph.initializer.retain(|t| !weights.contains_key(&t.name));
+
+        let first_output =
+            graph.output.first().map(|o| o.name.clone()).ok_or_else(|| self.bad("no output"))?;
+        let mut found = Found::default();
+        let mut names = HashSet::new();
+        for (slot, node) in graph.node.iter_mut().enumerate() {
+            if node.domain != DOMAIN {
+                continue;
+            }
+            if node.name.is_empty() || !names.insert(node.name.clone()) {
+                return Err(self.bad(format!("node name {:?} is empty or used twice", node.name)));
+            }
+            let kind = self.kind(node, &weights, &mut found)?;
+            // Caches live in the session, weights in the operator: only activations stay.
+            node.input
+                .retain(|i| !i.is_empty() && !weights.contains_key(i) && !i.starts_with("past_"));
+            node.output.truncate(1);
+            node.op_type = format!("{DOMAIN}.{}", kind.op_type());
+            let operator = Operator { kind: Arc::new(kind), slot, selects_rows: false };
+            found.operators.insert(node.name.clone(), operator);
+        }
+        self.select_rows(&graph, &first_output, &mut found.operators);
+        if graph.node.iter().flat_map(|n| &n.input).any(|i| weights.contains_key(i)) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{}: only {DOMAIN} operators may read external weights", self.name),
+            ));
+        }
+        graph.input.retain(|i| !i.name.starts_with("past_"));
+        graph.output.truncate(1);
+        graph.value_info.clear();
+        if graph.input.len() != 1 {
+            return Err(self.bad("expected one input, the tokens"));
+        }
+        let slots = graph.node.len();
+        proto.graph = Some(graph);
+
+        let mut onnx = tract_onnx::onnx();
+        for op in [
+            "FactorEmbed",
+            "RmsNorm",
+            "QMatMul",
+            "Attention",
+            "SwiGlu",
+            "FactorLogits",
+            "FsqEmbed",
+            "CausalConv",
+            "LayerNorm",
+            "Gelu",
+            "Upsample",
+        ] {
+            onnx.op_register.0.insert(format!("{DOMAIN}.{op}"), build);
+        }
+        onnx.ignore_value_info = true;
+        OPERATORS.with(|t| *t.borrow_mut() = found.operators);
+        let plan =
+            self.plan(&onnx, &proto).map_err(|e| malformed(&self.name, "broken graph", Some(e)));
+        OPERATORS.with(|t| t.borrow_mut().clear());
+        let (plan, outputs) = plan?;
+        Ok(Arc::new(Model {
+            plan,
+            caches: found.caches,
+            tails: found.tails,
+            slots,
+            max_positions: self.max_positions,
+            tensors,
+            embedding: found.embedding,
+            data: self.data,
+            name: self.name,
+            outputs,
+        }))
+    }
+
+    fn plan(
+        &self,
+        onnx: &tract_onnx::model::Onnx,
+        proto: &pb::ModelProto,
+    ) -> TractResult<(Arc<TypedSimplePlan>, usize)> {
+        let mut parsed = onnx.parse(proto, None)?;
+        ensure!(
+            parsed.unresolved_inputs.is_empty(),
+            "unknown values {:?}",
+            parsed.unresolved_inputs
+        );
+        let rows = parsed.model.symbols.sym("rows");
+        let fact = InferenceFact::dt_shape(i64::datum_type(), tvec!(rows.to_dim()));
+        parsed.model.set_input_fact(0, fact)?;
+        let output = parsed.model.outputs[0];
+        parsed.model.set_outlet_fact(output, InferenceFact::default())?;
+        let model = parsed.model.into_typed()?.into_optimized()?;
+        let fact = model.outlet_fact(model.outputs[0])?;
+        ensure!(fact.rank() == 2 && fact.datum_type == f32::datum_type(), "odd output {fact:?}");
+        let columns = fact.shape[1].to_usize()?;
+        Ok((SimplePlan::new(model)?, columns))
+    }
+
+    /// The head of a language model costs as much per row as a layer: the operators after
+    /// the last one that mixes rows need only see the rows whose logits are read.
+    fn select_rows(
+        &self,
+        graph: &pb::GraphProto,
+        output: &str,
+        operators: &mut HashMap<String, Operator>,
+    ) {
+        let producer: HashMap<&str, &pb::NodeProto> =
+            graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
+        let mut first = None;
+        let mut at = output;
+        while let Some(node) = producer.get(at) {
+            let Some(op) = operators.get(&node.name) else { break };
+            let row_wise = match &*op.kind {
+                Kind::FactorLogits | Kind::RmsNorm { .. } => true,
+                Kind::QMatMul { .. } => node.input.len() == 1,
+                _ => false,
+            };
+            if !row_wise {
+                break;
+            }
+            first = Some(node.name.clone());
+            at = &node.input[0];
+        }
+        if let Some(op) = first.and_then(|n| operators.get_mut(&n)) {
+            op.selects_rows = true;
+        }
+    }
+
+    /// The slice of the data file that an initializer names, checked.
+    fn external(&self, t: &pb::TensorProto) -> Result<Option<(MappedSlice, TensorInfo)>> {
+        if t.external_data.is_empty() {
+            return Ok(None);
+        }
+        let field =
+            |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
+        let bad = |what: &str| self.bad(format!("tensor {:?}: {what}", t.name));
+        if field("location") != Some(self.data_name.as_str()) {
+            return Err(bad(&format!("external data must be in {}", self.data_name)));
+        }
+        let number = |key: &str, default: Option<usize>| match field(key) {
+            Some(v) => v.parse::<usize>().ok(),
+            None => default,
+        };
+        let (element, data_type) = match DataType::try_from(t.data_type) {
+            Ok(DataType::Float) => (4, "f32"),
+            Ok(DataType::Float16) => (2, "f16"),
+            Ok(DataType::Uint8) => (1, "u8"),
+            Ok(DataType::Int8) => (1, "i8"),
+            _ => return Err(bad("element type is not one of f32, f16, u8, i8")),
+        };
+        let dims: Option<Vec<usize>> = t.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
+        let dims = dims.ok_or_else(|| bad("negative dimension"))?;
+        let bytes = dims
+            .iter()
+            .try_fold(element, |n: usize, &d| n.checked_mul(d))
+            .ok_or_else(|| bad("too large"))?;
+        let offset = number("offset", Some(0)).ok_or_else(|| bad("bad offset"))?;
+        let length = number("length", Some(bytes)).ok_or_else(|| bad("bad length"))?;
+        if length != bytes {
+            return Err(bad("length and shape disagree"));
+        }
+        let end = offset.checked_add(length).ok_or_else(|| bad("offset out of range"))?;
+        let slice = self.data.slice(offset..end)?;
+        let info = TensorInfo { name: t.name.clone(), data_type: data_type.into(), dims, bytes };
+        Ok(Some((slice, info)))
+    }
+
+    fn kind(
+        &self,
+        node: &pb::NodeProto,
+        weights: &HashMap<String, (MappedSlice, TensorInfo)>,
+        found: &mut Found,
+    ) -> Result<Kind> {
+        let bad = |what: &str| self.bad(format!("node {:?}: {what}", node.name));
+        let int = |key: &str| node.attribute.iter().find(|a| a.name == key).map(|a| a.i);
+        let need = |key: &str| int(key).ok_or_else(|| bad(&format!("attribute {key} is missing")));
+        let size = |key: &str| {
+            need(key)?
+                .try_into()
+                .ok()
+                .filter(|v: &usize| (1..=1 << 20).contains(v))
+                .ok_or_else(|| bad(&format!("attribute {key} is out of range")))
+        };
+        let float = |key: &str| {
+            let f = node.attribute.iter().find(|a| a.name == key).map(|a| a.f);
+            f.filter(|f| f.is_finite() && *f > 0.0)
+                .ok_or_else(|| bad(&format!("attribute {key} must be a positive number")))
+        };
+        let weight = |i: usize, data_type: &str| {
+            node.input
+                .get(i)
+                .and_then(|n| weights.get(n))
+                .filter(|(_, info)| info.data_type == data_type)
+                .map(|(slice, info)| (slice.clone(), info.dims.clone()))
+                .ok_or_else(|| bad(&format!("input {i} must be an external {data_type} weight")))
+        };
+        let floats = |i: usize| Floats::new(weight(i, "f32")?.0);
+        let same = |a: usize, b: usize, what: &str| {
+            if a == b { Ok(()) } else { Err(bad(&format!("{what}: {a} against {b}"))) }
+        };
+        let fsq = |digits: i64, levels: i64| {
+            if (digits, levels) == (8, 4) {
+                return Ok(());
+            }
+            Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{}: factorised tables of 8 digits of 4 levels only", self.name),
+            ))
+        };
+        match node.op_type.as_str() {
+            "FactorEmbed" => {
+                fsq(need("digits")?, need("levels")?)?;
+                let (factors, dims) = weight(1, "f16")?;
+                let (extra, extra_dims) = weight(2, "f16")?;
+                let &[FACTORS, hidden] = dims.as_slice() else {
+                    return Err(bad("factors must be [480, hidden]"));
+                };
+                same(extra_dims.get(1).copied().unwrap_or(0), hidden, "width of extra rows")?;
+                let (factors, extra) = (Halves::new(factors)?, Halves::new(extra)?);
+                found.embedding = Some((factors.clone(), extra.clone(), hidden));
+                Ok(Kind::FactorEmbed { hidden, factors, extra })
+            }
+            "RmsNorm" => Ok(Kind::RmsNorm { weight: floats(1)?, epsilon: float("epsilon")? }),
+            "LayerNorm" => {
+                let (weight, bias) = (floats(1)?, floats(2)?);
+                same(weight.len(), bias.len(), "weight and bias")?;
+                Ok(Kind::LayerNorm { weight, bias, epsilon: float("epsilon")? })
+            }
+            "QMatMul" => {
+                let shape = packed_shape(need("N")?, need("K")?, need("bits")?)?;
+                let weight = Arc::new(Weight::new(shape, weight(1, "u8")?.0, weight(2, "f16")?.0)?);
+                let bias = match node.input.get(3) {
+                    Some(name) if !name.is_empty() => Some(floats(3)?),
+                    _ => None,
+                };
+                if let Some(b) = &bias {
+                    same(b.len(), shape.n, "bias and N")?;
+                }
+                Ok(Kind::QMatMul { weight, bias })
+            }
+            "Attention" => {
+                let (heads, kv_heads, head_dim) =
+                    (size("heads")?, size("kv_heads")?, size("head_dim")?);
+                if heads % kv_heads != 0 || head_dim % 16 != 0 || heads * head_dim > 1 << 16 {
+                    return Err(bad("heads must be a multiple of kv_heads, head_dim of 16"));
+                }
+                found.caches.push((kv_heads, head_dim));
+                Ok(Kind::Attention {
+                    layer: found.caches.len() - 1,
+                    heads,
+                    kv_heads,
+                    head_dim,
+                    rope_base: float("rope_base")?,
+                })
+            }
+            "SwiGlu" => Ok(Kind::SwiGlu),
+            "FactorLogits" => {
+                fsq(need("digits")?, need("levels")?)?;
+                Ok(Kind::FactorLogits)
+            }
+            "FsqEmbed" => {
+                let (weight, bias) = (floats(1)?, floats(2)?);
+                same(weight.len(), bias.len() * 8, "weight and bias")?;
+                Ok(Kind::FsqEmbed { channels: bias.len(), weight, bias })
+            }
+            "CausalConv" => {
+                let (_, dims) = weight(1, "f32")?;
+                let (weight, bias) = (floats(1)?, floats(2)?);
+                let &[taps, channels] = dims.as_slice() else {
+                    return Err(bad("weight must be [taps, channels]"));
+                };
+                same(bias.len(), channels, "bias and channels")?;
+                if taps == 0 || taps > 1024 {
+                    return Err(bad("taps out of range"));
+                }
+                found.tails.push((taps - 1) * channels);
+                Ok(Kind::CausalConv { tail: found.tails.len() - 1, taps, weight, bias })
+            }
+            "Gelu" => {
+                let approximate = node.attribute.iter().find(|a| a.name == "approximate");
+                match approximate.map(|a| a.s.as_slice()) {
+                    Some(b"tanh") => Ok(Kind::Gelu { tanh: true }),
+                    Some(b"none") | None => Ok(Kind::Gelu { tanh: false }),
+                    _ => Err(bad("approximate must be none or tanh")),
+                }
+            }
+            "Upsample" => Ok(Kind::Upsample { factor: size("factor")? }),
+            other => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{}: operator {DOMAIN}.{other} is unknown; is voxgrain too old?",
+                    self.name
+                ),
+            )),
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Our operators inside a tract plan.
+//!
+//! Each reads its weights from the map and its state from the session's [`State`], which
+//! tract hands through as a shared resource of the turn, so that one plan serves every
+//! session. Output tensors are recycled: once warm, a pass of a size seen before allocates
+//! none.
+
+use super::kv::{LayerCache, Rope};
+use super::pool::{Pool, Weight};
+use crate::kernel::Attend;
+use crate::map::MappedSlice;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use std::cell::RefCell;
+use std::sync::Arc;
+use tract_onnx::tract_hir::internal::*;
+
+/// What one session keeps between passes.
+pub(super) struct State {
+    pub pool: Arc<Pool>,
+    /// Positions already in the caches.
+    pub len: usize,
+    /// Rows, from the last, whose output somebody reads; the head computes no others.
+    pub wanted: usize,
+    pub layers: Vec<LayerCache>,
+    /// Past rows of each causal convolution, `[k - 1][C]`, oldest first.
+    pub tails: Vec<Vec<f32>>,
+    rope: Rope,
+    /// Output tensors to use again, by operator.
+    recycled: Vec<Vec<Arc<Tensor>>>,
+    scratch: Vec<f32>,
+    window: Vec<f32>,
+    lens: Vec<usize>,
+    query: Vec<f32>,
+    mixed: Vec<f32>,
+}
+
+/// Sizes of recycled outputs kept for one operator.
+const SIZES_KEPT: usize = 4;
+
+impl State {
+    pub fn new(
+        pool: Arc<Pool>,
+        layers: Vec<LayerCache>,
+        tails: Vec<Vec<f32>>,
+        slots: usize,
+    ) -> Self {
+        Self {
+            pool,
+            len: 0,
+            wanted: usize::MAX,
+            layers,
+            tails,
+            rope: Rope::default(),
+            recycled: vec![Vec::new(); slots],
+            scratch: Vec::new(),
+            window: Vec::new(),
+            lens: Vec::new(),
+            query: Vec::new(),
+            mixed: Vec::new(),
+        }
+    }
+
+    /// A tensor `[rows, columns]` that nobody else holds; its contents are unspecified.
+    fn output(&mut self, slot: usize, rows: usize, columns: usize) -> TractResult<Arc<Tensor>> {
+        let kept = &mut self.recycled[slot];
+        let free =
+            kept.iter_mut().position(|t| t.shape() == [rows, columns] && Arc::get_mut(t).is_some());
+        match free {
+            Some(i) => Ok(kept.swap_remove(i)),
+            None => Ok(Arc::new(Tensor::zero::<f32>(&[rows, columns])?)),
+        }
+    }
+
+    fn keep(&mut self, slot: usize, tensor: &Arc<Tensor>) {
+        let kept = &mut self.recycled[slot];
+        if kept.len() == SIZES_KEPT {
+            kept.remove(0);
+        }
+        kept.push(tensor.clone());
+    }
+}
+
+/// Small float weights, read in place.
+#[derive(Debug, Clone)]
+pub(super) struct Floats(MappedSlice);
+
+impl Floats {
+    pub fn new(slice: MappedSlice) -> crate::Result<Self> {
+        slice.as_f32()?;
+        Ok(Self(slice))
+    }
+    fn get(&self) -> &[f32] {
+        self.0.as_f32().unwrap_or_default()
+    }
+    pub fn len(&self) -> usize {
+        self.0.len() / 4
+    }
+}
+
+/// A half-precision table `[rows][columns]`, read in place.
+#[derive(Debug, Clone)]
+pub(super) struct Halves(MappedSlice);
+
+impl Halves {
+    pub fn new(slice: MappedSlice) -> crate::Result<Self> {
+        slice.as_f16()?;
+        Ok(Self(slice))
+    }
+    fn get(&self) -> &[u16] {
+        self.0.as_f16().unwrap_or_default().reinterpret_cast()
+    }
+    pub fn len(&self) -> usize {
+        self.0.len() / 2
+    }
+    pub fn to_vec(&self) -> Vec<f32> {
+        self.0.as_f16().unwrap_or_default().iter().copied().map(f16::to_f32).collect()
+    }
+}
+
+/// Number of grouped tokens of the factorised tables: 8 digits of 4 levels.
+pub(super) const CODEBOOK: usize = 65536;
+/// Rows of a factorised table.
+pub(super) const FACTORS: usize = 480;
+
+/// What an operator computes; see models/README.md for each one's definition.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    FactorEmbed { hidden: usize, factors: Halves, extra: Halves },
+    RmsNorm { weight: Floats, epsilon: f32 },
+    QMatMul { weight: Arc<Weight>, bias: Option<Floats> },
+    Attention { layer: usize, heads: usize, kv_heads: usize, head_dim: usize, rope_base: f32 },
+    SwiGlu,
+    FactorLogits,
+    FsqEmbed { channels: usize, weight: Floats, bias: Floats },
+    CausalConv { tail: usize, taps: usize, weight: Floats, bias: Floats },
+    LayerNorm { weight: Floats, bias: Floats, epsilon: f32 },
+    Gelu { tanh: bool },
+    Upsample { factor: usize },
+}
+
+impl Kind {
+    pub fn op_type(&self) -> &'static str {
+        match self {
+            Kind::FactorEmbed { .. } => "FactorEmbed",
+            Kind::RmsNorm { .. } => "RmsNorm",
+            Kind::QMatMul { .. } => "QMatMul",
+            Kind::Attention { .. } => "Attention",
+            Kind::SwiGlu => "SwiGlu",
+            Kind::FactorLogits => "FactorLogits",
+            Kind::FsqEmbed { .. } => "FsqEmbed",
+            Kind::CausalConv { .. } => "CausalConv",
+            Kind::LayerNorm { .. } => "LayerNorm",
+            Kind::Gelu { .. } => "Gelu",
+            Kind::Upsample { .. } => "Upsample",
+        }
+    }
+}
+
+/// One node. Two nodes are equal when they are the same node: their state differs.
+#[derive(Debug, Clone)]
+pub(super) struct Operator {
+    pub kind: Arc<Kind>,
+    /// Where its recycled outputs are.
+    pub slot: usize,
+    /// Whether it keeps only the rows that are wanted.
+    pub selects_rows: bool,
+}
+
+impl PartialEq for Operator {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.kind, &other.kind)
+    }
+}
+impl Eq for Operator {}
+
+impl Op for Operator {
+    fn name(&self) -> StaticName {
+        self.kind.op_type().into()
+    }
+    op_as_typed_op!();
+}
+
+impl TypedOp for Operator {
+    as_op!();
+
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let rows = inputs[0].shape[0].clone();
+        let columns = inputs[0].shape.get(1).cloned().unwrap_or_else(|| 1.to_dim());
+        let (rows, columns) = self.shape(rows, columns)?;
+        Ok(tvec!(f32::fact(&[rows, columns])))
+    }
+}
+
+/// The symbol of the rows that the head keeps.
+const WANTED: &str = "wanted";
+
+impl Operator {
+    fn shape(&self, rows: TDim, columns: TDim) -> TractResult<(TDim, TDim)> {
+        let columns = match &*self.kind {
+            Kind::FactorEmbed { hidden, .. } => hidden.to_dim(),
+            Kind::FsqEmbed { channels, .. } => channels.to_dim(),
+            Kind::QMatMul { weight, .. } => weight.shape().n.to_dim(),
+            Kind::Attention { heads, head_dim, .. } => (heads * head_dim).to_dim(),
+            Kind::SwiGlu => columns / 2,
+            Kind::FactorLogits => columns - FACTORS + CODEBOOK,
+            Kind::Upsample { factor } => return Ok((rows * *factor, columns / *factor)),
+            _ => columns,
+        };
+        Ok((rows, columns))
+    }
+}
+
+impl Expansion for Operator {
+    fn name(&self) -> StaticName {
+        self.kind.op_type().into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        _inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_output_arity(outputs, 1)?;
+        s.equals(&outputs[0].datum_type, f32::datum_type())?;
+        s.equals(&outputs[0].rank, 2)?;
+        Ok(())
+    }
+
+    fn wire(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
+        let wires = model.wire_node(prefix, self.clone(), inputs)?;
+        if self.selects_rows {
+            let rows = model.symbols.sym(WANTED);
+            let mut fact = model.outlet_fact(wires[0])?.clone();
+            fact.shape.set(0, rows.to_dim());
+            model.set_outlet_fact(wires[0], fact)?;
+        }
+        Ok(wires)
+    }
+}
+
+/// The session's state for the turn.
+pub(super) type Shared = RefCell<State>;
+
+impl EvalOp for Operator {
+    not_out_of_plan!();
+
+    fn eval(&self, ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let state = ctx
+            .shared
+            .and_then(|s| s.get::<Shared>())
+            .context("this plan runs inside a session only")?;
+        let state = &mut *state.borrow_mut();
+        let out = self.compute(state, &inputs)?;
+        state.keep(self.slot, &out);
+        Ok(tvec!(TValue::from_const(out)))
+    }
+}
+
+fn floats(t: &TValue) -> TractResult<&[f32]> {
+    t.try_as_plain_ram()?.as_slice::<f32>()
+}
+
+fn floats_mut(t: &mut Arc<Tensor>) -> TractResult<&mut [f32]> {
+    let t = Arc::get_mut(t).context("output tensor is shared")?;
+    t.to_plain_array_view_mut::<f32>()?.into_slice().context("output tensor is strided")
+}
+
+impl Operator {
+    fn compute(&self, state: &mut State, inputs: &[TValue]) -> TractResult<Arc<Tensor>> {
+        let kernel = state.pool.kernel();
+        let slot = self.slot;
+        if let Kind::FactorEmbed { .. } | Kind::FsqEmbed { .. } = &*self.kind {
+            let tokens = inputs[0].try_as_plain_ram()?.as_slice::<i64>()?;
+            return self.embed(state, tokens);
+        }
+        let x = floats(&inputs[0])?;
+        let (mut rows, columns) = (inputs[0].shape()[0], inputs[0].shape()[1]);
+        let mut x = x;
+        if self.selects_rows && rows > state.wanted {
+            x = &x[(rows - state.wanted) * columns..];
+            rows = state.wanted;
+        }
+        let each = |out: &mut [f32], width: usize, f: &mut dyn FnMut(&[f32], &mut [f32])| {
+            for (x, o) in x.chunks_exact(columns).zip(out.chunks_exact_mut(width)) {
+                f(x, o)
+            }
+        };
+        match &*self.kind {
+            Kind::FactorEmbed { .. } | Kind::FsqEmbed { .. } => unreachable!("handled above"),
+            Kind::RmsNorm { weight, epsilon } => {
+                let mut out = state.output(slot, rows, columns)?;
+                each(floats_mut(&mut out)?, columns, &mut |x, o| {
+                    kernel.rms_norm(x, weight.get(), *epsilon, o)
+                });
+                Ok(out)
+            }
+            Kind::LayerNorm { weight, bias, epsilon } => {
+                let mut out = state.output(slot, rows, columns)?;
+                each(floats_mut(&mut out)?, columns, &mut |x, o| {
+                    kernel.layer_norm(x, weight.get(), bias.get(), *epsilon, o)
+                });
+                Ok(out)
+            }
+            Kind::QMatMul { weight, bias } => {
+                let n = weight.shape().n;
+                let mut out = state.output(slot, rows, n)?;
+                let residual = inputs.get(1).map(floats).transpose()?;
+                let bias = bias.as_ref().map(Floats::get);
+                state.pool.multiply(weight, x, bias, residual, floats_mut(&mut out)?);
+                Ok(out)
+            }
+            Kind::SwiGlu => {
+                let half = columns / 2;
+                let mut out = state.output(slot, rows, half)?;
+                each(floats_mut(&mut out)?, half, &mut |x, o| {
+                    kernel.swiglu(&x[..half], &x[half..], o)
+                });
+                Ok(out)
+            }
+            Kind::Gelu { tanh } => {
+                let mut out = state.output(slot, rows, columns)?;
+                let o = floats_mut(&mut out)?;
+                o.copy_from_slice(x);
+                if *tanh {
+                    kernel.gelu_tanh(o)
+                } else {
+                    kernel.gelu_erf(o)
+                }
+                Ok(out)
+            }
+            Kind::FactorLogits => {
+                let width = columns - FACTORS + CODEBOOK;
+                let mut out = state.output(slot, rows, width)?;
+                each(floats_mut(&mut out)?, width, &mut |x, o| {
+                    kernel.factor_logits(&x[..FACTORS], &mut o[..CODEBOOK]);
+                    o[CODEBOOK..].copy_from_slice(&x[FACTORS..]);
+                });
+                Ok(out)
+            }
+            Kind::Upsample { factor } => {
+                let mut out = state.output(slot, rows * factor, columns / factor)?;
+                floats_mut(&mut out)?.copy_from_slice(x);
+                Ok(out)
+            }
+            Kind::CausalConv { tail, taps, weight, bias } => {
+                let mut out = state.output(slot, rows, columns)?;
+                let past = &mut state.tails[*tail];
+                let window = &mut state.window;
+                window.clear();
+                window.extend_from_slice(past);
+                window.extend_from_slice(x);
+                let o = floats_mut(&mut out)?;
+                for (r, o) in o.chunks_exact_mut(columns).enumerate() {
+                    let x = &window[r * columns..][..taps * columns];
+                    kernel.conv(x, weight.get(), bias.get(), o);
+                }
+                past.copy_from_slice(&window[window.len() - (taps - 1) * columns..]);
+                Ok(out)
+            }
+            Kind::Attention { layer, heads, kv_heads, head_dim, rope_base } => {
+                let (d, group) = (*head_dim, heads / kv_heads);
+                let mut out = state.output(slot, rows, heads * d)?;
+                let o = floats_mut(&mut out)?;
+                let past = state.len;
+                state.rope.cover(*rope_base, d, past + rows);
+                let scale = 1.0 / (d as f32).sqrt();
+                state.lens.clear();
+                state.lens.extend((0..rows * group).map(|i| past + i / group + 1));
+                state.query.resize(rows * group * d, 0.0);
+                state.mixed.resize(rows * group * d, 0.0);
+                for kv in 0..*kv_heads {
+                    let cache = &mut state.layers[*layer].heads[kv];
+                    for (r, x) in x.chunks_exact(columns).enumerate() {
+                        let key = &x[(heads + kv) * d..][..d];
+                        let value = &x[(heads + kv_heads + kv) * d..][..d];
+                        let rotated = &mut state.query[..d];
+                        rotated.copy_from_slice(key);
+                        state.rope.rotate(rotated, past + r);
+                        cache.store(kernel, past + r, rotated, value);
+                    }
+                    for (r, x) in x.chunks_exact(columns).enumerate() {
+                        for g in 0..group {
+                            let q = &mut state.query[(r * group + g) * d..][..d];
+                            q.copy_from_slice(&x[(kv * group + g) * d..][..d]);
+                            state.rope.rotate(q, past + r);
+                            q.iter_mut().for_each(|v| *v *= scale);
+                        }
+                    }
+                    let a = Attend {
+                        q: &state.query,
+                        lens: &state.lens,
+                        keys: &cache.keys,
+                        values: &cache.values,
+                        head_dim: d,
+                    };
+                    if state.scratch.len() < a.scratch() {
+                        state.scratch.resize(a.scratch(), 0.0);
+                    }
+                    kernel.attend(&a, &mut state.scratch, &mut state.mixed);
+                    for r in 0..rows {
+                        for g in 0..group {
+                            o[(r * heads + kv * group + g) * d..][..d]
+                                .copy_from_slice(&state.mixed[(r * group + g) * d..][..d]);
+                        }
+                    }
+                }
+                Ok(out)
+            }
+        }
+    }
+
+    fn embed(&self, state: &mut State, tokens: &[i64]) -> TractResult<Arc<Tensor>> {
+        let kernel = state.pool.kernel();
+        match &*self.kind {
+            Kind::FactorEmbed { hidden, factors, extra } => {
+                let mut out = state.output(self.slot, tokens.len(), *hidden)?;
+                for (o, &t) in floats_mut(&mut out)?.chunks_exact_mut(*hidden).zip(tokens) {
+                    let t = usize::try_from(t).ok().context("negative token")?;
+                    if t < CODEBOOK {
+                        kernel.sum_rows(factors.get(), &factor_rows(t), o);
+                    } else {
+                        ensure!((t - CODEBOOK + 1) * hidden <= extra.len(), "token {t} unknown");
+                        kernel.sum_rows(extra.get(), &[(t - CODEBOOK) as u32], o);
+                    }
+                }
+                Ok(out)
+            }
+            Kind::FsqEmbed { channels, weight, bias } => {
+                let mut out = state.output(self.slot, tokens.len(), *channels)?;
+                for (o, &t) in floats_mut(&mut out)?.chunks_exact_mut(*channels).zip(tokens) {
+                    for ((o, w), b) in
+                        o.iter_mut().zip(weight.get().chunks_exact(8)).zip(bias.get())
+                    {
+                        *o = *b;
+                        for (i, w) in w.iter().enumerate() {
+                            let level = (t >> (2 * i) & 3) as f32;
+                            *o = w.mul_add((level - 1.5) / 1.5, *o);
+                        }
+                    }
+                }
+                Ok(out)
+            }
+            _ => bail!("not an embedding"),
+        }
+    }
+}
+
+/// The 36 rows of a factorised table that make up `token`: 8 digits, then 28 pairs.
+pub(super) fn factor_rows(token: usize) -> [u32; 36] {
+    let mut rows = [0; 36];
+    let d = |i: usize| token >> (2 * i) & 3;
+    for (i, r) in rows[..8].iter_mut().enumerate() {
+        *r = (4 * i + d(i)) as u32;
+    }
+    let mut pair = 0;
+    for a in 0..8 {
+        for b in a + 1..8 {
+            rows[8 + pair] = (32 + 16 * pair + 4 * d(a) + d(b)) as u32;
+            pair += 1;
+        }
+    }
+    rows
+}

@@ -1,0 +1,233 @@
+//! The engine against golden files that onnxruntime and PyTorch computed from the same
+//! weights, without quantizing activations (tests/data/README.md).
+#![cfg(feature = "engine")]
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use voxgrain::bundle::Bundle;
+use voxgrain::engine::{CodecSession, Model, Pool, Session};
+use voxgrain::kernel;
+
+struct Golden {
+    header: Value,
+    data: Vec<u8>,
+}
+
+impl Golden {
+    /// `None` where the bundle or its golden file is not there.
+    fn load(bundle: &str, model: &str) -> Option<(Bundle, Self)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let dir = root.join("models").join(bundle);
+        let path: PathBuf = root.join(format!("tests/data/golden/{bundle}-{model}.bin"));
+        if bundle == "voice" && !(dir.exists() && path.exists()) {
+            return None;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let end = bytes.iter().position(|&b| b == b'\n').unwrap();
+        let header: Value = serde_json::from_slice(&bytes[..end]).unwrap();
+        let bundle = Bundle::open(dir).unwrap();
+        let golden = Golden { header, data: bytes[end + 1..].to_vec() };
+        let listed = bundle.listed_sha256(&format!("{model}.onnx.data"));
+        assert_eq!(listed, golden.header["data_sha256"].as_str(), "the golden file is stale");
+        Some((bundle, golden))
+    }
+
+    fn tensor(&self, name: &str) -> Vec<f32> {
+        let t =
+            self.header["tensors"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap();
+        let n: usize =
+            t["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).product();
+        let at = t["offset"].as_u64().unwrap() as usize;
+        self.data[at..at + 4 * n]
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    }
+
+    fn numbers(&self, key: &str) -> Vec<u32> {
+        numbers(&self.header[key])
+    }
+}
+
+fn numbers(v: &Value) -> Vec<u32> {
+    v.as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect()
+}
+
+fn relative(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let (mut e, mut n) = (0f64, 0f64);
+    for (g, w) in got.iter().zip(want) {
+        e += (*g as f64 - *w as f64).powi(2);
+        n += (*w as f64).powi(2);
+    }
+    (e / n).sqrt()
+}
+
+fn model(bundle: &Bundle, which: &str) -> Arc<Model> {
+    let path = match which {
+        "target" => bundle.target_path(),
+        "draft" => bundle.draft_path(),
+        _ => bundle.codec_path(),
+    };
+    Model::load(path, 2048).unwrap()
+}
+
+/// Runs the calls of a golden file and returns every row of logits.
+fn replay(golden: &Golden, session: &mut Session) -> Vec<f32> {
+    let mut rows = Vec::new();
+    for call in golden.header["calls"].as_array().unwrap() {
+        if call["kind"] == "rollback" {
+            session.rollback(session.len() - call["count"].as_u64().unwrap() as usize);
+            continue;
+        }
+        let tokens = numbers(&call["tokens"]);
+        session.step(&tokens, tokens.len()).unwrap();
+        rows.extend_from_slice(session.logits());
+    }
+    rows
+}
+
+fn language_model(bundle: &str, which: &str, tolerance: f64) {
+    let Some((bundle, golden)) = Golden::load(bundle, which) else { return };
+    let model = model(&bundle, which);
+    let pool = Pool::new(kernel::best(), 1);
+    let mut session = Session::new(&model, &pool).unwrap();
+    let rows = replay(&golden, &mut session);
+    let v = session.vocabulary();
+    let columns = golden.numbers("columns");
+    let got: Vec<f32> = rows
+        .chunks_exact(v)
+        .flat_map(|r| columns.iter().map(|&c| r[c as usize]).collect::<Vec<_>>())
+        .collect();
+    for reference in ["logits", "logits_torch"] {
+        let want = golden.tensor(reference);
+        let error = relative(&got, &want);
+        println!("{which} against {reference}: relative L2 {error:.4}");
+        assert!(error < tolerance, "{which} against {reference}: {error}");
+        for (i, (g, w)) in got.chunks(columns.len()).zip(want.chunks(columns.len())).enumerate() {
+            assert!(relative(g, w) < 2.0 * tolerance, "row {i}: {}", relative(g, w));
+        }
+    }
+
+    // The same calls again, on every kernel and several threads: the same bits.
+    for kernel in kernel::all() {
+        for threads in [1, 3] {
+            let mut s = Session::new(&model, &Pool::new(kernel, threads)).unwrap();
+            let again = replay(&golden, &mut s);
+            assert!(rows == again, "{} with {threads} threads differs", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn tiny_target_matches_onnxruntime() {
+    language_model("tiny", "target", 0.03);
+}
+
+#[test]
+fn tiny_draft_matches_onnxruntime() {
+    language_model("tiny", "draft", 0.03);
+}
+
+#[test]
+fn voice_target_matches_onnxruntime() {
+    language_model("voice", "target", 0.05);
+}
+
+#[test]
+fn voice_draft_matches_onnxruntime() {
+    language_model("voice", "draft", 0.05);
+}
+
+#[test]
+fn passes_of_any_shape_give_the_same_bits() {
+    let (bundle, golden) = Golden::load("tiny", "target").unwrap();
+    let model = model(&bundle, "target");
+    let pool = Pool::new(kernel::best(), 2);
+    let tokens: Vec<u32> = golden.header["calls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|c| c["kind"] != "rollback")
+        .flat_map(|c| numbers(&c["tokens"]))
+        .collect();
+    let mut one = Session::new(&model, &pool).unwrap();
+    let mut want = Vec::new();
+    for t in &tokens {
+        one.step(&[*t], 1).unwrap();
+        want.push(one.logits().to_vec());
+    }
+    for size in [2, 3, 5, 8, 9, 16, tokens.len()] {
+        let mut s = Session::new(&model, &pool).unwrap();
+        let mut rows = Vec::new();
+        for c in tokens.chunks(size) {
+            s.step(c, c.len()).unwrap();
+            rows.extend(s.logits().chunks(s.vocabulary()).map(<[f32]>::to_vec));
+        }
+        assert!(rows == want, "passes of {size} differ from single steps");
+    }
+    // Only the wanted rows, and a rollback that never happened.
+    let mut s = Session::new(&model, &pool).unwrap();
+    s.step(&tokens[..6], 2).unwrap();
+    assert_eq!(s.logits(), [&want[4][..], &want[5][..]].concat());
+    s.step(&[1, 2, 3, 4], 1).unwrap();
+    s.rollback(6);
+    s.step(&tokens[6..7], 1).unwrap();
+    assert_eq!(s.logits(), &want[6][..]);
+    s.rollback(100);
+    assert_eq!(s.len(), 7);
+}
+
+#[test]
+fn a_session_refuses_what_does_not_fit() {
+    let (bundle, _) = Golden::load("tiny", "target").unwrap();
+    let model = Model::load(bundle.target_path(), 8).unwrap();
+    let mut s = Session::new(&model, &Pool::new(kernel::best(), 1)).unwrap();
+    assert!(s.step(&[], 1).is_err());
+    s.prefill(&[1, 2, 3, 4, 5]).unwrap();
+    let e = s.step(&[1, 2, 3, 4], 1).unwrap_err();
+    assert_eq!(e.kind(), voxgrain::ErrorKind::InvalidArgument);
+    assert_eq!(s.len(), 5);
+    // An unknown token is an error, and the session goes on.
+    let mut want = Session::new(&model, &Pool::new(kernel::best(), 1)).unwrap();
+    want.prefill(&[1, 2, 3, 4, 5]).unwrap();
+    want.step(&[9], 1).unwrap();
+    assert!(s.step(&[4_000_000_000], 1).is_err());
+    s.step(&[9], 1).unwrap();
+    assert_eq!(s.logits(), want.logits());
+}
+
+#[test]
+fn codec_matches_onnxruntime_and_streams() {
+    for name in ["tiny", "voice"] {
+        let Some((bundle, golden)) = Golden::load(name, "codec") else { continue };
+        let model = model(&bundle, "codec");
+        let pool = Pool::new(kernel::best(), 1);
+        let tokens = golden.numbers("tokens");
+        let mut s = CodecSession::new(&model, &pool).unwrap();
+        let whole = s.push(&tokens).unwrap().to_vec();
+        let error = relative(&whole, &golden.tensor("spectrum"));
+        println!("{name} codec spectrum: relative L2 {error:.4}");
+        assert!(error < 0.06, "{name}: {error}");
+        for size in [1, 3, 7] {
+            s.reset();
+            let mut parts = Vec::new();
+            for c in tokens.chunks(size) {
+                parts.extend_from_slice(s.push(c).unwrap());
+            }
+            assert!(parts == whole, "{name}: chunks of {size} differ");
+        }
+    }
+}
+
+#[test]
+fn loading_copies_no_weights() {
+    let (bundle, _) = Golden::load("tiny", "target").unwrap();
+    let model = model(&bundle, "target");
+    let listed: usize = model.tensors().iter().map(|t| t.bytes).sum();
+    assert!(listed <= model.mapped_bytes());
+    assert!(model.tensors().iter().any(|t| t.data_type == "u8"));
+    let (rows, hidden) = model.embedding_rows().unwrap();
+    assert_eq!(rows.len(), 65536 * hidden);
+}
