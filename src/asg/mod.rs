@@ -1,1 +1,21 @@
-//! (being written)
+//! Acoustic similarity groups: the index file, its reader and its builder.
+//!
+//! - [`format`](mod@format) specifies the file.
+//! - [`Index`] reads it in place, `no_std` and without allocation, and is the
+//!   [`Groups`](crate::core::Groups) that acceptance asks.
+//! - With `std`, [`build`] searches neighbours and [`IndexBuilder`] writes the file.
+
+mod bits;
+#[cfg(feature = "std")]
+pub mod build;
+pub mod format;
+mod index;
+#[cfg(feature = "std")]
+mod order;
+#[cfg(feature = "std")]
+mod search;
+
+#[cfg(feature = "std")]
+pub use build::{BuildError, BuildOptions, IndexBuilder, Order, Written};
+pub use format::{Family, FormatError, Header, Metric, RowSource};
+pub use index::{Index, Members, NoSimilarities, Weights};

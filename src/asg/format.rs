@@ -1,0 +1,581 @@
+//! The group index file, `*.asg`, version 1.
+//!
+//! It stores, for every token of a codebook, the members of the group that the token
+//! seeds, so that a group lists in a microsecond or two from a mapped file. All numbers
+//! are little-endian; nothing is aligned, so the bytes can lie anywhere.
+//!
+//! ```text
+//! offset  size
+//!      0     8  magic "VXGNASG\n"
+//!      8     4  version, 1
+//!     12     4  header length H = 160 + 24 * sections, the header checksum included
+//!     16     8  total length of the file
+//!     24     4  codebook: tokens 0 .. codebook are grouped, 1 ..= 2^24
+//!     28     1  family: 1 threshold, 2 top-K, 3 top-K symmetrised, 4 explicit
+//!     29     1  metric: 1 cosine, 2 Euclidean, 3 FSQ L1, 4 FSQ Hamming, 0 explicit
+//!     30     1  source of the rows: 1 input embedding, 2 output head, 3 FSQ digits, 0 unknown
+//!     31     1  flags: bit 0 symmetric, bit 1 similarities, bit 2 an own order
+//!     32     4  f32 parameter: theta of a threshold, K of a top-K
+//!     36     4  cap on the members of a group that the builder applied, 0 none
+//!     40     4  members of the largest group
+//!     44     4  f32 power of the similarity weights, 0 without similarities
+//!     48     8  entries: the sum of all groups' members
+//!     56     1  depth D of the trees, 2 ..= 6; 16^D >= codebook
+//!     57     1  bits L that a code table is looked up with, 1 ..= 12
+//!     58     2  sections S, 3 ..= 16
+//!     60     4  zero
+//!     64    32  SHA-256 of the weights file that the rows came from; zeros if unknown
+//!     96    60  zero, for later versions
+//!    156  24*S  section table: kind u32, CRC-32 u32, offset u64, length u64
+//!    H-4     4  CRC-32 of all header bytes before it
+//!      H        sections, in the order of the table, without gaps
+//!    end-8   8  total length again: a truncated file ends with something else
+//! ```
+//!
+//! | kind | section | contents |
+//! |------|---------|----------|
+//! | 1 | tables  | per level and context (see below) `2^L` entries of 4 bytes |
+//! | 2 | order   | rank -> token, `codebook` entries; only with flag bit 2 |
+//! | 3 | ranks   | token -> rank, its inverse; only with flag bit 2 |
+//! | 4 | counts  | members of each group less one, `codebook` entries |
+//! | 5 | offsets | first bit of each group in the stream, `codebook` u32 |
+//! | 6 | stream  | the trees, then 8 bytes of zeros |
+//! | 7 | starts  | entries before each group, `codebook` u32; only with similarities |
+//! | 8 | similarities | one byte an entry, 255 = the same; only with similarities |
+//! | 9 | norms   | f32 a token: the sum over its owners of (s / 255)^power; only with similarities |
+//! | 20 .. 24 | | 4 .. 8 for the owners of each token; only where not symmetric |
+//!
+//! Entries of 2, 3 and 4 (20) are u16 if the codebook is at most 65,536, else u32.
+//!
+//! # Trees
+//! A group is the set of `rank(t) XOR rank(g)` over its members `t`: 0, the seed itself,
+//! is always one of them. In FSQ codebooks neighbours differ from the seed in few digits,
+//! whatever the seed, so these sets look alike, and that is what compresses.
+//!
+//! The set is a tree of 16-way nodes over the hexadecimal digits, highest first, in
+//! pre-order. A node is a mask of its children that are not empty; at the lowest level
+//! they are members. The mask of a node at level `l` (D-1 is the root) is written with
+//! the code table of `(l, m)`, `m` the number of base-4 digits of its prefix that are
+//! not 0. Table number: `l * (2 * D - 1) + m`. A table entry is `mask u16, length u8, kind
+//! u8`: the code occupies `length` bits; kind 1 is an escape, followed by the mask itself
+//! in 16 bits. A similarity per entry, where there is one, is in the order of the tree.
+//!
+//! # Reading bytes that cannot be trusted
+//! [`Header::parse`] checks everything that is needed so that listing stays in bounds and
+//! ends: section lengths follow from the header's numbers, and a tree has at most
+//! `16^D` leaves whatever its bits say. What listing yields is meaningful only for a file
+//! that passed [`Index::verify`](super::Index::verify).
+
+use ::core::fmt;
+
+/// The first eight bytes.
+pub const MAGIC: [u8; 8] = *b"VXGNASG\n";
+/// The version that this crate writes and reads.
+pub const VERSION: u32 = 1;
+/// The largest codebook.
+pub const MAX_CODEBOOK: u32 = 1 << 24;
+
+pub(super) const FIXED: usize = 156;
+pub(super) const TABLE_ROW: usize = 24;
+pub(super) const MAX_SECTIONS: usize = 16;
+pub(super) const MAX_DEPTH: usize = 6;
+
+pub(super) const FLAG_SYMMETRIC: u8 = 1;
+pub(super) const FLAG_SIMILARITY: u8 = 2;
+pub(super) const FLAG_ORDER: u8 = 4;
+
+/// How groups were chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Family {
+    /// Everything more similar than `theta` (or nearer than it, for distances).
+    Threshold {
+        /// The threshold.
+        theta: f32,
+    },
+    /// The seed and its `k` nearest; a token's owners differ from its members.
+    TopK {
+        /// Neighbours beside the seed.
+        k: u32,
+    },
+    /// As `TopK`, with `t` in `G_g` also where `g` is among the nearest of `t`.
+    TopKSymmetrised {
+        /// Neighbours beside the seed before symmetrising.
+        k: u32,
+    },
+    /// Lists that the builder was given.
+    Explicit,
+}
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Unknown: the lists were given.
+    Given,
+    /// Cosine of rows.
+    Cosine,
+    /// Euclidean distance of rows.
+    Euclidean,
+    /// Sum of the absolute differences of FSQ digits.
+    FsqL1,
+    /// Number of FSQ digits that differ.
+    FsqHamming,
+}
+
+/// Whose rows were compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowSource {
+    /// Not said.
+    Unknown,
+    /// The target's input embedding (the paper's).
+    InputEmbedding,
+    /// The target's output head.
+    OutputHead,
+    /// The digits of the codec's code.
+    FsqDigits,
+}
+
+/// What one section holds; see the table above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Section {
+    Tables,
+    Order,
+    Ranks,
+    Counts,
+    Offsets,
+    Stream,
+    Starts,
+    Similarities,
+    Norms,
+    OwnerCounts,
+    OwnerOffsets,
+    OwnerStream,
+    OwnerStarts,
+    OwnerSimilarities,
+}
+
+impl Section {
+    pub(super) const ALL: [Self; 14] = [
+        Self::Tables,
+        Self::Order,
+        Self::Ranks,
+        Self::Counts,
+        Self::Offsets,
+        Self::Stream,
+        Self::Starts,
+        Self::Similarities,
+        Self::Norms,
+        Self::OwnerCounts,
+        Self::OwnerOffsets,
+        Self::OwnerStream,
+        Self::OwnerStarts,
+        Self::OwnerSimilarities,
+    ];
+
+    pub(super) fn kind(self) -> u32 {
+        match self {
+            Self::Tables => 1,
+            Self::Order => 2,
+            Self::Ranks => 3,
+            Self::Counts => 4,
+            Self::Offsets => 5,
+            Self::Stream => 6,
+            Self::Starts => 7,
+            Self::Similarities => 8,
+            Self::Norms => 9,
+            Self::OwnerCounts => 20,
+            Self::OwnerOffsets => 21,
+            Self::OwnerStream => 22,
+            Self::OwnerStarts => 23,
+            Self::OwnerSimilarities => 24,
+        }
+    }
+
+    fn of_kind(kind: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.kind() == kind)
+    }
+}
+
+/// Why a file is not an index, or not a sound one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum FormatError {
+    /// The file ends inside the header.
+    Truncated { needed: usize, found: usize },
+    /// The first bytes are not the magic.
+    Magic,
+    /// Another version.
+    Version(u32),
+    /// The header's checksum does not fit.
+    HeaderChecksum,
+    /// The header length does not follow from the number of sections.
+    HeaderLength(u32),
+    /// The file is shorter or longer than it says.
+    Length { said: u64, found: u64 },
+    /// The last eight bytes do not repeat the length.
+    Trailer,
+    /// The codebook is empty or larger than 2^24.
+    Codebook(u32),
+    /// An unknown family.
+    Family(u8),
+    /// A family's parameter is impossible.
+    Parameter,
+    /// An unknown metric.
+    Metric(u8),
+    /// An unknown source of rows.
+    Source(u8),
+    /// Unknown flags.
+    Flags(u8),
+    /// Bytes that this version leaves zero are not.
+    Reserved,
+    /// The power is missing, or there though similarities are not.
+    Power,
+    /// The depth does not hold the codebook.
+    Depth(u8),
+    /// The code tables' width is out of range.
+    CodeBits(u8),
+    /// Too few or too many sections.
+    SectionCount(u16),
+    /// A section of an unknown kind.
+    UnknownSection(u32),
+    /// A section occurs twice.
+    DuplicateSection(Section),
+    /// A section that the flags ask for is missing.
+    MissingSection(Section),
+    /// A section that the flags do not allow is there.
+    UnexpectedSection(Section),
+    /// A section does not start where the one before ends.
+    SectionOffset(Section),
+    /// A section's length does not follow from the header.
+    SectionLength { section: Section, expected: u64, found: u64 },
+    /// A section reaches over the end of the file.
+    SectionBounds(Section),
+    /// `verify`: a section's checksum does not fit.
+    SectionChecksum(Section),
+    /// `verify`: rank and order are not inverse permutations.
+    Order { token: u32 },
+    /// `verify`: a group's first bit is outside the stream.
+    GroupOffset { group: u32 },
+    /// `verify`: a group's members are not as many as its count says.
+    GroupCount { group: u32, said: u32, found: u32 },
+    /// `verify`: a group lacks its own seed.
+    SeedMissing { group: u32 },
+    /// `verify`: a group lists a token outside the codebook.
+    MemberOutOfRange { group: u32 },
+    /// `verify`: the totals of the header do not fit the groups.
+    Totals,
+    /// `verify`: members and owners contradict each other.
+    Asymmetric { group: u32, token: u32 },
+    /// `verify`: a token's similarity weights do not sum to one.
+    Norm { token: u32 },
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const REBUILD: &str = "the index is damaged: build it again with `voxgrain asg build`";
+        match *self {
+            Self::Truncated { needed, found } => write!(
+                f,
+                "the index ends after {found} of at least {needed} bytes: copy it again, completely"
+            ),
+            Self::Magic => f.write_str("not a group index (*.asg): check the path"),
+            Self::Version(v) => write!(
+                f,
+                "the index has version {v}, this build reads {VERSION}: build it again with this voxgrain"
+            ),
+            Self::Length { said, found } => write!(
+                f,
+                "the index is {found} bytes long but says {said}: copy it again, completely"
+            ),
+            Self::Trailer => {
+                f.write_str("the end of the index is missing: copy it again, completely")
+            }
+            Self::HeaderChecksum => write!(f, "wrong header checksum; {REBUILD}"),
+            Self::SectionChecksum(s) => write!(f, "wrong checksum of section {s:?}; {REBUILD}"),
+            other => write!(f, "{other:?}; {REBUILD}"),
+        }
+    }
+}
+
+impl ::core::error::Error for FormatError {}
+
+/// CRC-32 (IEEE 802.3, as in zip and PNG).
+pub fn crc32(bytes: &[u8]) -> u32 {
+    const fn table() -> [u32; 256] {
+        let mut table = [0; 256];
+        let mut i = 0;
+        while i < 256 {
+            let mut c = i as u32;
+            let mut bit = 0;
+            while bit < 8 {
+                c = if c & 1 == 1 { 0xedb8_8320 ^ (c >> 1) } else { c >> 1 };
+                bit += 1;
+            }
+            table[i] = c;
+            i += 1;
+        }
+        table
+    }
+    static TABLE: [u32; 256] = table();
+    !bytes.iter().fold(!0u32, |c, &b| TABLE[((c ^ u32::from(b)) & 255) as usize] ^ (c >> 8))
+}
+
+/// A section's place in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub start: usize,
+    pub len: usize,
+    pub crc: u32,
+}
+
+/// Everything that the header says, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Header {
+    /// Tokens `0 .. codebook` are grouped.
+    pub codebook: u32,
+    /// How groups were chosen.
+    pub family: Family,
+    /// What was compared.
+    pub metric: Metric,
+    /// Whose rows were compared.
+    pub source: RowSource,
+    /// Whether the groups that contain `t` are the members of `G_t`.
+    pub symmetric: bool,
+    /// The power of the similarity weights, if the file holds similarities.
+    pub power: Option<f32>,
+    /// Cap on members that the builder applied, 0 none.
+    pub cap: u32,
+    /// Members of the largest group.
+    pub max_members: u32,
+    /// The sum of all groups' members.
+    pub entries: u64,
+    /// SHA-256 of the weights file that the rows came from; zeros if unknown.
+    pub weights_sha256: [u8; 32],
+    pub(super) depth: usize,
+    pub(super) code_bits: u32,
+    pub(super) ordered: bool,
+    pub(super) sections: [Extent; Section::ALL.len()],
+}
+
+fn take<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], FormatError> {
+    let needed = at + N;
+    bytes
+        .get(at..needed)
+        .and_then(|b| b.first_chunk::<N>())
+        .copied()
+        .ok_or(FormatError::Truncated { needed, found: bytes.len() })
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Result<u32, FormatError> {
+    take(bytes, at).map(u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64, FormatError> {
+    take(bytes, at).map(u64::from_le_bytes)
+}
+
+/// Bytes of an entry of the order, the ranks and the counts.
+pub(super) fn entry_width(codebook: u32) -> usize {
+    if codebook <= 1 << 16 { 2 } else { 4 }
+}
+
+/// Code tables of a tree of this depth.
+pub(super) fn table_count(depth: usize) -> usize {
+    depth * (2 * depth - 1)
+}
+
+impl Header {
+    /// Reads and checks the header of a whole file. Touches the header and the last
+    /// eight bytes only.
+    pub fn parse(file: &[u8]) -> Result<Self, FormatError> {
+        if take::<8>(file, 0)? != MAGIC {
+            return Err(FormatError::Magic);
+        }
+        let version = u32_at(file, 8)?;
+        if version != VERSION {
+            return Err(FormatError::Version(version));
+        }
+        let header_len = u32_at(file, 12)?;
+        let section_count = u16::from_le_bytes(take(file, 58)?);
+        if !(4..=MAX_SECTIONS).contains(&usize::from(section_count)) {
+            return Err(FormatError::SectionCount(section_count));
+        }
+        let table_end = FIXED + TABLE_ROW * usize::from(section_count);
+        if header_len as usize != table_end + 4 {
+            return Err(FormatError::HeaderLength(header_len));
+        }
+        if crc32(file.get(..table_end).unwrap_or_default()) != u32_at(file, table_end)? {
+            return Err(FormatError::HeaderChecksum);
+        }
+        let total = u64_at(file, 16)?;
+        if total != file.len() as u64 {
+            return Err(FormatError::Length { said: total, found: file.len() as u64 });
+        }
+        // Room for the trailer was not checked yet: a header-only file is too short.
+        let trailer = file.len() - 8;
+        if trailer < table_end + 4 || u64_at(file, trailer)? != total {
+            return Err(FormatError::Trailer);
+        }
+
+        let codebook = u32_at(file, 24)?;
+        if codebook == 0 || codebook > MAX_CODEBOOK {
+            return Err(FormatError::Codebook(codebook));
+        }
+        let [family, metric, source, flags] = take(file, 28)?;
+        if flags & !(FLAG_SYMMETRIC | FLAG_SIMILARITY | FLAG_ORDER) != 0 {
+            return Err(FormatError::Flags(flags));
+        }
+        let parameter = f32::from_le_bytes(take(file, 32)?);
+        let k = parameter as u32;
+        let whole = k as f32 == parameter;
+        let family = match family {
+            1 if parameter.is_finite() => Family::Threshold { theta: parameter },
+            2 if whole => Family::TopK { k },
+            3 if whole => Family::TopKSymmetrised { k },
+            4 => Family::Explicit,
+            1..=3 => return Err(FormatError::Parameter),
+            other => return Err(FormatError::Family(other)),
+        };
+        let symmetric = flags & FLAG_SYMMETRIC != 0;
+        if !symmetric && matches!(family, Family::Threshold { .. } | Family::TopKSymmetrised { .. })
+        {
+            return Err(FormatError::Flags(flags));
+        }
+        let metric = match metric {
+            0 => Metric::Given,
+            1 => Metric::Cosine,
+            2 => Metric::Euclidean,
+            3 => Metric::FsqL1,
+            4 => Metric::FsqHamming,
+            other => return Err(FormatError::Metric(other)),
+        };
+        let source = match source {
+            0 => RowSource::Unknown,
+            1 => RowSource::InputEmbedding,
+            2 => RowSource::OutputHead,
+            3 => RowSource::FsqDigits,
+            other => return Err(FormatError::Source(other)),
+        };
+        let power = f32::from_le_bytes(take(file, 44)?);
+        let similar = flags & FLAG_SIMILARITY != 0;
+        if !power.is_finite() || power < 0.0 || similar != (power > 0.0) {
+            return Err(FormatError::Power);
+        }
+        let [depth, code_bits] = take(file, 56)?;
+        if !(2..=MAX_DEPTH).contains(&usize::from(depth)) || u64::from(codebook) > 1 << (4 * depth)
+        {
+            return Err(FormatError::Depth(depth));
+        }
+        if !(1..=12).contains(&code_bits) {
+            return Err(FormatError::CodeBits(code_bits));
+        }
+        if u32_at(file, 60)? != 0 || take::<60>(file, 96)? != [0; 60] {
+            return Err(FormatError::Reserved);
+        }
+        let mut header = Self {
+            codebook,
+            family,
+            metric,
+            source,
+            symmetric,
+            power: similar.then_some(power),
+            cap: u32_at(file, 36)?,
+            max_members: u32_at(file, 40)?,
+            entries: u64_at(file, 48)?,
+            weights_sha256: take(file, 64)?,
+            depth: depth.into(),
+            code_bits: code_bits.into(),
+            ordered: flags & FLAG_ORDER != 0,
+            sections: Default::default(),
+        };
+        header.read_sections(file, section_count.into(), table_end + 4, trailer)?;
+        Ok(header)
+    }
+
+    fn read_sections(
+        &mut self,
+        file: &[u8],
+        count: usize,
+        first: usize,
+        end: usize,
+    ) -> Result<(), FormatError> {
+        let mut seen = [false; Section::ALL.len()];
+        let mut at = first as u64;
+        for i in 0..count {
+            let row = FIXED + i * TABLE_ROW;
+            let kind = u32_at(file, row)?;
+            let section = Section::of_kind(kind).ok_or(FormatError::UnknownSection(kind))?;
+            let (offset, len) = (u64_at(file, row + 8)?, u64_at(file, row + 16)?);
+            if ::core::mem::replace(&mut seen[section as usize], true) {
+                return Err(FormatError::DuplicateSection(section));
+            }
+            if offset != at {
+                return Err(FormatError::SectionOffset(section));
+            }
+            at = match at.checked_add(len) {
+                Some(next) if next <= end as u64 => next,
+                _ => return Err(FormatError::SectionBounds(section)),
+            };
+            self.sections[section as usize] =
+                Extent { start: offset as usize, len: len as usize, crc: u32_at(file, row + 4)? };
+        }
+        if at != end as u64 {
+            return Err(FormatError::Length { said: at + 8, found: file.len() as u64 });
+        }
+        for section in Section::ALL {
+            let expected = self.expected(section);
+            let there = seen[section as usize];
+            match (expected, there) {
+                (Expected::Absent, true) => return Err(FormatError::UnexpectedSection(section)),
+                (Expected::Absent, false) => {}
+                (_, false) => return Err(FormatError::MissingSection(section)),
+                (Expected::Exactly(expected), true) => {
+                    let found = self.sections[section as usize].len as u64;
+                    if expected != found {
+                        return Err(FormatError::SectionLength { section, expected, found });
+                    }
+                }
+                (Expected::AtLeast(expected), true) => {
+                    let found = self.sections[section as usize].len as u64;
+                    if found < expected {
+                        return Err(FormatError::SectionLength { section, expected, found });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn expected(&self, section: Section) -> Expected {
+        let n = u64::from(self.codebook);
+        let narrow = n * entry_width(self.codebook) as u64;
+        let similar = self.power.is_some();
+        let when = |there: bool, bytes: u64| {
+            if there { Expected::Exactly(bytes) } else { Expected::Absent }
+        };
+        match section {
+            Section::Tables => {
+                Expected::Exactly((table_count(self.depth) as u64 * 4) << self.code_bits)
+            }
+            Section::Order | Section::Ranks => when(self.ordered, narrow),
+            Section::Counts => Expected::Exactly(narrow),
+            Section::Offsets => Expected::Exactly(n * 4),
+            Section::Stream => Expected::AtLeast(super::bits::STREAM_PADDING as u64),
+            Section::Starts | Section::Norms => when(similar, n * 4),
+            Section::Similarities => when(similar, self.entries),
+            Section::OwnerCounts => when(!self.symmetric, narrow),
+            Section::OwnerOffsets => when(!self.symmetric, n * 4),
+            Section::OwnerStream if self.symmetric => Expected::Absent,
+            Section::OwnerStream => Expected::AtLeast(super::bits::STREAM_PADDING as u64),
+            Section::OwnerStarts => when(!self.symmetric && similar, n * 4),
+            Section::OwnerSimilarities => when(!self.symmetric && similar, self.entries),
+        }
+    }
+}
+
+enum Expected {
+    Absent,
+    Exactly(u64),
+    AtLeast(u64),
+}
