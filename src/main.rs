@@ -1,2 +1,8 @@
+//! The `voxgrain` program.
 #![deny(unsafe_code)]
-fn main() {}
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use voxgrain::bundle::Bundle;
+use voxgrain::decode::TokenModel;
 use voxgrain::engine::{CodecSession, Model, Pool, Session};
 use voxgrain::kernel;
 

@@ -41,7 +41,8 @@ pub struct Model {
     slots: usize,
     max_positions: usize,
     tensors: Vec<TensorInfo>,
-    embedding: Option<(Halves, Halves, usize)>,
+    embedding: Option<(Halves, usize)>,
+    head: Option<Arc<Weight>>,
     data: Map,
     name: String,
     outputs: usize,
@@ -99,8 +100,15 @@ impl Model {
     /// Input-embedding rows of the speech tokens, `[65536][hidden]` in f32, and `hidden`.
     /// `None` for a model without token embedding (a codec).
     pub fn embedding_rows(&self) -> Option<(Vec<f32>, usize)> {
-        let (factors, _, hidden) = self.embedding.as_ref()?;
+        let (factors, hidden) = self.embedding.as_ref()?;
         Some((expand_rows(&factors.to_vec(), *hidden), *hidden))
+    }
+
+    /// Output-head rows of the speech tokens, `[65536][hidden]` in f32, and `hidden`.
+    pub fn head_rows(&self) -> Option<(Vec<f32>, usize)> {
+        let head = self.head.as_ref()?;
+        let hidden = head.shape().k;
+        Some((expand_rows(&head.dequantize()[..FACTORS * hidden], hidden), hidden))
     }
 
     pub(super) fn state(&self, pool: Arc<Pool>) -> State {
@@ -158,7 +166,8 @@ struct Found {
     operators: HashMap<String, Operator>,
     caches: Vec<(usize, usize)>,
     tails: Vec<usize>,
-    embedding: Option<(Halves, Halves, usize)>,
+    embedding: Option<(Halves, usize)>,
+    head: Option<Arc<Weight>>,
 }
 
 impl Loader {
@@ -202,7 +211,7 @@ impl Loader {
             let operator = Operator { kind: Arc::new(kind), slot, selects_rows: false };
             found.operators.insert(node.name.clone(), operator);
         }
-        self.select_rows(&graph, &first_output, &mut found.operators);
+        self.select_rows(&graph, &first_output, &mut found);
         if graph.node.iter().flat_map(|n| &n.input).any(|i| weights.contains_key(i)) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -248,6 +257,7 @@ impl Loader {
             max_positions: self.max_positions,
             tensors,
             embedding: found.embedding,
+            head: found.head,
             data: self.data,
             name: self.name,
             outputs,
@@ -279,12 +289,8 @@ impl Loader {
 
     /// The head of a language model costs as much per row as a layer: the operators after
     /// the last one that mixes rows need only see the rows whose logits are read.
-    fn select_rows(
-        &self,
-        graph: &pb::GraphProto,
-        output: &str,
-        operators: &mut HashMap<String, Operator>,
-    ) {
+    fn select_rows(&self, graph: &pb::GraphProto, output: &str, found: &mut Found) {
+        let operators = &mut found.operators;
         let producer: HashMap<&str, &pb::NodeProto> =
             graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
         let mut first = None;
@@ -298,6 +304,11 @@ impl Loader {
             };
             if !row_wise {
                 break;
+            }
+            if let Kind::QMatMul { weight, .. } = &*op.kind {
+                if weight.shape().n >= FACTORS {
+                    found.head.get_or_insert_with(|| weight.clone());
+                }
             }
             first = Some(node.name.clone());
             at = &node.input[0];
@@ -398,7 +409,7 @@ impl Loader {
                 };
                 same(extra_dims.get(1).copied().unwrap_or(0), hidden, "width of extra rows")?;
                 let (factors, extra) = (Halves::new(factors)?, Halves::new(extra)?);
-                found.embedding = Some((factors.clone(), extra.clone(), hidden));
+                found.embedding = Some((factors.clone(), hidden));
                 Ok(Kind::FactorEmbed { hidden, factors, extra })
             }
             "RmsNorm" => Ok(Kind::RmsNorm { weight: floats(1)?, epsilon: float("epsilon")? }),

@@ -1,4 +1,4 @@
-use crate::kernel::{Bits, Kernel, PackedShape, QuantizedRows, TILE};
+use crate::kernel::{BLOCK, Bits, Kernel, PackedShape, QuantizedRows, TILE};
 use crate::map::MappedSlice;
 use crate::{Error, ErrorKind, Result};
 use half::slice::HalfFloatSliceExt;
@@ -37,6 +37,31 @@ impl Weight {
 
     pub fn shape(&self) -> PackedShape {
         self.shape
+    }
+
+    /// The weights as floats, `[N][K]`.
+    pub fn dequantize(&self) -> Vec<f32> {
+        let PackedShape { n, k, bits } = self.shape;
+        let blocks = self.shape.blocks();
+        let scales = self.scales.as_f16().unwrap_or_default();
+        let mut out = vec![0.0; n * k];
+        for (row, out) in out.chunks_exact_mut(k).enumerate() {
+            for (c, o) in out.iter_mut().enumerate() {
+                let block = row / TILE * blocks + c / BLOCK;
+                let at = |c: usize| {
+                    block * bits.bytes_per_block() + (c / 4 * TILE + row % TILE) * 4 + c % 4
+                };
+                let w = match bits {
+                    Bits::Eight => self.packed[at(c % BLOCK)] as i32 - 128,
+                    Bits::Four => {
+                        let byte = self.packed[at(c % 16)];
+                        (if c % BLOCK < 16 { byte & 15 } else { byte >> 4 }) as i32 - 8
+                    }
+                };
+                *o = w as f32 * scales[block * TILE + row % TILE].to_f32();
+            }
+        }
+        out
     }
 
     /// `out[tile][m][16]` for `tiles`.

@@ -6,10 +6,6 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use tract_onnx::tract_hir::internal::*;
 
-/// Positions of a prompt that go through the model in one pass: enough rows that the
-/// weights are read seldom, few enough that activations stay in cache.
-const PREFILL_ROWS: usize = 64;
-
 fn failed(what: &str, e: TractError) -> Error {
     Error::with_source(ErrorKind::Numeric, format!("{what} failed; the model may be damaged"), e)
 }
@@ -131,14 +127,6 @@ impl Session {
         self.runner.run(tokens)?;
         self.len += tokens.len();
         Ok(())
-    }
-
-    /// Runs a prompt in passes of bounded size and keeps the logits of its last token.
-    pub fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
-        if tokens.is_empty() || tokens.len() > self.room() {
-            return self.step(tokens, 1);
-        }
-        tokens.chunks(PREFILL_ROWS).try_for_each(|c| self.step(c, 1))
     }
 
     /// Logits of the last pass, `[wanted][vocabulary]`.

@@ -1,0 +1,128 @@
+//! Commands over the library's public API. Data goes to stdout, status to stderr.
+
+mod asg;
+mod inspect;
+mod output;
+mod say;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use voxgrain::bundle::Bundle;
+use voxgrain::engine::Pool;
+use voxgrain::speech::synth::Voice;
+use voxgrain::{Error, ErrorKind, kernel};
+
+/// Speech on a CPU, drawn token by token and decoded as it comes.
+#[derive(Parser)]
+#[command(name = "voxgrain", version, after_help = AFTER, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// More about what happens, on stderr; twice for details
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+const AFTER: &str = "\
+Examples:
+  voxgrain say \"The birch canoe slid on the smooth planks.\"
+  voxgrain say -o canoe.wav \"The birch canoe slid on the smooth planks.\"
+  voxgrain inspect
+  voxgrain asg inspect
+
+Exit codes:
+  0  done
+  1  a model produced what it cannot (not a number); the bundle may be damaged
+  2  an argument or option is wrong
+  3  a file is missing or cannot be read
+  4  a file is damaged, of another version, or does not belong to the others
+  5  the output cannot be written
+  6  the text cannot be spoken
+  7  no usable sound device
+
+Environment:
+  VOXGRAIN_BUNDLE  folder of the voice to use where --bundle is not given
+  VOXGRAIN_KERNEL  scalar, avx2 or avx512-vnni: use narrower vectors, for comparison";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Speak text through the sound device, or write it to a file or pipe
+    Say(say::Say),
+    /// Build, inspect and verify group indexes
+    Asg(asg::Asg),
+    /// Show what is in a bundle
+    Inspect(inspect::Inspect),
+}
+
+/// Where the voice comes from and what it runs on.
+#[derive(Args, Clone)]
+struct VoiceArgs {
+    /// Folder of the voice [default: models/voice, found beside the program or the source]
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// Group index to use instead of the bundle's own
+    #[arg(long, value_name = "FILE")]
+    groups: Option<PathBuf>,
+    /// Threads that compute [default: the machine's cores, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: Option<u16>,
+}
+
+impl VoiceArgs {
+    fn open(&self) -> voxgrain::Result<Voice> {
+        let voice = Voice::open(Bundle::find(self.bundle.as_deref())?)?;
+        match &self.groups {
+            Some(path) => voice.with_groups(path),
+            None => Ok(voice),
+        }
+    }
+
+    fn pool(&self) -> Arc<Pool> {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = self.threads.map_or(cores.min(4), usize::from);
+        Pool::new(kernel::best(), threads)
+    }
+}
+
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    output::init_log(cli.verbose);
+    let result = match cli.command {
+        Command::Say(c) => c.run(),
+        Command::Asg(c) => c.run(),
+        Command::Inspect(c) => c.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            let code = exit_code(&e);
+            output::error(&e);
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn exit_code(e: &anyhow::Error) -> u8 {
+    match e.downcast_ref::<Error>().map(Error::kind) {
+        Some(ErrorKind::InvalidArgument) => 2,
+        Some(ErrorKind::Unreadable) => 3,
+        Some(ErrorKind::Malformed | ErrorKind::Mismatch | ErrorKind::Unsupported) => 4,
+        Some(ErrorKind::Unwritable) => 5,
+        Some(ErrorKind::InvalidText) => 6,
+        Some(ErrorKind::Audio) => 7,
+        _ => 1,
+    }
+}
+
+/// `InvalidArgument`, for what clap cannot check.
+fn usage(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidArgument, what)
+}
+
+fn read_file(path: &Path) -> voxgrain::Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| {
+        Error::with_source(ErrorKind::Unreadable, format!("cannot read {}: {e}", path.display()), e)
+    })
+}

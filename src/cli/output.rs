@@ -1,0 +1,66 @@
+use serde_json::Value;
+use std::io::Write;
+
+/// Writes one JSON value and a newline to stdout.
+pub fn json(value: &Value) -> voxgrain::Result<()> {
+    line(&value.to_string())
+}
+
+/// Writes one line to stdout; a closed pipe is an error, not a panic.
+pub fn line(text: &str) -> voxgrain::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| {
+        let what = format!("cannot write to standard output: {e}");
+        voxgrain::Error::with_source(voxgrain::ErrorKind::Unwritable, what, e)
+    })
+}
+
+/// Status for a person, on stderr; nobody listening is no error.
+pub fn status(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// The error with its causes, leaving out those whose text is already told.
+pub fn error(e: &anyhow::Error) {
+    let mut text = format!("voxgrain: {e}");
+    for cause in e.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    status(&text);
+}
+
+struct StderrLog;
+
+impl log::Log for StderrLog {
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        metadata.target().starts_with("voxgrain")
+    }
+    fn log(&self, record: &log::Record) {
+        if self.enabled(record.metadata()) {
+            status(&format!("{}: {}", record.level().as_str().to_lowercase(), record.args()));
+        }
+    }
+    fn flush(&self) {}
+}
+
+pub fn init_log(verbose: u8) {
+    static LOG: StderrLog = StderrLog;
+    if log::set_logger(&LOG).is_ok() {
+        log::set_max_level(match verbose {
+            0 => log::LevelFilter::Warn,
+            1 => log::LevelFilter::Info,
+            _ => log::LevelFilter::Debug,
+        });
+    }
+}
+
+/// Largest resident memory of this process so far, where the system tells.
+pub fn peak_rss_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find(|l| l.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb * 1024)
+}

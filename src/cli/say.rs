@@ -1,0 +1,454 @@
+use super::output::{self, status};
+use super::{VoiceArgs, read_file, usage};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+use voxgrain::core::accept::Emission;
+use voxgrain::decode::{Arm, Options};
+use voxgrain::speech::play::Speaker;
+use voxgrain::speech::synth::{SpeechStats, Synthesizer, Voice};
+use voxgrain::speech::text::{self, Chunk, Report, TextFrontend};
+use voxgrain::speech::wav::{Container, WavFile, WavStream};
+use voxgrain::{Error, ErrorKind};
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ArmName {
+    /// One token a pass of the target
+    Ar,
+    /// Speculation, accepted token by token; the law is the target's
+    Sd,
+    /// Accepted token by token with a tolerance (--beta)
+    Tolerance,
+    /// Accepted by acoustic similarity group
+    Pcg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum EmissionName {
+    /// An accepted draft stands in for its group
+    StandIn,
+    /// An accepted draft is replaced by a draw from its group: the law is the target's
+    Resample,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  voxgrain say \"The birch canoe slid on the smooth planks.\"
+  voxgrain say -o out.wav -f story.txt
+  voxgrain say -o - \"Hello.\" | aplay
+  tail -f log.txt | voxgrain say            speaks each line as it arrives
+  voxgrain say --arm ar --json -o out.wav \"Plain decoding, measured.\"
+  voxgrain say --seed 7 --temperature 0.8 \"Another reading of the same words.\"
+
+The same seed, build and bundle give the same sound, whatever the number of threads.";
+
+/// Speak text through the sound device, or write it to a file or pipe
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Say {
+    /// What to say; without it, standard input is read and spoken line by line
+    text: Vec<String>,
+    /// Read the text from a file
+    #[arg(short, long, value_name = "FILE", conflicts_with = "text")]
+    file: Option<PathBuf>,
+    /// Write a WAV file instead of playing; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write bare 16-bit little-endian samples without a header
+    #[arg(long)]
+    raw: bool,
+    /// How tokens are decoded
+    #[arg(long, value_enum, default_value = "pcg")]
+    arm: ArmName,
+    /// Tokens drafted a round, 0 to 15 [default: the voice's]
+    #[arg(long, value_name = "N")]
+    gamma: Option<usize>,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Divides the logits; 0 takes the most probable token [default: the voice's]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Draw from the K most probable tokens only; 0 is off [default: the voice's]
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Draw from the smallest set that holds this probability; 1 is off [default: the voice's]
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Drop tokens less probable than this share of the best; 0 is off [default: the voice's]
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Added to the acceptance probability by the tolerance arm
+    #[arg(long, default_value_t = 0.4)]
+    beta: f32,
+    /// What the pcg arm emits for an accepted draft
+    #[arg(long, value_enum, default_value = "stand-in")]
+    emission: EmissionName,
+    /// Longest stretch spoken in one breath, in characters
+    #[arg(long, value_name = "N", default_value_t = text::Options::default().max_chars)]
+    max_chars: usize,
+    /// Say nothing on stderr but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print one JSON object with the measurements on stdout
+    #[arg(long)]
+    json: bool,
+    /// Speak each line of a file to its own WAV file in --out-dir
+    #[arg(long, value_name = "FILE", requires = "out_dir", conflicts_with_all = ["text", "file", "output"])]
+    batch: Option<PathBuf>,
+    /// Where --batch writes 00000.wav, 00001.wav, ...
+    #[arg(long, value_name = "DIR", requires = "batch")]
+    out_dir: Option<PathBuf>,
+    #[command(flatten)]
+    voice: VoiceArgs,
+}
+
+/// Where the samples go.
+enum Sink {
+    Speaker(Box<Speaker>),
+    File(WavFile),
+    Stdout(WavStream<std::io::Stdout>),
+}
+
+impl Sink {
+    fn write(&mut self, pcm: &[f32]) -> voxgrain::Result<()> {
+        match self {
+            Sink::Speaker(s) => s.push(pcm),
+            Sink::File(f) => f.write(pcm),
+            Sink::Stdout(s) => s.write(pcm),
+        }
+    }
+
+    fn finish(self) -> voxgrain::Result<Option<PathBuf>> {
+        match self {
+            Sink::Speaker(s) => s.drain().map(|_| None),
+            Sink::File(f) => {
+                let path = f.path().to_owned();
+                f.finish().map(|()| Some(path))
+            }
+            Sink::Stdout(s) => s.finish().map(|_| None),
+        }
+    }
+}
+
+impl Say {
+    pub fn run(self) -> anyhow::Result<()> {
+        let to_stdout = self.output.as_deref() == Some("-".as_ref());
+        if to_stdout && self.json {
+            return Err(usage("-o - and --json both write to stdout: use -o FILE").into());
+        }
+        if self.raw && self.output.is_none() {
+            return Err(usage("--raw needs -o FILE or -o -").into());
+        }
+        let frontend =
+            TextFrontend::new(text::Options { max_chars: self.max_chars, ..Default::default() })?;
+        let voice = self.voice.open()?;
+        let options = self.options(&voice)?;
+        let pool = self.voice.pool();
+        if self.batch.is_some() {
+            return self.batch(&voice, options, frontend);
+        }
+        let mut job = Job {
+            synthesizer: Synthesizer::new(&voice, options, &pool)?,
+            sink: None,
+            open: || self.open_sink(&voice),
+            report: Report::default(),
+            quiet: self.quiet,
+            pcm: Vec::new(),
+        };
+        self.speak_all(frontend, &mut job)?;
+        let stats = job.synthesizer.stats();
+        let report = std::mem::take(&mut job.report);
+        if let Some(sink) = job.sink.take() {
+            if let Some(path) = sink.finish()? {
+                if !self.quiet {
+                    status(&format!("wrote {}", path.display()));
+                }
+            }
+        }
+        if stats.utterances == 0 {
+            let what = "there is nothing to speak: give some words as an argument, a file or stdin";
+            return Err(Error::new(ErrorKind::InvalidText, what).into());
+        }
+        if !self.quiet {
+            warn_about(&report, &stats);
+        }
+        let rate = voice.bundle().audio.sample_rate_hz;
+        if self.json {
+            output::json(&measurements(&stats, &options, rate, &pool))?;
+        } else if !self.quiet {
+            status(&summary(&stats, &options, rate));
+        }
+        Ok(())
+    }
+
+    fn options(&self, voice: &Voice) -> voxgrain::Result<Options> {
+        let emission = match self.emission {
+            EmissionName::StandIn => Emission::StandIn,
+            EmissionName::Resample => Emission::Resample,
+        };
+        let arm = match self.arm {
+            ArmName::Ar => Arm::Ar,
+            ArmName::Sd => Arm::Sd,
+            ArmName::Tolerance => Arm::Tolerance { beta: self.beta },
+            ArmName::Pcg => Arm::Pcg { emission },
+        };
+        let mut o = voice.options(arm);
+        o.seed = self.seed;
+        o.gamma = self.gamma.unwrap_or(o.gamma);
+        let s = &mut o.sampling;
+        s.temperature = self.temperature.unwrap_or(s.temperature);
+        s.transforms.top_k = self.top_k.unwrap_or(s.transforms.top_k);
+        s.transforms.top_p = self.top_p.unwrap_or(s.transforms.top_p);
+        s.transforms.min_p = self.min_p.unwrap_or(s.transforms.min_p);
+        o.sampling.check()?;
+        Ok(o)
+    }
+
+    /// Opens the output when the first samples are there, so that a failure before leaves
+    /// no file.
+    fn open_sink(&self, voice: &Voice) -> voxgrain::Result<Sink> {
+        let rate = voice.bundle().audio.sample_rate_hz;
+        let container = if self.raw { Container::Raw } else { Container::Wav };
+        match &self.output {
+            Some(p) if p.as_os_str() == "-" => {
+                Ok(Sink::Stdout(WavStream::new(std::io::stdout(), rate, container)?))
+            }
+            Some(p) => Ok(Sink::File(WavFile::create_as(p, rate, container)?)),
+            None => match Speaker::open(rate, 200) {
+                Ok(s) => Ok(Sink::Speaker(Box::new(s))),
+                Err(e) => {
+                    status(&format!("{e}; writing voxgrain.wav instead"));
+                    Ok(Sink::File(WavFile::create("voxgrain.wav", rate)?))
+                }
+            },
+        }
+    }
+
+    fn speak_all<F: FnMut() -> voxgrain::Result<Sink>>(
+        &self,
+        mut frontend: TextFrontend,
+        job: &mut Job<F>,
+    ) -> anyhow::Result<()> {
+        let whole = if let Some(path) = &self.file {
+            if path.as_os_str() == "-" { None } else { Some(read_file(path)?) }
+        } else if self.text.is_empty() || self.text == ["-"] {
+            None
+        } else {
+            Some(self.text.join(" ").into_bytes())
+        };
+        if let Some(bytes) = whole {
+            let speech = frontend.speak(text::utf8(&bytes)?)?;
+            job.report = speech.report;
+            return job.speak(&speech.chunks, !self.quiet);
+        }
+        let stdin = std::io::stdin();
+        if stdin.is_terminal() && !self.quiet {
+            status("type what to say, a line at a time; Ctrl-D ends");
+        }
+        let mut stdin = stdin.lock();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            // A line without end is cut here, long before it could fill the memory.
+            let n = (&mut stdin).take(1 << 20).read_until(b'\n', &mut line).map_err(|e| {
+                let what = format!("cannot read standard input: {e}");
+                Error::with_source(ErrorKind::Unreadable, what, e)
+            })?;
+            if n == 0 {
+                break;
+            }
+            let mut chunks = frontend.feed(text::utf8(&line)?);
+            chunks.extend(frontend.flush());
+            job.speak(&chunks, false)?;
+        }
+        job.report = frontend.take_report();
+        Ok(())
+    }
+
+    fn batch(&self, voice: &Voice, options: Options, frontend: TextFrontend) -> anyhow::Result<()> {
+        let (Some(list), Some(dir)) = (&self.batch, &self.out_dir) else {
+            return Err(usage("--batch needs --out-dir").into());
+        };
+        let bytes = read_file(list)?;
+        let lines: Vec<&str> =
+            text::utf8(&bytes)?.lines().filter(|l| !l.trim().is_empty()).collect();
+        std::fs::create_dir_all(dir).map_err(|e| {
+            let what = format!("cannot create {}: {e}", dir.display());
+            Error::with_source(ErrorKind::Unwritable, what, e)
+        })?;
+        let pool = self.voice.pool();
+        let rate = voice.bundle().audio.sample_rate_hz;
+        let bar = progress(lines.len() as u64, self.quiet);
+        let mut pcm = Vec::new();
+        for (i, line) in lines.iter().enumerate() {
+            let options = Options { seed: options.seed.wrapping_add(i as u64), ..options };
+            let mut synthesizer = Synthesizer::new(voice, options, &pool)?;
+            let mut file = WavFile::create(dir.join(format!("{i:05}.wav")), rate)?;
+            for chunk in &frontend.speak(line)?.chunks {
+                let mut speech = synthesizer.speak(&chunk.text)?;
+                loop {
+                    pcm.clear();
+                    if !speech.next_into(&mut pcm)? {
+                        break;
+                    }
+                    file.write(&pcm)?;
+                }
+            }
+            file.finish()?;
+            if self.json {
+                let mut m = measurements(&synthesizer.stats(), &options, rate, &pool);
+                m["text"] = json!(line);
+                m["file"] = json!(format!("{i:05}.wav"));
+                output::json(&m)?;
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+}
+
+/// A bar on stderr, hidden where nobody watches.
+pub fn progress(length: u64, quiet: bool) -> indicatif::ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} {eta} left {msg}")
+        .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
+    indicatif::ProgressBar::new(length).with_style(style)
+}
+
+struct Job<F> {
+    synthesizer: Synthesizer,
+    sink: Option<Sink>,
+    open: F,
+    report: Report,
+    quiet: bool,
+    pcm: Vec<f32>,
+}
+
+impl<F: FnMut() -> voxgrain::Result<Sink>> Job<F> {
+    fn speak(&mut self, chunks: &[Chunk], show: bool) -> anyhow::Result<()> {
+        let bar = progress(chunks.len() as u64, self.quiet || !show || chunks.len() < 2);
+        for chunk in chunks {
+            let mut speech = self.synthesizer.speak(&chunk.text)?;
+            loop {
+                self.pcm.clear();
+                if !speech.next_into(&mut self.pcm)? {
+                    break;
+                }
+                if self.pcm.is_empty() {
+                    continue;
+                }
+                let sink = match &mut self.sink {
+                    Some(s) => s,
+                    none => none.insert((self.open)()?),
+                };
+                sink.write(&self.pcm)?;
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        if let Some(Sink::Stdout(_)) = self.sink {
+            let _ = std::io::stdout().flush();
+        }
+        Ok(())
+    }
+}
+
+fn warn_about(report: &Report, stats: &SpeechStats) {
+    if !report.unspeakable.is_empty() {
+        let mut shown: Vec<String> =
+            report.unspeakable.iter().map(|u| format!("{:?}", u.text)).collect();
+        shown.dedup();
+        let more = shown.len().saturating_sub(8);
+        shown.truncate(8);
+        let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+        status(&format!("not spoken: {}{tail}", shown.join(" ")));
+    }
+    if stats.cut > 0 {
+        status(&format!(
+            "{} of {} stretches met the length limit before the voice ended them: try another --seed",
+            stats.cut,
+            stats.utterances + stats.cut
+        ));
+    }
+}
+
+fn seconds(d: Duration) -> f64 {
+    d.as_secs_f64()
+}
+
+struct Rates {
+    audio: f64,
+    compute: f64,
+    per_second: f64,
+    rtf: f64,
+}
+
+fn rates(s: &SpeechStats, rate: u32) -> Rates {
+    let audio = s.samples as f64 / rate as f64;
+    let compute = seconds(s.compute);
+    Rates {
+        audio,
+        compute,
+        per_second: if compute > 0.0 { s.tokens as f64 / compute } else { 0.0 },
+        rtf: if audio > 0.0 { compute / audio } else { 0.0 },
+    }
+}
+
+fn measurements(
+    s: &SpeechStats,
+    options: &Options,
+    rate: u32,
+    pool: &voxgrain::engine::Pool,
+) -> serde_json::Value {
+    let r = rates(s, rate);
+    json!({
+        "arm": options.arm.name(),
+        "seed": options.seed,
+        "audio_seconds": r.audio,
+        "compute_seconds": r.compute,
+        "tokens": s.tokens,
+        "tokens_per_second": r.per_second,
+        "rounds": s.spec.rounds,
+        "proposed": s.spec.proposed,
+        "accepted": s.spec.accepted,
+        "acceptance_rate": s.spec.acceptance_rate(),
+        "tokens_per_round": s.spec.tokens_per_round(),
+        "mean_gamma": s.spec.mean_gamma(),
+        "first_audio_ms": s.first_audio.map(|d| seconds(d) * 1e3),
+        "rtf": r.rtf,
+        "peak_rss_bytes": output::peak_rss_bytes(),
+        "kernel": pool.kernel().name(),
+        "threads": pool.threads(),
+        "cut": s.cut,
+        "split_seconds": {
+            "prefill": seconds(s.spec.prefill),
+            "draft": seconds(s.spec.draft),
+            "verify": seconds(s.spec.verify),
+            "sampling": seconds(s.spec.sampling),
+            "codec": seconds(s.codec),
+        },
+    })
+}
+
+fn summary(s: &SpeechStats, options: &Options, rate: u32) -> String {
+    let r = rates(s, rate);
+    let acceptance = match s.spec.acceptance_rate() {
+        Some(a) => format!("accepted {:.0} % of {:.1} drafted", a * 100.0, s.spec.mean_gamma()),
+        None => "no drafts".into(),
+    };
+    format!(
+        "{}: {:.2} s of sound, {} tokens at {:.0}/s, {acceptance}, first audio {:.0} ms, rtf {:.3}",
+        options.arm.name(),
+        r.audio,
+        s.tokens,
+        r.per_second,
+        s.first_audio.map_or(0.0, |d| seconds(d) * 1e3),
+        r.rtf
+    )
+}

@@ -1,0 +1,86 @@
+use crate::core::dist::{RowMut, SamplingTransforms, TransformScratch};
+use crate::kernel::Kernel;
+use crate::{Error, ErrorKind, Result};
+
+/// How logits become the law that tokens are drawn from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 always takes the most probable token (lowest id of equals).
+    pub temperature: f32,
+    /// Applied to the probabilities, in the order top-k, top-p, min-p.
+    pub transforms: SamplingTransforms,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, transforms: SamplingTransforms::default() }
+    }
+}
+
+impl Sampling {
+    /// Whether every value is in its range.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the option.
+    pub fn check(&self) -> Result<()> {
+        let SamplingTransforms { top_p, min_p, .. } = self.transforms;
+        let bad = |what: &str| Err(Error::new(ErrorKind::InvalidArgument, what));
+        if !(0.0..=100.0).contains(&self.temperature) {
+            return bad("temperature must be between 0 (greedy) and 100");
+        }
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return bad("top-p must be above 0 and at most 1 (1 keeps every token)");
+        }
+        if !(0.0..=1.0).contains(&min_p) {
+            return bad("min-p must be between 0 (off) and 1");
+        }
+        Ok(())
+    }
+
+    /// Turns one row of logits into probabilities and block sums.
+    pub(super) fn apply(
+        &self,
+        kernel: Kernel,
+        logits: &[f32],
+        probs: &mut [f32],
+        sums: &mut [f32],
+        scratch: &mut TransformScratch,
+    ) -> Result<()> {
+        if self.temperature == 0.0 {
+            let best = argmax(logits).ok_or_else(not_finite)?;
+            probs.fill(0.0);
+            sums.fill(0.0);
+            probs[best] = 1.0;
+            sums[best / crate::kernel::SUM_BLOCK] = 1.0;
+            return Ok(());
+        }
+        let max = kernel.softmax(logits, 1.0 / self.temperature, probs, sums);
+        if !max.is_finite() {
+            return Err(not_finite());
+        }
+        if self.transforms != SamplingTransforms::default() {
+            RowMut::new(probs, sums)
+                .and_then(|mut row| row.transform(&self.transforms, scratch))
+                .map_err(|e| Error::with_source(ErrorKind::Numeric, "sampling failed", e))?;
+        }
+        Ok(())
+    }
+}
+
+fn not_finite() -> Error {
+    Error::new(
+        ErrorKind::Numeric,
+        "the model's logits are not numbers: verify the bundle with `voxgrain inspect --verify`",
+    )
+}
+
+fn argmax(logits: &[f32]) -> Option<usize> {
+    let mut best = None;
+    let mut max = f32::NEG_INFINITY;
+    for (i, &l) in logits.iter().enumerate() {
+        if l > max {
+            (best, max) = (Some(i), l);
+        }
+    }
+    best
+}

@@ -1,0 +1,326 @@
+use super::stats::POSITIONS;
+use super::{Sampling, SpecStats, TokenModel};
+use crate::core::accept::{self, Emission, Groups, RowBuffer, Rule, Verdict};
+use crate::core::dist::{TransformScratch, block_count};
+use crate::core::rng::{SeededRng, Uniform};
+use crate::kernel::Kernel;
+use crate::{Error, ErrorKind, Result};
+use std::time::Instant;
+
+/// Largest draft length: more never pays, and the verification pass stays within the rows
+/// that read the weights once.
+pub const MAX_GAMMA: usize = 15;
+
+/// How tokens are found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Arm {
+    /// One token a target pass.
+    Ar,
+    /// Speculation with acceptance by token; the law is the target's.
+    Sd,
+    /// Acceptance by token, relaxed by `beta`.
+    Tolerance {
+        /// Added to the acceptance probability.
+        beta: f32,
+    },
+    /// Acceptance by group: principled coarse-graining.
+    Pcg {
+        /// What an accepted position emits.
+        emission: Emission,
+    },
+}
+
+impl Arm {
+    /// `ar`, `sd`, `tolerance`, `pcg`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Arm::Ar => "ar",
+            Arm::Sd => "sd",
+            Arm::Tolerance { .. } => "tolerance",
+            Arm::Pcg { .. } => "pcg",
+        }
+    }
+}
+
+/// Options of a [`Speculator`].
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The acceptance rule.
+    pub arm: Arm,
+    /// Tokens drafted a round, at most [`MAX_GAMMA`]; 0 is plain decoding.
+    pub gamma: usize,
+    /// The law that tokens are drawn from.
+    pub sampling: Sampling,
+    /// Same seed, same tokens.
+    pub seed: u64,
+    /// The token that ends an utterance; it must have logits.
+    pub end: u32,
+}
+
+/// How a round ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoundEnd {
+    /// There is more to say.
+    More,
+    /// The end token was emitted.
+    Finished,
+    /// The context is full; the utterance was cut.
+    Full,
+}
+
+/// A target and a draft that share one context.
+///
+/// Between rounds the last emitted token is pending: neither model has seen it. The draft
+/// may lag behind by more, and catches up in its next pass.
+pub struct Speculator<T, D, G> {
+    target: T,
+    draft: D,
+    groups: Option<G>,
+    kernel: Kernel,
+    options: Options,
+    verify_rng: SeededRng,
+    draft_rng: SeededRng,
+    /// Tokens emitted or prompted that some model has not seen; `base` of them were seen
+    /// by both and are forgotten.
+    recent: Vec<u32>,
+    base: usize,
+    drafted: Vec<u32>,
+    pass: Vec<u32>,
+    target_probs: Vec<f32>,
+    target_sums: Vec<f32>,
+    draft_probs: Vec<f32>,
+    draft_sums: Vec<f32>,
+    scratch: Box<TransformScratch>,
+    stats: SpecStats,
+}
+
+impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
+    /// Checks that the parts belong together.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for options out of range or group acceptance without groups,
+    /// `Mismatch` if the models do not score the same tokens.
+    pub fn new(
+        target: T,
+        draft: D,
+        groups: Option<G>,
+        kernel: Kernel,
+        options: Options,
+    ) -> Result<Self> {
+        options.sampling.check()?;
+        let invalid = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
+        if options.gamma > MAX_GAMMA {
+            return invalid(format!("gamma must be at most {MAX_GAMMA}, not {}", options.gamma));
+        }
+        if let Arm::Tolerance { beta } = options.arm {
+            if !(0.0..=1.0).contains(&beta) {
+                return invalid(format!("beta must be between 0 and 1, not {beta}"));
+            }
+        }
+        if matches!(options.arm, Arm::Pcg { .. }) && groups.is_none() {
+            return invalid(
+                "group-level acceptance needs a group index: build one with `voxgrain asg build` \
+                 or choose another arm"
+                    .into(),
+            );
+        }
+        let vocabulary = target.vocabulary();
+        if draft.vocabulary() != vocabulary {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "the draft scores {} tokens, the target {vocabulary}: they are not a pair",
+                    draft.vocabulary()
+                ),
+            ));
+        }
+        if options.end as usize >= vocabulary {
+            return invalid(format!("end token {} has no logits", options.end));
+        }
+        let gamma = if options.arm == Arm::Ar { 0 } else { options.gamma };
+        let options = Options { gamma, ..options };
+        let blocks = block_count(vocabulary);
+        Ok(Self {
+            target,
+            draft,
+            groups,
+            kernel,
+            options,
+            verify_rng: SeededRng::with_stream(options.seed, 0),
+            draft_rng: SeededRng::with_stream(options.seed, 1),
+            recent: Vec::new(),
+            base: 0,
+            drafted: Vec::with_capacity(MAX_GAMMA),
+            pass: Vec::with_capacity(MAX_GAMMA + 1),
+            target_probs: vec![0.0; (gamma + 1) * vocabulary],
+            target_sums: vec![0.0; (gamma + 1) * blocks],
+            draft_probs: vec![0.0; gamma * vocabulary],
+            draft_sums: vec![0.0; gamma * blocks],
+            scratch: Box::default(),
+            stats: SpecStats::default(),
+        })
+    }
+
+    /// Starts an utterance: forgets the context and takes a prompt, whose last token is
+    /// run by the first round.
+    pub fn start(&mut self, prompt: &[u32]) -> Result<()> {
+        self.target.rollback(0);
+        self.draft.rollback(0);
+        self.base = 0;
+        self.recent.clear();
+        let Some((last, head)) = prompt.split_last() else {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the prompt is empty"));
+        };
+        let clock = Instant::now();
+        self.target.prefill(head)?;
+        if self.options.gamma > 0 {
+            self.draft.prefill(head)?;
+        }
+        self.base = head.len();
+        self.recent.push(*last);
+        self.stats.prefill += clock.elapsed();
+        Ok(())
+    }
+
+    /// One round: appends the emitted tokens to `out`, the end token excluded.
+    ///
+    /// # Errors
+    /// Whatever the models report, and `Numeric` where a law is impossible. The utterance
+    /// cannot go on then; [`start`](Self::start) begins anew.
+    pub fn round(&mut self, out: &mut Vec<u32>) -> Result<RoundEnd> {
+        let Some(&pending) = self.recent.last() else {
+            return Err(Error::new(ErrorKind::InvalidArgument, "no utterance was started"));
+        };
+        if self.target.room() == 0 {
+            return Ok(RoundEnd::Full);
+        }
+        let gamma = self.options.gamma.min(self.target.room() - 1);
+        self.propose(gamma)?;
+        let gamma = self.drafted.len();
+
+        self.pass.clear();
+        self.pass.push(pending);
+        self.pass.extend_from_slice(&self.drafted);
+        let clock = Instant::now();
+        self.target.step(&self.pass, gamma + 1)?;
+        self.stats.verify += clock.elapsed();
+
+        let clock = Instant::now();
+        let (v, b) = (self.target.vocabulary(), block_count(self.target.vocabulary()));
+        for i in 0..gamma + 1 {
+            self.options.sampling.apply(
+                self.kernel,
+                &self.target.logits()[i * v..][..v],
+                &mut self.target_probs[i * v..][..v],
+                &mut self.target_sums[i * b..][..b],
+                &mut self.scratch,
+            )?;
+        }
+        let verdict = self.verify(gamma)?;
+        self.stats.sampling += clock.elapsed();
+
+        let stats = &mut self.stats;
+        stats.rounds += 1;
+        stats.proposed += gamma as u64;
+        stats.accepted += verdict.accepted as u64;
+        stats.exhausted += verdict.exhausted as u64;
+        for i in 0..gamma {
+            stats.proposed_at[i.min(POSITIONS - 1)] += 1;
+            stats.accepted_at[i.min(POSITIONS - 1)] += (i < verdict.accepted) as u64;
+        }
+
+        // The target has seen the pending token and every draft: keep what was accepted.
+        let seen = self.target.len() - gamma + verdict.accepted;
+        self.target.rollback(seen);
+        self.draft.rollback(seen);
+        let emitted = self.drafted[..verdict.accepted].iter().copied().chain([verdict.next]);
+        for token in emitted {
+            stats.emitted += 1;
+            if token == self.options.end {
+                return Ok(RoundEnd::Finished);
+            }
+            out.push(token);
+            self.recent.push(token);
+        }
+        self.forget();
+        Ok(RoundEnd::More)
+    }
+
+    /// Drafts up to `gamma` tokens; fewer where the draft ends the utterance.
+    fn propose(&mut self, gamma: usize) -> Result<()> {
+        self.drafted.clear();
+        let (v, b) = (self.draft.vocabulary(), block_count(self.draft.vocabulary()));
+        for i in 0..gamma.min(self.draft.room()) {
+            let clock = Instant::now();
+            if i == 0 {
+                let unseen = self.draft.len() - self.base;
+                self.draft.step(&self.recent[unseen..], 1)?;
+            } else {
+                self.draft.step(&self.drafted[i - 1..], 1)?;
+            }
+            self.stats.draft += clock.elapsed();
+            let clock = Instant::now();
+            let probs = &mut self.draft_probs[i * v..][..v];
+            let sums = &mut self.draft_sums[i * b..][..b];
+            let logits = self.draft.logits();
+            self.options.sampling.apply(self.kernel, logits, probs, sums, &mut self.scratch)?;
+            let row = accept::sample(
+                crate::core::dist::Row::new(probs, sums).map_err(numeric)?,
+                &mut self.draft_rng,
+            );
+            let token = row.map_err(numeric)?;
+            self.stats.sampling += clock.elapsed();
+            self.drafted.push(token);
+            if token == self.options.end {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn verify(&mut self, gamma: usize) -> Result<Verdict> {
+        let v = self.target.vocabulary();
+        let target =
+            RowBuffer::new(&self.target_probs, &self.target_sums, v, gamma + 1).map_err(numeric)?;
+        let draft =
+            RowBuffer::new(&self.draft_probs, &self.draft_sums, v, gamma).map_err(numeric)?;
+        let rule = match (self.options.arm, &self.groups) {
+            (Arm::Ar | Arm::Sd, _) => Rule::TokenLevel,
+            (Arm::Tolerance { beta }, _) => Rule::Tolerance { beta },
+            (Arm::Pcg { emission }, Some(groups)) => Rule::Groups { groups, emission },
+            (Arm::Pcg { .. }, None) => unreachable!("checked by new"),
+        };
+        accept::verify_round(&target, &draft, &self.drafted, &rule, &mut self.verify_rng)
+            .map_err(numeric)
+    }
+
+    /// Drops the tokens that both models have seen, or that the draft never will.
+    fn forget(&mut self) {
+        let seen = match self.options.gamma {
+            0 => self.target.len(),
+            _ => self.target.len().min(self.draft.len()),
+        };
+        let known = (seen - self.base).min(self.recent.len() - 1);
+        self.recent.drain(..known);
+        self.base += known;
+    }
+
+    /// Counters since the speculator was made.
+    pub fn stats(&self) -> &SpecStats {
+        &self.stats
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// A draw from the verifier's stream, for callers that make choices of their own.
+    pub fn uniform(&mut self) -> f32 {
+        self.verify_rng.uniform()
+    }
+}
+
+fn numeric(e: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::with_source(ErrorKind::Numeric, format!("decoding cannot go on: {e}"), e)
+}
