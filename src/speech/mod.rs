@@ -1,1 +1,3 @@
-//! (being written)
+//! From text to utterances, and from samples to files and ears.
+
+pub mod wav;
