@@ -1,0 +1,456 @@
+//! From any text to utterances that the voice can say.
+//!
+//! The voice knows 32 characters: `a-z`, the space and `' , . ? !`. [`TextFrontend`] turns
+//! English text into chunks over just these: numbers, dates, money, units, abbreviations,
+//! symbols and addresses become words; letters lose their accents; what cannot be spoken
+//! (other scripts, most emoji, control characters) is reported, never dropped silently.
+//! Chunks are cut at sentences, then at clauses, so that none is longer than the voice was
+//! trained on.
+//!
+//! ```
+//! use voxgrain::speech::text::TextFrontend;
+//! let speech = TextFrontend::default().speak("Dr. Smith paid $3.50 on Nov 24.")?;
+//! assert_eq!(
+//!     speech.chunks[0].text,
+//!     "doctor smith paid three dollars and fifty cents on november twenty fourth."
+//! );
+//! # Ok::<(), voxgrain::Error>(())
+//! ```
+
+mod normalise;
+mod numbers;
+mod tables;
+
+use normalise::{Mark, Piece};
+
+use crate::bundle::Vocabulary;
+use crate::{Error, ErrorKind, Result};
+
+/// Every character that a chunk can contain.
+pub const ALPHABET: &str = " ',.?!abcdefghijklmnopqrstuvwxyz";
+
+/// Settings of the front end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Longest chunk, in characters, its closing mark included; within
+    /// [`Options::MIN_CHARS`]`..=`[`Options::MAX_CHARS`].
+    pub max_chars: usize,
+}
+
+impl Options {
+    /// The smallest limit.
+    pub const MIN_CHARS: usize = 20;
+    /// The largest limit.
+    pub const MAX_CHARS: usize = 1000;
+}
+
+impl Default for Options {
+    /// 90 characters: what the voices are trained on.
+    fn default() -> Self {
+        Self { max_chars: 90 }
+    }
+}
+
+/// One utterance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Words over [`ALPHABET`], single spaces between them, ending in `.`, `?`, `!`, or in
+    /// `,` where the sentence goes on in the next chunk.
+    pub text: String,
+    /// Whether a sentence ends here, which asks for a longer pause.
+    pub ends_sentence: bool,
+}
+
+/// Something that is said differently from how it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// As written (accents and typographic marks already simplified).
+    pub original: String,
+    /// As said; empty for an invisible character that was removed.
+    pub spoken: String,
+}
+
+/// Something that cannot be said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unspeakable {
+    /// The characters, neighbours together.
+    pub text: String,
+    /// Where they begin, in bytes from the start of the input.
+    pub position: usize,
+}
+
+/// What happened to the text on its way to the voice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What is said differently from how it is written, in order. Case, accents and plain
+    /// punctuation are not listed.
+    pub replaced: Vec<Replacement>,
+    /// What cannot be said, in order. It is left out of the speech.
+    pub unspeakable: Vec<Unspeakable>,
+}
+
+impl Report {
+    /// Whether everything was said as written.
+    pub fn is_empty(&self) -> bool {
+        self.replaced.is_empty() && self.unspeakable.is_empty()
+    }
+}
+
+/// A text, ready to be spoken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Speech {
+    /// The utterances in order; at least one.
+    pub chunks: Vec<Chunk>,
+    /// What was changed or left out.
+    pub report: Report,
+}
+
+/// The front end; see the module.
+///
+/// [`speak`](Self::speak) takes a whole text. [`feed`](Self::feed) and
+/// [`flush`](Self::flush) take text as it arrives and give each sentence when it is
+/// complete.
+#[derive(Debug, Clone, Default)]
+pub struct TextFrontend {
+    options: Options,
+    /// Fed, not yet given out.
+    pending: String,
+    /// Position of `pending` in all that was fed.
+    base: usize,
+    report: Report,
+}
+
+impl TextFrontend {
+    /// A front end with settings of your own.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if a setting is out of range.
+    pub fn new(options: Options) -> Result<Self> {
+        if !(Options::MIN_CHARS..=Options::MAX_CHARS).contains(&options.max_chars) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "a chunk of {} characters is not within {}..={}",
+                    options.max_chars,
+                    Options::MIN_CHARS,
+                    Options::MAX_CHARS
+                ),
+            ));
+        }
+        Ok(Self { options, ..Self::default() })
+    }
+
+    /// The settings.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// Turns a whole text into utterances. What was fed before is not touched.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidText`] if nothing in the text can be spoken.
+    pub fn speak(&self, text: &str) -> Result<Speech> {
+        let mut report = Report::default();
+        let pieces = normalise::normalise(text, 0, &mut report);
+        let chunks = split(pieces, self.options.max_chars);
+        if chunks.is_empty() {
+            return Err(nothing(text, &report));
+        }
+        Ok(Speech { chunks, report })
+    }
+
+    /// The normalised text in one line, before it is cut into chunks; empty if nothing can be
+    /// spoken.
+    pub fn normalise(&self, text: &str) -> String {
+        let pieces = normalise::normalise(text, 0, &mut Report::default());
+        render(&hard_split(pieces, self.options.max_chars))
+    }
+
+    /// Takes the next part of a text and gives the sentences that are complete.
+    ///
+    /// A sentence is complete when its closing mark is followed by white space and could not
+    /// be part of an abbreviation or a number, when a blank line follows, or when 4096 bytes
+    /// have come without an end. The parts may be cut anywhere between characters.
+    pub fn feed(&mut self, text: &str) -> Vec<Chunk> {
+        /// Bytes without a sentence end that are held back.
+        const MAX_PENDING: usize = 4096;
+        self.pending.push_str(text);
+        if !text.contains(|c: char| c.is_whitespace() || "。！？".contains(c))
+            && self.pending.len() <= MAX_PENDING
+        {
+            return Vec::new();
+        }
+        let mut cut = complete(&self.pending);
+        if self.pending.len() - cut > MAX_PENDING {
+            let tail = &self.pending[cut..];
+            cut += match tail.rfind(char::is_whitespace) {
+                Some(at) if at > 0 => at,
+                _ => tail.len(),
+            };
+        }
+        self.take(cut)
+    }
+
+    /// Gives what is left as the end of the text, and starts anew.
+    ///
+    /// Unlike [`speak`](Self::speak) this is not an error if nothing can be spoken: earlier
+    /// parts may have been.
+    pub fn flush(&mut self) -> Vec<Chunk> {
+        let chunks = self.take(self.pending.len());
+        self.base = 0;
+        chunks
+    }
+
+    /// The report on all that was fed since it was last taken.
+    pub fn take_report(&mut self) -> Report {
+        std::mem::take(&mut self.report)
+    }
+
+    fn take(&mut self, cut: usize) -> Vec<Chunk> {
+        if cut == 0 {
+            return Vec::new();
+        }
+        let pieces = normalise::normalise(&self.pending[..cut], self.base, &mut self.report);
+        self.pending.drain(..cut);
+        self.base += cut;
+        split(pieces, self.options.max_chars)
+    }
+}
+
+/// The ids of a chunk's characters, in order: what stands between the begin token and the
+/// start-of-speech token, neither of which is added here.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidText`] if the voice lacks a character.
+pub fn tokens(vocabulary: &Vocabulary, text: &str) -> Result<Vec<u32>> {
+    text.chars()
+        .map(|c| {
+            vocabulary.character(c).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidText,
+                    format!(
+                        "this voice has no character {c:?}; it has {:?}: pass the text through TextFrontend",
+                        vocabulary.characters
+                    ),
+                )
+            })
+        })
+        .collect()
+}
+
+/// Bytes as text.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidText`], with the position of the first byte that is not UTF-8.
+pub fn utf8(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        Error::with_source(
+            ErrorKind::InvalidText,
+            format!(
+                "the text is not UTF-8 at byte {}; convert it, for instance with iconv -t utf-8",
+                e.valid_up_to()
+            ),
+            e,
+        )
+    })
+}
+
+fn nothing(text: &str, report: &Report) -> Error {
+    let what = if text.trim().is_empty() {
+        "there is no text to speak".to_string()
+    } else if let Some(first) = report.unspeakable.first() {
+        let sample: String = first.text.chars().take(12).collect();
+        format!(
+            "nothing in the text can be spoken: the voice reads English in Latin letters, and this begins with {sample:?} at byte {}",
+            first.position
+        )
+    } else {
+        "the text has only punctuation; give it words or numbers".to_string()
+    };
+    Error::new(ErrorKind::InvalidText, what)
+}
+
+/// How many bytes of `text` end in a sentence end that nothing that follows can undo.
+fn complete(text: &str) -> usize {
+    let mut cut = 0;
+    let mut start = 0;
+    for (at, c) in text.char_indices() {
+        if matches!(c, '。' | '！' | '？') {
+            cut = at + c.len_utf8();
+            start = cut;
+            continue;
+        }
+        if !c.is_whitespace() {
+            continue;
+        }
+        if ends_surely(&text[start..at]) {
+            cut = at;
+        } else if c == '\n' {
+            // A blank line: nothing but white space since the last line break.
+            let before = text[..at].trim_end_matches([' ', '\t', '\r']);
+            if before.ends_with('\n') {
+                cut = at;
+            }
+        }
+        start = at + c.len_utf8();
+    }
+    cut
+}
+
+/// Whether a token ends its sentence whatever comes next.
+fn ends_surely(token: &str) -> bool {
+    let token = token.trim_end_matches([')', ']', '"', '\'', '”', '’', '»', '*', '_']);
+    if token.ends_with(['?', '!']) {
+        return true;
+    }
+    let Some(word) = token.strip_suffix('.') else { return false };
+    let word = word.trim_start_matches(|c: char| !c.is_alphanumeric());
+    let lower = word.to_lowercase();
+    word.chars().count() > 1
+        && word.chars().all(char::is_alphabetic)
+        && !tables::WITH_STOP.iter().any(|w| w.0 == lower)
+        && !tables::BEFORE_NUMBER.iter().any(|w| w.0 == lower)
+        && !tables::MONTHS.iter().any(|w| w.0 == lower)
+        && !tables::UNITS.iter().any(|w| w.0 == word)
+        && !matches!(lower.as_str(), "st" | "dr" | "al" | "am" | "pm" | "ok")
+}
+
+fn render(pieces: &[Piece]) -> String {
+    let mut out = String::with_capacity(pieces.iter().map(|p| p.word.len() + 2).sum());
+    for p in pieces {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(&p.word);
+        out.push_str(p.after.as_str());
+    }
+    out
+}
+
+/// Cuts words that could never fit into a chunk.
+fn hard_split(pieces: Vec<Piece>, max_chars: usize) -> Vec<Piece> {
+    let most = max_chars - 1;
+    if pieces.iter().all(|p| p.word.len() <= most) {
+        return pieces;
+    }
+    let mut out = Vec::with_capacity(pieces.len());
+    for p in pieces {
+        let mut rest = p.word.as_str();
+        while rest.len() > most {
+            // Words are ASCII.
+            out.push(Piece { word: rest[..most].to_string(), after: Mark::None });
+            rest = &rest[most..];
+        }
+        out.push(Piece { word: rest.to_string(), after: p.after });
+    }
+    out
+}
+
+/// Length of `pieces` as a chunk, its closing mark included.
+fn length(pieces: &[Piece]) -> usize {
+    let words: usize =
+        pieces.iter().map(|p| p.word.len() + usize::from(p.after != Mark::None) + 1).sum();
+    let open = pieces.last().is_some_and(|p| p.after == Mark::None);
+    words - 1 + usize::from(open)
+}
+
+/// Sentences, cut where they are too long, tiny ones joined to a neighbour.
+fn split(pieces: Vec<Piece>, max_chars: usize) -> Vec<Chunk> {
+    /// Shorter chunks are joined to a neighbour where both fit.
+    const TINY: usize = 16;
+    let pieces = hard_split(pieces, max_chars);
+    // Ranges of pieces, one a chunk.
+    let mut cuts: Vec<std::ops::Range<usize>> = Vec::new();
+    let mut start = 0;
+    for end in 1..=pieces.len() {
+        if pieces[end - 1].after.ends_sentence() || end == pieces.len() {
+            if length(&pieces[start..end]) <= max_chars {
+                cuts.push(start..end);
+            } else {
+                let clauses = clauses(&pieces[start..end], max_chars);
+                cuts.extend(clauses.into_iter().map(|r| r.start + start..r.end + start));
+            }
+            start = end;
+        }
+    }
+    let mut joined: Vec<std::ops::Range<usize>> = Vec::with_capacity(cuts.len());
+    for cut in cuts {
+        if let Some(last) = joined.last_mut() {
+            let tiny = |r: &std::ops::Range<usize>| length(&pieces[r.clone()]) < TINY;
+            if (tiny(last) || tiny(&cut)) && length(&pieces[last.start..cut.end]) <= max_chars {
+                last.end = cut.end;
+                continue;
+            }
+        }
+        joined.push(cut);
+    }
+    joined
+        .into_iter()
+        .map(|r| {
+            let part = &pieces[r];
+            let mut text = render(part);
+            let mark = part.last().map_or(Mark::Stop, |p| p.after);
+            if mark == Mark::None {
+                text.push(',');
+            }
+            Chunk { text, ends_sentence: mark.ends_sentence() }
+        })
+        .collect()
+}
+
+/// Cuts one sentence into the cheapest chunks: few, none tiny, at commas before
+/// conjunctions, at conjunctions before prepositions, at any word if need be.
+fn clauses(pieces: &[Piece], max_chars: usize) -> Vec<std::ops::Range<usize>> {
+    let n = pieces.len();
+    // best[i]: (cost of the first i words, where the last chunk begins)
+    let mut best = vec![(u32::MAX, 0usize); n + 1];
+    best[0].0 = 0;
+    for end in 1..=n {
+        let after = pieces[end - 1].after;
+        let cut = if end == n || after == Mark::Comma {
+            0
+        } else {
+            let next = pieces[end].word.as_str();
+            if tables::CONJUNCTIONS.contains(&next) {
+                60
+            } else if tables::PREPOSITIONS.contains(&next) {
+                100
+            } else {
+                200
+            }
+        };
+        let mut chars = usize::from(after == Mark::None);
+        for start in (0..end).rev() {
+            let p = &pieces[start];
+            chars += p.word.len() + usize::from(p.after != Mark::None);
+            if start + 1 < end {
+                chars += 1;
+            }
+            if chars > max_chars {
+                break;
+            }
+            if best[start].0 == u32::MAX {
+                continue;
+            }
+            // Chunks of a third of the limit and more are as good as any.
+            let short = (max_chars / 3).saturating_sub(chars) as u32 * 4;
+            let cost = best[start].0.saturating_add(100 + cut + short).min(u32::MAX - 1);
+            if cost < best[end].0 {
+                best[end] = (cost, start);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    let mut end = n;
+    while end > 0 {
+        let start = best[end].1;
+        out.push(start..end);
+        end = start;
+    }
+    out.reverse();
+    out
+}

@@ -1,0 +1,196 @@
+//! Numbers as English words (American: no "and", no hyphens).
+
+const ONES: [&str; 20] = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+];
+const TENS: [&str; 10] =
+    ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
+const SCALES: [(u64, &str); 5] = [
+    (1_000_000_000_000_000, "quadrillion"),
+    (1_000_000_000_000, "trillion"),
+    (1_000_000_000, "billion"),
+    (1_000_000, "million"),
+    (1_000, "thousand"),
+];
+/// Longer digit strings are read digit by digit.
+pub(super) const MAX_DIGITS: usize = 18;
+
+fn below_thousand(n: u64, out: &mut Vec<&'static str>) {
+    let n = n as usize;
+    if n >= 100 {
+        out.push(ONES[n / 100]);
+        out.push("hundred");
+    }
+    match n % 100 {
+        0 => {}
+        r @ 1..=19 => out.push(ONES[r]),
+        r => {
+            out.push(TENS[r / 10]);
+            if r % 10 != 0 {
+                out.push(ONES[r % 10]);
+            }
+        }
+    }
+}
+
+/// "one hundred twenty three".
+pub(super) fn cardinal(mut n: u64) -> String {
+    if n == 0 {
+        return "zero".into();
+    }
+    let mut out = Vec::new();
+    for (scale, name) in SCALES {
+        if n >= scale {
+            below_thousand(n / scale, &mut out);
+            out.push(name);
+            n %= scale;
+        }
+    }
+    below_thousand(n, &mut out);
+    out.join(" ")
+}
+
+/// "one hundred twenty third".
+pub(super) fn ordinal(n: u64) -> String {
+    let words = cardinal(n);
+    let (head, last) = match words.rfind(' ') {
+        Some(at) => words.split_at(at + 1),
+        None => ("", words.as_str()),
+    };
+    let last = match last {
+        "one" => "first".into(),
+        "two" => "second".into(),
+        "three" => "third".into(),
+        "five" => "fifth".into(),
+        "eight" => "eighth".into(),
+        "nine" => "ninth".into(),
+        "twelve" => "twelfth".into(),
+        other => match other.strip_suffix('y') {
+            Some(stem) => format!("{stem}ieth"),
+            None => format!("{other}th"),
+        },
+    };
+    format!("{head}{last}")
+}
+
+/// "one two three"; anything but a digit is skipped.
+pub(super) fn digits(s: &str) -> String {
+    let words: Vec<&str> =
+        s.bytes().filter(u8::is_ascii_digit).map(|b| ONES[usize::from(b - b'0')]).collect();
+    words.join(" ")
+}
+
+/// A string of digits: as a number if it is short and has no leading zero, else digit by
+/// digit.
+pub(super) fn integer(s: &str) -> String {
+    if s.len() > MAX_DIGITS || (s.len() > 1 && s.starts_with('0')) {
+        return digits(s);
+    }
+    s.parse().map_or_else(|_| digits(s), cardinal)
+}
+
+/// Whether a four-digit number is read as a year.
+pub(super) fn is_year(n: u64) -> bool {
+    (1100..2100).contains(&n)
+}
+
+/// "nineteen eighty four", "two thousand one", "nineteen oh five".
+pub(super) fn year(n: u64) -> String {
+    let (high, low) = (n / 100, n % 100);
+    if !is_year(n) || (2000..2010).contains(&n) {
+        return cardinal(n);
+    }
+    match low {
+        0 => format!("{} hundred", cardinal(high)),
+        1..=9 => format!("{} oh {}", cardinal(high), cardinal(low)),
+        _ => format!("{} {}", cardinal(high), cardinal(low)),
+    }
+}
+
+/// The plural of a reading: "nineteen ninety" -> "nineteen nineties".
+pub(super) fn plural(words: &str) -> String {
+    if let Some(stem) = words.strip_suffix('y') {
+        format!("{stem}ies")
+    } else if words.ends_with('x') {
+        format!("{words}es")
+    } else {
+        format!("{words}s")
+    }
+}
+
+/// "one half", "three quarters", "five sixteenths", "seven over one hundred".
+pub(super) fn fraction(numerator: u64, denominator: u64) -> String {
+    let one = numerator == 1;
+    let part = match denominator {
+        2 => if one { "half" } else { "halves" }.to_string(),
+        4 => if one { "quarter" } else { "quarters" }.to_string(),
+        3 | 5..=20 if one => ordinal(denominator),
+        3 | 5..=20 => format!("{}s", ordinal(denominator)),
+        _ => return format!("{} over {}", cardinal(numerator), cardinal(denominator)),
+    };
+    format!("{} {part}", cardinal(numerator))
+}
+
+/// The value of a Roman numeral up to 39 in its canonical spelling.
+pub(super) fn roman(s: &str) -> Option<u64> {
+    if s.is_empty() || s.len() > 7 {
+        return None;
+    }
+    (1..40)
+        .find(|&n| {
+            let tens = ["", "X", "XX", "XXX"][n / 10];
+            let ones = ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"][n % 10];
+            s.strip_prefix(tens) == Some(ones)
+        })
+        .map(|n| n as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words() {
+        assert_eq!(cardinal(0), "zero");
+        assert_eq!(cardinal(1_000_000), "one million");
+        assert_eq!(
+            cardinal(1_234_567),
+            "one million two hundred thirty four thousand five hundred sixty seven"
+        );
+        assert_eq!(cardinal(100_000_000_000_000_000), "one hundred quadrillion");
+        assert_eq!(ordinal(20), "twentieth");
+        assert_eq!(ordinal(112), "one hundred twelfth");
+        assert_eq!(ordinal(1000), "one thousandth");
+        assert_eq!(integer("007"), "zero zero seven");
+        assert_eq!(integer("9999999999999999999"), ["nine"; 19].join(" "));
+        assert_eq!(year(1900), "nineteen hundred");
+        assert_eq!(year(2000), "two thousand");
+        assert_eq!(year(2026), "twenty twenty six");
+        assert_eq!(roman("XXXIX"), Some(39));
+        assert_eq!(roman("VIII"), Some(8));
+        assert_eq!(roman("IIII"), None);
+        assert_eq!(roman("XM"), None);
+        for n in 0..3000 {
+            assert!(!cardinal(n).contains("  ") && !ordinal(n).is_empty());
+        }
+    }
+}
