@@ -44,7 +44,10 @@ impl Inspect {
             let bundle = Bundle::open(&dir)?;
             let total = bundle.files.iter().map(|f| f.bytes).sum();
             let bar = super::say::progress(total, self.json);
-            bundle.verify(|p| bar.set_position(p.done_bytes))?;
+            bundle.verify(|p| {
+                bar.set_position(p.done_bytes);
+                std::ops::ControlFlow::Continue(())
+            })?;
             bar.finish_and_clear();
         }
         let voice = self.voice.open()?;

@@ -1,3 +1,5 @@
+//! Speech tokens to sound: the streaming half of the codec.
+
 use crate::bundle::Audio;
 use crate::engine::{CodecSession, Model, Pool};
 use crate::{Error, ErrorKind, Result};
@@ -31,7 +33,8 @@ impl CodecDecoder {
     /// `Mismatch` if the model's output is not the spectrum that `audio` describes.
     pub fn new(model: &Arc<Model>, pool: &Arc<Pool>, audio: &Audio) -> Result<Self> {
         let network = CodecSession::new(model, pool)?;
-        let istft = Istft::new(audio.fft_size as usize, audio.hop as usize, audio.max_log_magnitude);
+        let istft =
+            Istft::new(audio.fft_size as usize, audio.hop as usize, audio.max_log_magnitude);
         if network.columns() != 2 * istft.bins() {
             return Err(Error::new(
                 ErrorKind::Mismatch,
@@ -98,7 +101,8 @@ impl Istft {
     fn new(size: usize, hop: usize, max_log_magnitude: f32) -> Self {
         // The scalar planner: the same bits whatever the CPU's vectors.
         let fft = FftPlannerScalar::new().plan_fft_inverse(size);
-        let hann = |i: usize| 0.5 - 0.5 * libm::cos(2.0 * std::f64::consts::PI * i as f64 / size as f64);
+        let hann =
+            |i: usize| 0.5 - 0.5 * libm::cos(2.0 * std::f64::consts::PI * i as f64 / size as f64);
         let gain: f64 = (0..size).map(|i| hann(i) * hann(i)).sum::<f64>() / hop as f64;
         let window = (0..size).map(|i| (hann(i) / gain / size as f64) as f32).collect();
         Self {

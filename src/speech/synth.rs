@@ -1,3 +1,5 @@
+//! The whole pipeline: a voice, and a synthesizer that speaks with it.
+
 use super::codec::CodecDecoder;
 use super::text;
 use crate::asg::Index;
@@ -18,7 +20,7 @@ pub struct Voice {
     target: Arc<Model>,
     draft: Arc<Model>,
     codec: Arc<Model>,
-    groups: Option<Arc<Index<Map>>>,
+    groups: Option<Index<Map>>,
     load: Duration,
 }
 
@@ -44,8 +46,14 @@ impl Voice {
             }
         }
         let groups = bundle.groups_path().filter(|p| p.exists());
-        let voice =
-            Self { bundle: bundle.into(), target, draft, codec, groups: None, load: Duration::ZERO };
+        let voice = Self {
+            bundle: bundle.into(),
+            target,
+            draft,
+            codec,
+            groups: None,
+            load: Duration::ZERO,
+        };
         let voice = match groups {
             Some(path) => voice.with_groups(path)?,
             None => voice,
@@ -77,7 +85,7 @@ impl Voice {
                 ),
             ));
         }
-        self.groups = Some(Arc::new(index));
+        self.groups = Some(index);
         Ok(self)
     }
 
@@ -98,7 +106,7 @@ impl Voice {
         &self.codec
     }
     /// The group index, where there is one.
-    pub fn groups(&self) -> Option<&Arc<Index<Map>>> {
+    pub fn groups(&self) -> Option<&Index<Map>> {
         self.groups.as_ref()
     }
     /// Time that [`Voice::open`] took.
@@ -159,7 +167,7 @@ pub struct SpeechStats {
 /// Text to PCM.
 pub struct Synthesizer {
     voice: Voice,
-    speculator: Speculator<Session, Session, Arc<Index<Map>>>,
+    speculator: Speculator<Session, Session, Index<Map>>,
     codec: CodecDecoder,
     stats: SpeechStats,
     tokens: Vec<u32>,
