@@ -1,10 +1,771 @@
+//! The text front end: what is said for what is written, how it is cut, what is reported.
 #![cfg(feature = "std")]
+
+use std::time::Instant;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use voxgrain::ErrorKind;
+use voxgrain::bundle::Vocabulary;
+use voxgrain::speech::text::{ALPHABET, Chunk, Options, TextFrontend, tokens, utf8};
+
+/// (written, said)
+const SAID: &[(&str, &str)] = &[
+    ("Hello, world", "hello, world."),
+    ("0", "zero."),
+    ("7", "seven."),
+    ("21", "twenty one."),
+    ("100", "one hundred."),
+    ("1,234", "one thousand two hundred thirty four."),
+    ("1000000", "one million."),
+    (
+        "12,345,678.90",
+        "twelve million three hundred forty five thousand six hundred seventy eight point nine zero.",
+    ),
+    ("-5", "minus five."),
+    ("−7 degrees", "minus seven degrees."),
+    ("3.14", "three point one four."),
+    ("0.5", "zero point five."),
+    (".5", "zero point five."),
+    ("007", "zero zero seven."),
+    (
+        "12345678901234567890",
+        "one two three four five six seven eight nine zero one two three four five six seven eight nine zero.",
+    ),
+    ("The 1st, 2nd, 3rd and 101st.", "the first, second, third and one hundred first."),
+    ("1,000th", "one thousandth."),
+    ("in 1984", "in nineteen eighty four."),
+    ("In 2026 it was.", "in twenty twenty six it was."),
+    ("1905", "nineteen oh five."),
+    ("2001", "two thousand one."),
+    ("1900", "nineteen hundred."),
+    ("the 1990s", "the nineteen nineties."),
+    ("the '90s", "the nineties."),
+    ("2000s", "two thousands."),
+    ("2026-11-24", "november twenty fourth, twenty twenty six."),
+    ("24/11/2026", "november twenty fourth, twenty twenty six."),
+    ("11/24/2026", "november twenty fourth, twenty twenty six."),
+    ("3/4/2026", "march fourth, twenty twenty six."),
+    ("24.11.2026", "november twenty fourth, twenty twenty six."),
+    ("Nov 24, 2026", "november twenty fourth, twenty twenty six."),
+    ("Nov. 24, 2026 was", "november twenty fourth, twenty twenty six was."),
+    ("November 24th", "november twenty fourth."),
+    ("24 November", "the twenty fourth of november."),
+    ("24 November 2026", "the twenty fourth of november, twenty twenty six."),
+    ("the 24th of November", "the twenty fourth of november."),
+    ("Nov 2026", "november twenty twenty six."),
+    ("May 5", "may fifth."),
+    ("may 5 people", "may five people."),
+    ("3:05 pm", "three oh five p m."),
+    ("3:05pm", "three oh five p m."),
+    ("15:00", "fifteen hundred."),
+    ("12:30", "twelve thirty."),
+    ("3:00", "three o'clock."),
+    ("9 am", "nine a m."),
+    ("9am", "nine a m."),
+    ("10 a.m. today", "ten a m today."),
+    ("at 5 p.m. The end", "at five p m. the end."),
+    ("9:00-17:00", "nine o'clock to seventeen hundred."),
+    ("07:05:30", "seven oh five and thirty seconds."),
+    ("2026-11-24T15:00:00Z", "november twenty fourth, twenty twenty six, fifteen hundred."),
+    ("$3.50", "three dollars and fifty cents."),
+    ("$1", "one dollar."),
+    ("$0.99", "ninety nine cents."),
+    ("£20", "twenty pounds."),
+    ("€1,000", "one thousand euros."),
+    ("5¢", "five cents."),
+    ("1¢", "one cent."),
+    ("$2.5 million", "two point five million dollars."),
+    ("$5k", "five thousand dollars."),
+    ("$5bn", "five billion dollars."),
+    ("US$10", "u s ten dollars."),
+    ("20€", "twenty euros."),
+    ("-$5", "minus five dollars."),
+    ("$10-$20", "ten dollars to twenty dollars."),
+    ("£1.01", "one pound and one penny."),
+    ("50%", "fifty percent."),
+    ("12.5%", "twelve point five percent."),
+    ("1/2", "one half."),
+    ("3/4", "three quarters."),
+    ("1/3", "one third."),
+    ("5/16", "five sixteenths."),
+    ("7/100", "seven over one hundred."),
+    ("2 1/2 cups", "two and one half cups."),
+    ("2½ cups", "two and one half cups."),
+    ("½", "one half."),
+    ("5 km", "five kilometers."),
+    ("1 km", "one kilometer."),
+    ("3.2 GB", "three point two gigabytes."),
+    ("70 kg", "seventy kilograms."),
+    ("20°C", "twenty degrees celsius."),
+    ("20 °C", "twenty degrees celsius."),
+    ("-40°F", "minus forty degrees fahrenheit."),
+    ("60 mph", "sixty miles per hour."),
+    ("100 km/h", "one hundred kilometers per hour."),
+    ("5 m/s", "five meters per second."),
+    ("5km", "five kilometers."),
+    ("10 m² ", "ten square meters."),
+    ("10-20", "ten to twenty."),
+    ("10–20", "ten to twenty."),
+    ("1914-1918", "nineteen fourteen to nineteen eighteen."),
+    ("pages 5-7", "pages five to seven."),
+    ("555-1234", "five five five, one two three four."),
+    ("555-123-4567", "five five five, one two three, four five six seven."),
+    ("(555) 123-4567", "five five five, one two three, four five six seven."),
+    ("+44 20 7946 0958", "plus four four, two zero, seven nine four six, zero nine five eight."),
+    ("1-800-555-1234", "one, eight zero zero, five five five, one two three four."),
+    ("v0.23.9", "version zero point twenty three point nine."),
+    ("v2", "version two."),
+    ("1.2.3", "one point two point three."),
+    ("192.168.1.1", "one nine two dot one six eight dot one dot one."),
+    ("Henry VIII was", "henry the eighth was."),
+    ("Louis XIV", "louis the fourteenth."),
+    ("World War II", "world war two."),
+    ("Chapter IV", "chapter four."),
+    ("I think", "i think."),
+    ("Dr. Smith", "doctor smith."),
+    ("Dr Smith", "doctor smith."),
+    ("12 Main St. is", "twelve main street is."),
+    ("St. Paul", "saint paul."),
+    ("Mr. and Mrs. Jones vs. Co.", "mister and missus jones versus company."),
+    ("e.g. this", "for example this."),
+    ("i.e. that", "that is that."),
+    ("etc.", "et cetera."),
+    ("apples, etc. Then", "apples, et cetera. then."),
+    ("No. 5", "number five."),
+    ("no. He left", "no. he left."),
+    ("approx. 5", "approximately five."),
+    ("J. R. R. Tolkien", "j r r tolkien."),
+    ("J.R.R. Tolkien", "j r r tolkien."),
+    ("the U.S. is", "the u s is."),
+    ("in the U.S. The", "in the u s. the."),
+    ("USB", "u s b."),
+    ("NASA", "nasa."),
+    ("CPUs", "c p u's."),
+    ("the CPU's", "the c p u's."),
+    ("HTML", "h t m l."),
+    ("HELLO WORLD", "hello world."),
+    ("STOP NOW", "stop now."),
+    ("FBI", "f b i."),
+    ("I do NOT know", "i do not know."),
+    ("ASAP", "a s a p."),
+    ("Ph.D.", "p h d."),
+    ("R&D", "r and d."),
+    ("AT&T", "a t and t."),
+    ("a & b", "a and b."),
+    ("me @ home", "me at home."),
+    ("#5", "number five."),
+    ("#tag", "hashtag tag."),
+    ("2+2=4", "two plus two equals four."),
+    ("x = 5", "x equals five."),
+    ("5 * 3", "five times three."),
+    ("5*3", "five times three."),
+    ("50/50", "fifty fifty."),
+    ("and/or", "and or."),
+    ("he/she", "he slash she."),
+    ("10^6", "ten to the power of six."),
+    ("a < b", "a less than b."),
+    ("a > b", "a greater than b."),
+    ("~5", "about five."),
+    ("C# and C++ and F#", "c sharp and c plus plus and f sharp."),
+    ("a_b", "a underscore b."),
+    ("a|b", "a vertical bar b."),
+    ("C:\\dir", "c, backslash dir."),
+    ("5 $", "five dollars."),
+    ("user@example.com", "user at example dot com."),
+    (
+        "https://example.com/path?x=1&y=2",
+        "example dot com slash path question mark x equals one and y equals two.",
+    ),
+    ("www.rust-lang.org/", "w w w dot rust dash lang dot org."),
+    ("example.com", "example dot com."),
+    ("well-known", "well known."),
+    ("COVID-19", "covid nineteen."),
+    ("10-year-old", "ten year old."),
+    ("word—word", "word, word."),
+    ("yes - no", "yes, no."),
+    ("yes -- no", "yes, no."),
+    ("wait... what", "wait, what."),
+    ("wait... What", "wait. what."),
+    ("hm…", "hm."),
+    ("one; two: three", "one, two, three."),
+    ("(aside) text", "aside, text."),
+    ("\"quoted,\" she said", "quoted, she said."),
+    ("don’t", "don't."),
+    ("'tis the dogs'", "tis the dogs."),
+    ("café naïve Straße Øre œuvre łódź", "cafe naive strasse ore oeuvre lodz."),
+    ("α and β", "alpha and beta."),
+    ("Ωmega", "omega mega."),
+    ("ＡＢＣ １２３", "a b c one hundred twenty three."),
+    ("日本語 hello", "hello."),
+    ("😀 hello 👍🏽", "smiling face hello thumbs up."),
+    ("a\u{200b}b", "ab."),
+    ("OpenAI and GitHub and McDonald", "open a i and git hub and mcdonald."),
+    ("iPhone", "i phone."),
+    ("B2B A4 3D 4K", "b two b a four three d four k."),
+    ("747", "seven hundred forty seven."),
+    ("16:9", "sixteen to nine."),
+    ("John 3:16", "john three sixteen."),
+    ("24/7", "twenty four seven."),
+    ("10x", "ten x."),
+    ("5'10\"", "five foot ten."),
+    ("$1.5M-$2M", "one point five million dollars to two million dollars."),
+    ("*bold* and **very** _under_", "bold and very under."),
+    ("# Heading", "heading."),
+    ("- item", "item."),
+    ("1. first", "one, first."),
+    ("hmm", "hmm."),
+    ("file.txt", "file dot t x t."),
+    ("end.Next one", "end. next one."),
+    ("π r²", "pi r squared."),
+    ("№ 5", "number five."),
+    ("50th-anniversary", "fiftieth anniversary."),
+    ("It costs $5/hour.", "it costs five dollars per hour."),
+    ("3–4 pm", "three to four p m."),
+    ("1,2,3", "one, two, three."),
+    ("1 000 000", "one million."),
+    ("I. He", "i. he."),
+    ("Is it? Yes! \"No?\" he said.", "is it? yes! no? he said."),
+    ("What?!", "what?"),
+    ("the 5th of May, 2020.", "the fifth of may, twenty twenty."),
+    ("Q3 2025", "q three twenty twenty five."),
+    ("1e9", "one e nine."),
+    ("2x4", "two by four."),
+    ("1/0", "one over zero."),
+    ("Acme Inc. is", "acme incorporated is."),
+    ("Acme Inc. They", "acme incorporated. they."),
+    ("Jan. 5", "january fifth."),
+    ("Smith et al. found", "smith et al found."),
+    ("item(s)", "items."),
+    ("the 80s.", "the eighties."),
+    ("Rome, 44 B.C. and", "rome, forty four b c and."),
+    ("5 GHz.", "five gigahertz."),
+    ("5 000 people", "five thousand people."),
+    ("room 5 101", "room five one hundred one."),
+    ("He is 5'10\" tall.", "he is five foot ten tall."),
+    ("The CEO of IBM said \"no\".", "the c e o of i b m said no."),
+    ("WE ARE THE CHAMPIONS", "we are the champions."),
+    ("It's IT time for US.", "it's i t time for u s."),
+    ("UNESCO, UNICEF and OECD", "unesco, unicef and o e c d."),
+    ("3rd-party", "third party."),
+    ("fiancée's résumé", "fiancee's resume."),
+    ("Mon-Fri 9-5", "mon fri nine to five."),
+    ("10,000-20,000", "ten thousand to twenty thousand."),
+    ("-10 to -20", "minus ten to minus twenty."),
+    ("25%-30%", "twenty five percent to thirty percent."),
+    (
+        "$1,234,567.89",
+        "one million two hundred thirty four thousand five hundred sixty seven dollars and eighty nine cents.",
+    ),
+    ("$0.05", "five cents."),
+    ("$100.00", "one hundred dollars."),
+    ("€3.5bn", "three point five billion euros."),
+    ("1st/2nd", "first slash second."),
+    ("A/B test", "a slash b test."),
+    ("N/A", "not applicable."),
+    ("w/ cheese w/o salt", "with cheese without salt."),
+    ("He said: \"Go!\"", "he said, go!"),
+    ("(1) one (2) two", "one, one, two, two."),
+    ("1) first", "one, first."),
+    ("[1] see", "one, see."),
+    ("Figs. 3 and 4", "figures three and four."),
+    ("p. 5 and pp. 6-9", "page five and pages six to nine."),
+    ("Vol. 2, ch. 3", "volume two, chapter three."),
+    ("Sgt. Pepper's", "sergeant pepper's."),
+    ("Gen. Lee", "general lee."),
+    ("Washington, D.C. is", "washington, d c is."),
+    ("7 p.m. Monday", "seven p m monday."),
+    ("Elizabeth II's reign", "elizabeth the second's reign."),
+    ("Part I", "part one."),
+    ("Act V", "act five."),
+    ("Apollo 11", "apollo eleven."),
+    ("555.123.4567", "five five five, one two three, four five six seven."),
+    ("123-45-6789", "one two three, four five, six seven eight nine."),
+    ("1.5x", "one point five x."),
+    ("3x4x5", "three by four by five."),
+    ("0x1F", "zero x one f."),
+    ("C3PO", "c three p o."),
+    ("#1 and #2", "number one and number two."),
+    ("@user", "at user."),
+    ("100 %", "one hundred percent."),
+    ("2 ft. tall", "two feet tall."),
+    ("6 lbs. of", "six pounds of."),
+    ("16 oz", "sixteen ounces."),
+    ("1 h 30 min", "one hour thirty minutes."),
+    ("500ms", "five hundred milliseconds."),
+    ("44.1 kHz", "forty four point one kilohertz."),
+    ("1 kWh", "one kilowatt hour."),
+    ("3 GB/s", "three gigabytes per second."),
+    ("9.8 m/s²", "nine point eight meters per second squared."),
+    ("1.2.3.4:8080", "one dot two dot three dot four colon eight thousand eighty."),
+    ("10.0.0.0/8", "one zero dot zero dot zero dot zero slash eight."),
+    ("31/12/99", "december thirty first, nineteen ninety nine."),
+    ("Jan 1", "january first."),
+    ("1 Jan 2000", "the first of january, two thousand."),
+    ("on Sunday, Dec. 25.", "on sunday, december twenty fifth."),
+    ("Mar. 3", "march third."),
+    ("by 2030s", "by twenty thirties."),
+    ("the 60s-70s", "the sixties to seventies."),
+    ("1980s'", "nineteen eighties."),
+    ("20s", "twenties."),
+    ("mid-1990s", "mid nineteen nineties."),
+    ("pre-2000", "pre two thousand."),
+    ("2000-2010", "two thousand to twenty ten."),
+    ("1999/2000", "nineteen ninety nine slash two thousand."),
+    ("6 1/2", "six and one half."),
+    ("1/2 cup", "one half cup."),
+    ("100/100", "one hundred over one hundred."),
+    ("½ hour", "one half hour."),
+    ("3½", "three and one half."),
+    ("π ≈ 3.14159", "pi approximately three point one four one five nine."),
+    ("a → b", "a to b."),
+    ("50 ± 2", "fifty plus or minus two."),
+    ("™ and ©", "trademark and copyright."),
+    ("TODO: fix", "todo, fix."),
+    ("e.g., this", "for example, this."),
+    ("U.K., U.S.", "u k, u s."),
+    ("vs", "versus."),
+    ("Yes.No", "yes. no."),
+    ("a.b.c", "a b c."),
+    ("...and then", "and then."),
+    ("what?? no!! ", "what? no!"),
+    ("«Bonjour» dit-il", "bonjour dit il."),
+    ("fooBarBaz", "foo bar baz."),
+    ("XMLHttpRequest", "x m l h t t p request."),
+    ("ABCs", "a b c's."),
+    ("OKs", "okays."),
+    ("Mr", "mister."),
+    ("Ms. Lee", "miss lee."),
+    ("rock 'n' roll", "rock n roll."),
+    ("y'all'd've", "y'all'd've."),
+    ("O'Brien and D'Angelo", "o'brien and d'angelo."),
+    ("x-ray T-shirt", "x ray t shirt."),
+    ("snake_case_name", "snake underscore case underscore name."),
+    ("~/.bashrc", "tilde slash dot bashrc."),
+    ("/usr/bin/env", "slash usr slash bin slash env."),
+    ("+5", "plus five."),
+    ("+1 555 123 4567", "plus one, five five five, one two three, four five six seven."),
+    ("(+44) 20 7946 0958", "plus four four, two zero, seven nine four six, zero nine five eight."),
+    ("Tel. 555-1234", "telephone five five five, one two three four."),
+    ("9/11", "nine eleven."),
+    ("7-Eleven", "seven eleven."),
+    ("Windows 95", "windows ninety five."),
+    ("iOS 17.4.1", "i o s seventeen point four point one."),
+    ("GPT-4", "g p t four."),
+    ("nth", "nth."),
+    ("2:1", "two to one."),
+    ("1:100", "one to one hundred."),
+    ("EUR 5", "e u r five."),
+    ("5 USD", "five u s d."),
+    ("¥500", "five hundred yen."),
+    ("₹10", "ten rupees."),
+    ("$1.5", "one point five dollars."),
+    ("£0", "zero pounds."),
+    ("$1 million", "one million dollars."),
+    ("$.50", "fifty cents."),
+    ("5 - 3", "five minus three."),
+    ("=5", "equals five."),
+    ("We ran 5 km. The dog ran 6.", "we ran five kilometers. the dog ran six."),
+    ("9.8m/s²", "nine point eight meters per second squared."),
+    ("5km/h", "five kilometers per hour."),
+];
+
 #[test]
-fn probe() {
-    let f = voxgrain::speech::text::TextFrontend::default();
-    if let Ok(p) = std::env::var("PROBE") {
-        for line in std::fs::read_to_string(p).unwrap().lines() {
-            println!("{line:40} => {}", f.normalise(line));
+fn written_and_said() {
+    let front = TextFrontend::default();
+    let mut wrong = Vec::new();
+    for (written, said) in SAID {
+        let got = front.normalise(written);
+        if got != *said {
+            wrong.push(format!("{written:?}\n  expected {said:?}\n  got      {got:?}"));
         }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), SAID.len(), wrong.join("\n"));
+    assert!(SAID.len() >= 150);
+}
+
+fn texts(chunks: &[Chunk]) -> Vec<&str> {
+    chunks.iter().map(|c| c.text.as_str()).collect()
+}
+
+fn cut(text: &str, max_chars: usize) -> Vec<String> {
+    let front = TextFrontend::new(Options { max_chars }).unwrap();
+    let speech = front.speak(text).unwrap();
+    speech.chunks.into_iter().map(|c| c.text).collect()
+}
+
+#[test]
+fn sentences_become_chunks() {
+    assert_eq!(
+        cut("Dr. Smith went home at 3.30 yesterday. Was it late? He did not think so at all!", 90),
+        [
+            "doctor smith went home at three point three zero yesterday. was it late?",
+            "he did not think so at all!"
+        ]
+    );
+    // Tiny ones are joined where they fit.
+    assert_eq!(cut("Yes. No. Maybe. Who knows?", 90), ["yes. no. maybe. who knows?"]);
+    assert_eq!(cut("Yes. No. Maybe. Who knows?", 20), ["yes. no. maybe.", "who knows?"]);
+    // Blank lines, list items and headings end sentences too.
+    assert_eq!(
+        cut(
+            "# A longer heading here\n\nThe first paragraph\ngoes on here\n- and an item\n- another item in it",
+            90
+        ),
+        [
+            "a longer heading here.",
+            "the first paragraph goes on here. and an item.",
+            "another item in it."
+        ]
+    );
+}
+
+#[test]
+fn long_sentences_are_cut_at_clauses() {
+    let text = "When the rain had stopped, the children ran out into the garden, and because the \
+                grass was still wet they took off their shoes and danced until the sun went down.";
+    let chunks = cut(text, 90);
+    assert_eq!(
+        chunks,
+        [
+            "when the rain had stopped, the children ran out into the garden,",
+            "and because the grass was still wet they took off their shoes,",
+            "and danced until the sun went down."
+        ]
+    );
+    // Without commas: before a conjunction rather than anywhere.
+    assert_eq!(
+        cut("the quick brown fox jumps over the lazy dog because the dog sleeps in the sun", 50),
+        ["the quick brown fox jumps over the lazy dog,", "because the dog sleeps in the sun."]
+    );
+    // Without anything: between words, and inside a word that could never fit.
+    let chunks = cut(&"la ".repeat(100), 30);
+    assert!(chunks.iter().all(|c| c.len() <= 30 && c.ends_with([',', '.'])), "{chunks:?}");
+    let chunks = cut(&"a".repeat(100), 30);
+    assert_eq!(chunks.len(), 4);
+    assert_eq!(chunks[0], format!("{},", "a".repeat(29)));
+    assert_eq!(chunks[3], format!("{}.", "a".repeat(13)));
+}
+
+#[test]
+fn ends_of_sentences_are_marked() {
+    let front = TextFrontend::new(Options { max_chars: 40 }).unwrap();
+    let speech = front
+        .speak("one two three four five six seven eight nine ten. Eleven twelve thirteen fourteen!")
+        .unwrap();
+    let marks: Vec<(bool, char)> = speech
+        .chunks
+        .iter()
+        .map(|c| (c.ends_sentence, c.text.chars().next_back().unwrap()))
+        .collect();
+    assert_eq!(marks, [(false, ','), (true, '.'), (true, '!')]);
+}
+
+#[test]
+fn nothing_is_dropped_silently() {
+    let front = TextFrontend::default();
+    let speech =
+        front.speak("Hi \u{65e5}\u{672c}, pay $5 \u{0}now \u{1f600} caf\u{e9}\u{200b}.").unwrap();
+    assert_eq!(texts(&speech.chunks), ["hi, pay five dollars now smiling face cafe."]);
+    let report = &speech.report;
+    let unspeakable: Vec<(&str, usize)> =
+        report.unspeakable.iter().map(|u| (u.text.as_str(), u.position)).collect();
+    assert_eq!(unspeakable, [("\u{65e5}\u{672c}", 3), ("\u{0}", 18)]);
+    let replaced: Vec<(&str, &str)> =
+        report.replaced.iter().map(|r| (r.original.as_str(), r.spoken.as_str())).collect();
+    assert_eq!(replaced, [("\u{1f600}", "smiling face"), ("\u{200b}", ""), ("$5", "five dollars")]);
+    assert!(front.speak("Plain words, well-known ones.").unwrap().report.is_empty());
+    assert!(!report.is_empty());
+}
+
+#[test]
+fn texts_without_speech_are_errors() {
+    let front = TextFrontend::default();
+    for (text, mention) in [
+        ("", "no text"),
+        (" \n\t", "no text"),
+        ("... !? --- (:)", "punctuation"),
+        ("\u{65e5}\u{672c}\u{8a9e}", "\u{65e5}\u{672c}\u{8a9e}"),
+        ("\u{41f}\u{440}\u{438}\u{432}\u{435}\u{442}", "byte 0"),
+        ("\u{0}\u{1}", "byte 0"),
+    ] {
+        let e = front.speak(text).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::InvalidText, "{text:?}");
+        assert!(e.to_string().contains(mention), "{text:?}: {e}");
+    }
+    let e = utf8(b"abc\xff").unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::InvalidText);
+    assert!(e.to_string().contains("byte 3"), "{e}");
+    assert_eq!(utf8(b"abc").unwrap(), "abc");
+    for max_chars in [0, 19, 1001] {
+        let e = TextFrontend::new(Options { max_chars }).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::InvalidArgument);
+    }
+}
+
+#[test]
+fn characters_have_ids() {
+    let mut vocabulary = Vocabulary {
+        speech: 16,
+        end_of_speech: 16,
+        begin: 17,
+        start_of_speech: 18,
+        pad: 19,
+        first_character: 20,
+        characters: ALPHABET.to_string(),
+        fsq_digits: 2,
+        fsq_levels: 4,
+    };
+    assert_eq!(tokens(&vocabulary, "a z.").unwrap(), [26, 20, 51, 23]);
+    vocabulary.characters = " ab".to_string();
+    assert_eq!(tokens(&vocabulary, "ab.").unwrap_err().kind(), ErrorKind::InvalidText);
+}
+
+#[test]
+fn sentences_come_as_they_are_fed() {
+    let mut front = TextFrontend::default();
+    assert!(front.feed("Hello the").is_empty());
+    assert!(front.feed("re, my friend.").is_empty(), "a digit or quote could still follow");
+    assert_eq!(texts(&front.feed("\n")), ["hello there, my friend."]);
+    // An abbreviation waits, even at the end of a line.
+    assert!(front.feed("I met Mr.\n").is_empty());
+    assert_eq!(texts(&front.feed("Jones today! And")), ["i met mister jones today!"]);
+    assert_eq!(texts(&front.feed(" then\n\nwe left")), ["and then."]);
+    assert_eq!(texts(&front.flush()), ["we left."]);
+    assert!(front.flush().is_empty());
+    front.feed("\u{65e5} a. ");
+    front.feed("b \u{65e5}");
+    front.flush();
+    let report = front.take_report();
+    assert_eq!(report.unspeakable.iter().map(|u| u.position).collect::<Vec<_>>(), [0, 9]);
+    assert!(front.take_report().is_empty());
+    // A text without any end is not held back for ever.
+    let mut out = 0;
+    for _ in 0..2000 {
+        out += front.feed("word ").len();
+    }
+    assert!(out > 0);
+}
+
+/// Words without marks or spaces, so that hard cuts do not matter.
+fn letters(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_lowercase() || *c == '\'').collect()
+}
+
+fn check(text: &str, max_chars: usize) {
+    let front = TextFrontend::new(Options { max_chars }).unwrap();
+    let whole = front.normalise(text);
+    let chunks = match front.speak(text) {
+        Ok(speech) => speech.chunks,
+        Err(e) => {
+            assert_eq!(e.kind(), ErrorKind::InvalidText);
+            assert_eq!(whole, "");
+            return;
+        }
+    };
+    let mut joined = String::new();
+    for c in &chunks {
+        assert!(c.text.chars().all(|c| ALPHABET.contains(c)), "{:?} from {text:?}", c.text);
+        assert!(c.text.len() <= max_chars, "{:?} from {text:?}", c.text);
+        assert!(c.text.ends_with([',', '.', '?', '!']), "{:?} from {text:?}", c.text);
+        assert!(c.text.starts_with(|c: char| c.is_ascii_lowercase()), "{:?} from {text:?}", c.text);
+        assert!(!c.text.contains("  "), "{:?} from {text:?}", c.text);
+        joined.push_str(&letters(&c.text));
+    }
+    assert_eq!(joined, letters(&whole), "from {text:?}");
+    assert!(chunks.last().unwrap().ends_sentence);
+}
+
+#[test]
+fn random_text_never_panics_and_keeps_the_alphabet() {
+    let mut rng = StdRng::seed_from_u64(0x5eed);
+    let parts = [
+        "1",
+        "0",
+        "99",
+        "1984",
+        "000",
+        ".",
+        ",",
+        "-",
+        "/",
+        ":",
+        "$",
+        "\u{a3}",
+        "%",
+        "\u{b0}C",
+        "km",
+        " ",
+        " ",
+        " ",
+        "\n",
+        "\n\n",
+        "st",
+        "th",
+        "s",
+        "'",
+        "'s",
+        "am",
+        "p.m.",
+        "Mr.",
+        "St.",
+        "Nov",
+        "24",
+        "Henry",
+        "VIII",
+        "USA",
+        "CPUs",
+        "http://",
+        "@",
+        "#",
+        "+",
+        "(",
+        ")",
+        "\"",
+        "?",
+        "!",
+        "...",
+        "\u{2014}",
+        "\u{2013}",
+        "\u{bd}",
+        "\u{b2}",
+        "\u{d7}",
+        "x",
+        "T",
+        "v",
+        "U.S.",
+        "a",
+        "Word",
+        "e.g.",
+        "*",
+        "_",
+        "<",
+        ">",
+        "~",
+        "^",
+        "|",
+        "\\",
+        "=",
+        "\u{e9}",
+        "\u{3b1}",
+        "\u{65e5}",
+        "\u{1f600}",
+        "\u{0}",
+        "\u{feff}",
+        "\u{3002}",
+        "\u{ff21}",
+        "'90s",
+        "million",
+        "McD",
+        "iP",
+    ];
+    for round in 0..20_000 {
+        let mut text = String::new();
+        match round % 3 {
+            0 => {
+                for _ in 0..rng.random_range(1..30) {
+                    text.push_str(parts[rng.random_range(0..parts.len())]);
+                }
+            }
+            1 => {
+                for _ in 0..rng.random_range(1..40) {
+                    let c = match rng.random_range(0..4) {
+                        0 => rng.random_range(0..0x80),
+                        1 => rng.random_range(0..0x400),
+                        2 => rng.random_range(0..0x3000),
+                        _ => rng.random_range(0..0x11_0000),
+                    };
+                    text.extend(char::from_u32(c));
+                }
+            }
+            _ => {
+                let bytes: Vec<u8> =
+                    (0..rng.random_range(0..60)).map(|_| rng.random::<u8>()).collect();
+                text.push_str(&String::from_utf8_lossy(&bytes));
+            }
+        }
+        check(&text, [20, 45, 90, 1000][round % 4]);
+
+        // Fed in pieces, the same letters come out.
+        if round % 20 == 0 {
+            let mut front = TextFrontend::default();
+            let mut fed = String::new();
+            for c in text.chars() {
+                for chunk in front.feed(c.encode_utf8(&mut [0; 4])) {
+                    fed.push_str(&chunk.text);
+                }
+            }
+            for chunk in front.flush() {
+                fed.push_str(&chunk.text);
+            }
+            assert!(fed.chars().all(|c| ALPHABET.contains(c)));
+        }
+    }
+}
+
+#[test]
+fn feeding_says_what_speaking_says() {
+    let text = "Dr. Jones paid $3.50 at 5 p.m. on Nov. 24, 2026. He left! Was it \"late\"? \
+                She asked (e.g. twice) in the U.S. and got 3.2 GB. The end.\n\nA new part\nwith \
+                lines... and more. Version v0.23.9 came. It is Henry VIII. J. R. Smith wrote it.";
+    let whole = TextFrontend::default().normalise(text);
+    for step in [1, 2, 7, 50, 1000] {
+        let mut front = TextFrontend::default();
+        let mut fed = Vec::new();
+        let bytes = text.as_bytes();
+        for part in bytes.chunks(step) {
+            fed.extend(front.feed(std::str::from_utf8(part).unwrap()));
+        }
+        fed.extend(front.flush());
+        assert_eq!(texts(&fed).join(" "), whole, "step {step}");
+    }
+}
+
+#[test]
+fn a_megabyte_takes_less_than_a_second() {
+    let million = |part: &str| part.repeat(1_000_000 / part.len() + 1);
+    for part in [
+        "The quick brown fox, aged 12, paid $3.50 on Nov 24, 2026. ",
+        "a",
+        "1",
+        " ",
+        "\n",
+        ".",
+        "-",
+        "1-",
+        "1.",
+        "A.",
+        "a b ",
+        "(",
+        "\u{65e5}",
+        "\u{1f600}",
+        "Mr. ",
+        "aB",
+        "+1 ",
+        "1 000 ",
+        "VII ",
+        "\u{bd}",
+        "@a.",
+        "<>",
+        "'s",
+        "12:30 ",
+    ] {
+        let text = million(part);
+        let start = Instant::now();
+        let front = TextFrontend::default();
+        let _ = front.speak(&text);
+        let speak = start.elapsed();
+        let start = Instant::now();
+        let mut front = TextFrontend::default();
+        for piece in text.as_bytes().chunks(1200) {
+            front.feed(&String::from_utf8_lossy(piece));
+        }
+        front.flush();
+        let feed = start.elapsed();
+        println!("{part:?}: {speak:?}, fed {feed:?}");
+        // Generous for a slow, shared machine; quadratic behaviour would take minutes.
+        assert!(
+            speak.as_secs_f64() < 5.0 && feed.as_secs_f64() < 5.0,
+            "{part:?}: {speak:?} {feed:?}"
+        );
     }
 }

@@ -478,6 +478,14 @@ impl<'a> Speaker<'a> {
         }
         let lower = tok.lower();
         let stopped = tok.post.starts_with('.');
+        if !stopped && core.bytes().all(|b| b.is_ascii_lowercase()) {
+            // Most tokens: nothing below but this table and `word` looks at them.
+            match lookup(tables::WITHOUT_STOP, core).filter(|_| core.len() < 4) {
+                Some(words) => self.say(words),
+                None => self.word(core),
+            }
+            return ONE;
+        }
         let next = self.next(self.at).copied();
 
         if matches!(lower.as_str(), "st" | "dr") && tok.starts_upper() {
@@ -544,6 +552,12 @@ impl<'a> Speaker<'a> {
             let stop = if known { Stop::Opener } else { Stop::Never };
             return Said { used: 1, stop: stopped.then_some(stop) };
         }
+        if let Some(stem) = core.strip_suffix("(s").filter(|_| tok.post.starts_with(')'))
+            && stem.bytes().all(|b| b.is_ascii_lowercase())
+        {
+            self.word(&format!("{stem}s"));
+            return ONE;
+        }
         if self.roman(tok) {
             return ONE;
         }
@@ -552,8 +566,17 @@ impl<'a> Speaker<'a> {
             return ONE;
         }
         if core.contains(|c: char| c.is_ascii_digit() || "½¼¾⅓⅔⅛⅜⅝⅞".contains(c))
-            && let Some(said) = self.numeric(tok)
+            && let Some(mut said) = self.numeric(tok)
         {
+            // "5 p.m. today", "2 ft. tall": the stop belongs to the last word taken.
+            let last = &self.toks[self.at + said.used - 1];
+            if said.used > 1 && said.stop.is_none() && last.post.starts_with('.') {
+                if last.core.contains('.') {
+                    said.stop = Some(Stop::Opener);
+                } else if tables::UNITS.iter().any(|u| u.0 == last.core) {
+                    said.stop = Some(Stop::Capital);
+                }
+            }
             return said;
         }
         self.runs(core, false);
@@ -648,6 +671,23 @@ impl<'a> Speaker<'a> {
             self.say(&words);
             return Some(ONE);
         }
+        if core.starts_with("0x") {
+            return None;
+        }
+        // "mid-1990s", "60s-70s"
+        if core.contains('-') && core.split('-').any(|p| decade(p).is_some()) {
+            let mut number = false;
+            for part in core.split('-').filter(|p| !p.is_empty()) {
+                let digits = part.starts_with(|c: char| c.is_ascii_digit());
+                self.say(if number && digits { "to" } else { "" });
+                match decade(part) {
+                    Some(words) => self.say(&words),
+                    None => self.runs(part, false),
+                }
+                number = digits;
+            }
+            return Some(ONE);
+        }
         if let Some((n, d)) = core.split_once('/')
             && all_digits(n)
             && all_digits(d)
@@ -655,8 +695,10 @@ impl<'a> Speaker<'a> {
             && d.len() <= 4
             && let (Ok(n), Ok(d)) = (n.parse::<u64>(), d.parse::<u64>())
         {
-            if n == d {
-                self.say(&format!("{} {}", cardinal(n), cardinal(d)));
+            if n == 50 && d == 50 {
+                self.say("fifty fifty");
+            } else if is_year(n) && is_year(d) {
+                self.say(&format!("{} slash {}", year(n), year(d)));
             } else {
                 if n < d && self.prev().is_some_and(Tok::is_digits) {
                     self.say("and");
@@ -664,6 +706,18 @@ impl<'a> Speaker<'a> {
                 self.say(&fraction(n, d));
             }
             return Some(ONE);
+        }
+        if let Some((feet, inches)) = core.split_once('\'')
+            && all_digits(feet)
+            && all_digits(inches)
+            && feet.len() < 3
+            && inches.len() < 3
+        {
+            self.say(&format!("{} foot {}", integer(feet), integer(inches)));
+            return Some(ONE);
+        }
+        if let Some(n) = self.spaced_thousands(tok) {
+            return Some(used(n));
         }
         if core == "<3" {
             self.say("heart");
@@ -771,6 +825,29 @@ impl<'a> Speaker<'a> {
         }
     }
 
+    /// "1 000 000"; the number of tokens used. "5 101" may be two numbers, so the first group
+    /// of three must be 000 or another must follow.
+    fn spaced_thousands(&mut self, tok: Tok<'a>) -> Option<usize> {
+        if tok.core.len() > 3 || !tok.is_digits() || tok.core.starts_with('0') {
+            return None;
+        }
+        let mut all = tok.core.to_string();
+        let mut last = self.at;
+        while let Some(next) = self.joined(last).filter(|n| n.core.len() == 3 && n.is_digits()) {
+            all.push_str(next.core);
+            last += 1;
+            if all.len() > numbers::MAX_DIGITS {
+                return None;
+            }
+        }
+        let groups = last - self.at;
+        if groups == 0 || (groups == 1 && !all.ends_with("000")) {
+            return None;
+        }
+        self.say(&integer(&all));
+        Some(groups + 1)
+    }
+
     /// "24 November 2026", "24th Nov".
     fn day_first(&mut self, tok: Tok<'a>) -> Option<Said> {
         let day = day_number(tok.core)?;
@@ -855,7 +932,7 @@ impl<'a> Speaker<'a> {
                 Some('*') if number(after.as_str()) => "times",
                 Some('+') if number(after.as_str()) => "plus",
                 Some('=') if number(after.as_str()) => "equals",
-                Some('/') if number(after.as_str()) => "over",
+                Some('/') if number(after.as_str()) => "slash",
                 Some('^') if number(after.as_str()) => "to the power of",
                 Some('/') => {
                     let unit = after.as_str();
@@ -1013,9 +1090,8 @@ impl<'a> Speaker<'a> {
                 self.say(&spell(suffix));
                 return Some((&rest[end..], 0));
             }
-            if rest == "km/h" || tables::UNITS.iter().any(|u| u.0 == suffix) {
-                let key = if rest == "km/h" { rest } else { suffix };
-                let &(_, single, many) = tables::UNITS.iter().find(|u| u.0 == key)?;
+            let unit = |key: &str| tables::UNITS.iter().find(|u| u.0 == key);
+            if let Some(&(key, single, many)) = unit(rest).or_else(|| unit(suffix)) {
                 self.say(&number.words());
                 self.say(if one { single } else { many });
                 return Some((&rest[key.len()..], 0));
@@ -1095,7 +1171,12 @@ impl<'a> Speaker<'a> {
                     tail = &rest[end..];
                     if end > 4 { digits(&rest[..end]) } else { integer(&rest[..end]) }
                 } else {
-                    Number::take(&mut tail).map(|n| n.words()).unwrap_or_default()
+                    Number::take(&mut tail)
+                        .map(|n| match n.year().filter(|_| prev == '-') {
+                            Some(y) => year(y),
+                            None => n.words(),
+                        })
+                        .unwrap_or_default()
                 };
                 if tail.len() == rest.len() {
                     tail = &rest[1..];
@@ -1115,7 +1196,7 @@ impl<'a> Speaker<'a> {
                 continue;
             }
             let next = after.chars().next().unwrap_or(' ');
-            let (left, right) = (sounds(prev), sounds(next));
+            let right = sounds(next);
             match c {
                 '-' if address => self.say("dash"),
                 '-' if prev.is_ascii_digit() && next.is_ascii_digit() => self.say("to"),
@@ -1127,9 +1208,7 @@ impl<'a> Speaker<'a> {
                         && after.chars().nth(1).is_some_and(|n| n.is_ascii_lowercase() || n == ' ');
                     if sentence {
                         self.end(Mark::Stop);
-                    } else if left && right {
-                        self.say("dot");
-                    } else if address {
+                    } else if right || address {
                         self.say("dot");
                     } else {
                         self.comma();
@@ -1159,7 +1238,10 @@ impl<'a> Speaker<'a> {
     /// A run of letters, apostrophes inside.
     fn word(&mut self, w: &str) {
         let lower = w.to_ascii_lowercase();
-        if w.len() == 1 || w.len() > LONG {
+        if w.len() == 1
+            || w.len() > LONG
+            || (w.bytes().any(is_vowel) && w.bytes().all(|b| b.is_ascii_lowercase()))
+        {
             return self.say(&lower);
         }
         let (stem, tail) = if let Some(stem) = w.strip_suffix("'s").or(w.strip_suffix("'S")) {
@@ -1301,7 +1383,7 @@ fn address(core: &str) -> Option<&str> {
     let mail = core
         .split_once('@')
         .is_some_and(|(who, at)| !who.is_empty() && at.contains('.') && !at.starts_with('.'));
-    (start || mail).then_some(core)
+    (start || mail).then_some(core.strip_suffix('/').unwrap_or(core))
 }
 
 /// The day of a month: "24", "24th".
@@ -1339,6 +1421,11 @@ fn date(s: &str) -> Option<(u64, u64, u64)> {
         } else {
             (y, first, second)
         }
+    } else if separator == '/' && [a, b, c].iter().all(|p| p.len() == 2) {
+        // Two digits of a year: 1950 to 2049.
+        let (first, second, y) = (number(a)?, number(b)?, number(c)?);
+        let y = if y < 50 { 2000 + y } else { 1900 + y };
+        if first > 12 { (y, second, first) } else { (y, first, second) }
     } else {
         return None;
     };
