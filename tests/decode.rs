@@ -130,9 +130,8 @@ const PCG: Arm = Arm::Pcg { emission: Emission::StandIn };
 fn greedy_speculation_is_greedy_decoding() {
     let mut total = 0;
     for seed in 1..40 {
-        let run = |arm, gamma| {
-            generate_from(seed, Some(Singletons), options(arm, gamma, 0, 0.0), 50)
-        };
+        let run =
+            |arm, gamma| generate_from(seed, Some(Singletons), options(arm, gamma, 0, 0.0), 50);
         let want = run(Arm::Ar, 0);
         total += want.len();
         for gamma in 0..=15 {

@@ -86,7 +86,7 @@ struct Build {
     #[arg(long, value_name = "N")]
     cap: Option<u32>,
     /// Store similarities, weighted with this power
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     power: Option<f32>,
     /// Print one JSON object on stdout
     #[arg(long)]

@@ -7,11 +7,29 @@ use std::path::PathBuf;
 use std::time::Duration;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{Arm, Options};
+#[cfg(feature = "audio")]
 use voxgrain::speech::play::Speaker;
 use voxgrain::speech::synth::{SpeechStats, Synthesizer, Voice};
 use voxgrain::speech::text::{self, Chunk, Report, TextFrontend};
 use voxgrain::speech::wav::{Container, WavFile, WavStream};
 use voxgrain::{Error, ErrorKind};
+
+/// Stands in where the program was built without the `audio` feature.
+#[cfg(not(feature = "audio"))]
+enum Speaker {}
+
+#[cfg(not(feature = "audio"))]
+impl Speaker {
+    fn open(_: u32, _: u32) -> voxgrain::Result<Self> {
+        Err(Error::new(ErrorKind::Audio, "this build has no playback (feature `audio`)"))
+    }
+    fn push(&mut self, _: &[f32]) -> voxgrain::Result<()> {
+        match *self {}
+    }
+    fn drain(&mut self) -> voxgrain::Result<()> {
+        match *self {}
+    }
+}
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum ArmName {
@@ -46,7 +64,7 @@ The same seed, build and bundle give the same sound, whatever the number of thre
 
 /// Speak text through the sound device, or write it to a file or pipe
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub struct Say {
     /// What to say; without it, standard input is read and spoken line by line
     text: Vec<String>,
@@ -63,25 +81,25 @@ pub struct Say {
     #[arg(long, value_enum, default_value = "pcg")]
     arm: ArmName,
     /// Tokens drafted a round, 0 to 15 [default: the voice's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     gamma: Option<usize>,
     /// Seed of every random choice
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Divides the logits; 0 takes the most probable token [default: the voice's]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Draw from the K most probable tokens only; 0 is off [default: the voice's]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<u32>,
     /// Draw from the smallest set that holds this probability; 1 is off [default: the voice's]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Drop tokens less probable than this share of the best; 0 is off [default: the voice's]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Added to the acceptance probability by the tolerance arm
-    #[arg(long, default_value_t = 0.4)]
+    #[arg(long, default_value_t = 0.4, allow_negative_numbers = true)]
     beta: f32,
     /// What the pcg arm emits for an accepted draft
     #[arg(long, value_enum, default_value = "stand-in")]
@@ -108,7 +126,8 @@ pub struct Say {
 /// Where the samples go.
 enum Sink {
     Speaker(Box<Speaker>),
-    File(WavFile),
+    /// With its name as the user gave it.
+    File(WavFile, PathBuf),
     Stdout(WavStream<std::io::Stdout>),
 }
 
@@ -116,18 +135,15 @@ impl Sink {
     fn write(&mut self, pcm: &[f32]) -> voxgrain::Result<()> {
         match self {
             Sink::Speaker(s) => s.push(pcm),
-            Sink::File(f) => f.write(pcm),
+            Sink::File(f, _) => f.write(pcm),
             Sink::Stdout(s) => s.write(pcm),
         }
     }
 
     fn finish(self) -> voxgrain::Result<Option<PathBuf>> {
         match self {
-            Sink::Speaker(s) => s.drain().map(|_| None),
-            Sink::File(f) => {
-                let path = f.path().to_owned();
-                f.finish().map(|()| Some(path))
-            }
+            Sink::Speaker(mut s) => s.drain().map(|()| None),
+            Sink::File(f, path) => f.finish().map(|()| Some(path)),
             Sink::Stdout(s) => s.finish().map(|_| None),
         }
     }
@@ -216,12 +232,13 @@ impl Say {
             Some(p) if p.as_os_str() == "-" => {
                 Ok(Sink::Stdout(WavStream::new(std::io::stdout(), rate, container)?))
             }
-            Some(p) => Ok(Sink::File(WavFile::create_as(p, rate, container)?)),
+            Some(p) => Ok(Sink::File(WavFile::create_as(p, rate, container)?, p.clone())),
             None => match Speaker::open(rate, 200) {
                 Ok(s) => Ok(Sink::Speaker(Box::new(s))),
                 Err(e) => {
                     status(&format!("{e}; writing voxgrain.wav instead"));
-                    Ok(Sink::File(WavFile::create("voxgrain.wav", rate)?))
+                    let path = PathBuf::from("voxgrain.wav");
+                    Ok(Sink::File(WavFile::create(&path, rate)?, path))
                 }
             },
         }
