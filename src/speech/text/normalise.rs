@@ -387,7 +387,7 @@ impl<'a> Speaker<'a> {
         }
         let ends = match (post.bytes().filter(|b| *b == b'.').count(), stop) {
             (0, _) => false,
-            (1, Some(_)) if post.contains(',') => false,
+            (1, _) if post.contains(',') => false,
             (1, Some(Stop::Never)) => next.is_none(),
             (1, Some(Stop::Capital)) => next.is_none_or(Tok::starts_upper),
             (1, Some(Stop::Opener)) => next
@@ -432,17 +432,7 @@ impl<'a> Speaker<'a> {
             }
             "*" if between_numbers => "times",
             "/" if between_numbers => "divided by",
-            "==" => "equals",
-            "!=" => "not equal to",
-            "<=" => "less than or equal to",
-            ">=" => "greater than or equal to",
-            "->" | "=>" => "to",
-            "<-" => "arrow",
-            "&&" => "and",
-            "||" => "or",
-            "++" => "plus plus",
-            ":=" => "is",
-            _ => "",
+            pair => lookup(tables::PAIRS, pair).unwrap_or(""),
         };
         if !name.is_empty() {
             self.say(name);
@@ -496,7 +486,7 @@ impl<'a> Speaker<'a> {
                 self.say(if lower == "dr" { "doctor" } else { "saint" });
                 return Said { used: 1, stop: Some(Stop::Never) };
             }
-            if stopped && before {
+            if stopped && (before || self.prev().is_some_and(Tok::starts_digit)) {
                 self.say(if lower == "dr" { "drive" } else { "street" });
                 return Said { used: 1, stop: Some(Stop::Opener) };
             }
@@ -509,8 +499,11 @@ impl<'a> Speaker<'a> {
             && let Some(words) = lookup(tables::WITHOUT_STOP, &lower)
         {
             self.say(words);
-            let stop = tables::WITH_STOP.iter().find(|(k, _, _)| *k == lower);
-            return Said { used: 1, stop: stop.map(|s| s.2) };
+            let stop = match tables::WITH_STOP.iter().find(|(k, _, _)| *k == lower) {
+                Some(entry) => Some(entry.2),
+                None => tables::DOTTED.contains(&lower.as_str()).then_some(Stop::Opener),
+            };
+            return Said { used: 1, stop };
         }
         if let Some(said) = self.month_first(tok, &lower) {
             return said;
@@ -747,7 +740,14 @@ impl<'a> Speaker<'a> {
             self.groups(&[tok.core, &next.core[..3], &next.core[4..]]);
             return Some(2);
         }
-        if let Some(code) = tok.core.strip_prefix('+') {
+        // A trunk code: "020 7946 0958".
+        let trunk = Some(tok.core).filter(|c| {
+            c.starts_with('0')
+                && (3..=5).contains(&c.len())
+                && all_digits(c)
+                && self.next(self.at).is_some_and(|n| n.core.len() > 2 && n.is_digits())
+        });
+        if let Some(code) = tok.core.strip_prefix('+').or(trunk) {
             let mut all: Vec<&str> =
                 code.split(['-', '.', '(', ')']).filter(|g| !g.is_empty()).collect();
             let mut last = self.at;
@@ -765,7 +765,7 @@ impl<'a> Speaker<'a> {
             }
             let total: usize = all.iter().map(|g| g.len()).sum();
             if all.iter().all(|g| all_digits(g)) && (7..=16).contains(&total) {
-                self.say("plus");
+                self.say(if trunk.is_some() { "" } else { "plus" });
                 self.groups(&all);
                 return Some(last - self.at + 1);
             }
@@ -932,7 +932,13 @@ impl<'a> Speaker<'a> {
                 Some('*') if number(after.as_str()) => "times",
                 Some('+') if number(after.as_str()) => "plus",
                 Some('=') if number(after.as_str()) => "equals",
-                Some('/') if number(after.as_str()) => "slash",
+                Some('/') if number(after.as_str()) => {
+                    if core.contains('.') {
+                        "out of"
+                    } else {
+                        "slash"
+                    }
+                }
                 Some('^') if number(after.as_str()) => "to the power of",
                 Some('/') => {
                     let unit = after.as_str();
@@ -1193,6 +1199,14 @@ impl<'a> Speaker<'a> {
                 self.comma();
                 rest = &rest[run * c.len_utf8()..];
                 prev = ' ';
+                continue;
+            }
+            if let Some((pair, name)) =
+                tables::PAIRS.iter().find(|(pair, _)| !address && rest.starts_with(pair))
+            {
+                self.say(name);
+                prev = ' ';
+                rest = &rest[pair.len()..];
                 continue;
             }
             let next = after.chars().next().unwrap_or(' ');
