@@ -441,6 +441,10 @@ const SAID: &[(&str, &str)] = &[
     ("Nov 24th, 2026, we", "november twenty fourth, twenty twenty six, we."),
     ("10:30 PM EST", "ten thirty p m e s t."),
     ("Mr. X", "mister x."),
+    ("It carries 90 %. Then", "it carries ninety percent. then."),
+    ("TERMS AND CONDITIONS", "terms and conditions."),
+    ("<name of author>", "name of author."),
+    ("salt (&) pepper", "salt and, pepper."),
 ];
 
 #[test]

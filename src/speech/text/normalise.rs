@@ -194,7 +194,7 @@ fn token(raw: &str, para: bool) -> Tok<'_> {
         let peel = match c {
             '(' | '[' | '{' | '"' | '\'' | ',' | ';' | ':' | '!' | '?' | '—' => true,
             '.' => !next.is_some_and(|n| n.is_ascii_digit()),
-            '<' => angled,
+            '<' => angled || next.is_some_and(|n| n.is_ascii_alphabetic()),
             '*' | '_' | '~' | '|' => {
                 next.is_some_and(|n| n.is_ascii_alphabetic() || n == c || n == '"')
             }
@@ -213,7 +213,9 @@ fn token(raw: &str, para: bool) -> Tok<'_> {
         let prev = before.chars().next_back();
         let peel = match c {
             ')' | ']' | '}' | '"' | '\'' | ',' | ';' | ':' | '.' | '!' | '?' | '—' => true,
-            '>' => angled,
+            '>' => {
+                angled || prev.is_some_and(|p| p.is_ascii_alphabetic() || matches!(p, '.' | '"'))
+            }
             '*' | '_' | '~' | '|' => prev.is_some_and(|p| {
                 p.is_ascii_alphabetic() || p == c || matches!(p, '.' | '!' | '?' | ',' | '"')
             }),
@@ -438,6 +440,18 @@ impl<'a> Speaker<'a> {
             self.say(name);
             return ONE;
         }
+        // One symbol in punctuation: "90 %."
+        let bare = tok
+            .raw
+            .trim_start_matches(['(', '[', '"', '\''])
+            .trim_end_matches(['.', ',', ';', ':', '!', '?', '"', '\'', ')', ']']);
+        let mut inner = bare.chars();
+        let lone = inner.next().filter(|c| *c != '-' && inner.as_str().is_empty());
+        if let Some(name) = lone.and_then(tables::symbol).or(lookup(tables::PAIRS, bare)) {
+            self.say(name);
+            self.close(self.at, None);
+            return ONE;
+        }
         let first = tok.raw.chars().next().unwrap_or(' ');
         let decoration = tok.raw.chars().all(|c| c == first) && tok.raw.len() > 2;
         let smiley = tok.raw.chars().any(|c| ":;.,!?()[]{}\"'-—".contains(c));
@@ -449,6 +463,11 @@ impl<'a> Speaker<'a> {
                 self.close(self.at, None);
             } else {
                 self.comma();
+                for name in
+                    tok.raw.chars().filter(|c| "%&@$#+".contains(*c)).filter_map(tables::symbol)
+                {
+                    self.say(name);
+                }
             }
         } else {
             for c in tok.raw.chars() {
@@ -1369,7 +1388,9 @@ fn pronounceable(lower: &str) -> bool {
             return false;
         }
     }
-    within(ONSETS, &lower[..first]) && within(CODAS, &lower[last + 1..])
+    let coda = &lower[last + 1..];
+    within(ONSETS, &lower[..first])
+        && (within(CODAS, coda) || coda.strip_suffix('s').is_some_and(|c| within(CODAS, c)))
 }
 
 /// "U.S.A", "e.g", "Ph.D": letters between full stops.
