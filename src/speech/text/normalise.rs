@@ -194,7 +194,7 @@ fn token(raw: &str, para: bool) -> Tok<'_> {
         let peel = match c {
             '(' | '[' | '{' | '"' | '\'' | ',' | ';' | ':' | '!' | '?' | '—' => true,
             '.' => !next.is_some_and(|n| n.is_ascii_digit()),
-            '<' => angled,
+            '<' => angled || next.is_some_and(|n| n.is_ascii_alphabetic()),
             '*' | '_' | '~' | '|' => {
                 next.is_some_and(|n| n.is_ascii_alphabetic() || n == c || n == '"')
             }
@@ -213,7 +213,9 @@ fn token(raw: &str, para: bool) -> Tok<'_> {
         let prev = before.chars().next_back();
         let peel = match c {
             ')' | ']' | '}' | '"' | '\'' | ',' | ';' | ':' | '.' | '!' | '?' | '—' => true,
-            '>' => angled,
+            '>' => {
+                angled || prev.is_some_and(|p| p.is_ascii_alphabetic() || matches!(p, '.' | '"'))
+            }
             '*' | '_' | '~' | '|' => prev.is_some_and(|p| {
                 p.is_ascii_alphabetic() || p == c || matches!(p, '.' | '!' | '?' | ',' | '"')
             }),
@@ -387,7 +389,7 @@ impl<'a> Speaker<'a> {
         }
         let ends = match (post.bytes().filter(|b| *b == b'.').count(), stop) {
             (0, _) => false,
-            (1, Some(_)) if post.contains(',') => false,
+            (1, _) if post.contains(',') => false,
             (1, Some(Stop::Never)) => next.is_none(),
             (1, Some(Stop::Capital)) => next.is_none_or(Tok::starts_upper),
             (1, Some(Stop::Opener)) => next
@@ -432,20 +434,22 @@ impl<'a> Speaker<'a> {
             }
             "*" if between_numbers => "times",
             "/" if between_numbers => "divided by",
-            "==" => "equals",
-            "!=" => "not equal to",
-            "<=" => "less than or equal to",
-            ">=" => "greater than or equal to",
-            "->" | "=>" => "to",
-            "<-" => "arrow",
-            "&&" => "and",
-            "||" => "or",
-            "++" => "plus plus",
-            ":=" => "is",
-            _ => "",
+            pair => lookup(tables::PAIRS, pair).unwrap_or(""),
         };
         if !name.is_empty() {
             self.say(name);
+            return ONE;
+        }
+        // One symbol in punctuation: "90 %."
+        let bare = tok
+            .raw
+            .trim_start_matches(['(', '[', '"', '\''])
+            .trim_end_matches(['.', ',', ';', ':', '!', '?', '"', '\'', ')', ']']);
+        let mut inner = bare.chars();
+        let lone = inner.next().filter(|c| *c != '-' && inner.as_str().is_empty());
+        if let Some(name) = lone.and_then(tables::symbol).or(lookup(tables::PAIRS, bare)) {
+            self.say(name);
+            self.close(self.at, None);
             return ONE;
         }
         let first = tok.raw.chars().next().unwrap_or(' ');
@@ -459,6 +463,11 @@ impl<'a> Speaker<'a> {
                 self.close(self.at, None);
             } else {
                 self.comma();
+                for name in
+                    tok.raw.chars().filter(|c| "%&@$#+".contains(*c)).filter_map(tables::symbol)
+                {
+                    self.say(name);
+                }
             }
         } else {
             for c in tok.raw.chars() {
@@ -496,7 +505,7 @@ impl<'a> Speaker<'a> {
                 self.say(if lower == "dr" { "doctor" } else { "saint" });
                 return Said { used: 1, stop: Some(Stop::Never) };
             }
-            if stopped && before {
+            if stopped && (before || self.prev().is_some_and(Tok::starts_digit)) {
                 self.say(if lower == "dr" { "drive" } else { "street" });
                 return Said { used: 1, stop: Some(Stop::Opener) };
             }
@@ -509,8 +518,11 @@ impl<'a> Speaker<'a> {
             && let Some(words) = lookup(tables::WITHOUT_STOP, &lower)
         {
             self.say(words);
-            let stop = tables::WITH_STOP.iter().find(|(k, _, _)| *k == lower);
-            return Said { used: 1, stop: stop.map(|s| s.2) };
+            let stop = match tables::WITH_STOP.iter().find(|(k, _, _)| *k == lower) {
+                Some(entry) => Some(entry.2),
+                None => tables::DOTTED.contains(&lower.as_str()).then_some(Stop::Opener),
+            };
+            return Said { used: 1, stop };
         }
         if let Some(said) = self.month_first(tok, &lower) {
             return said;
@@ -747,7 +759,14 @@ impl<'a> Speaker<'a> {
             self.groups(&[tok.core, &next.core[..3], &next.core[4..]]);
             return Some(2);
         }
-        if let Some(code) = tok.core.strip_prefix('+') {
+        // A trunk code: "020 7946 0958".
+        let trunk = Some(tok.core).filter(|c| {
+            c.starts_with('0')
+                && (3..=5).contains(&c.len())
+                && all_digits(c)
+                && self.next(self.at).is_some_and(|n| n.core.len() > 2 && n.is_digits())
+        });
+        if let Some(code) = tok.core.strip_prefix('+').or(trunk) {
             let mut all: Vec<&str> =
                 code.split(['-', '.', '(', ')']).filter(|g| !g.is_empty()).collect();
             let mut last = self.at;
@@ -765,7 +784,7 @@ impl<'a> Speaker<'a> {
             }
             let total: usize = all.iter().map(|g| g.len()).sum();
             if all.iter().all(|g| all_digits(g)) && (7..=16).contains(&total) {
-                self.say("plus");
+                self.say(if trunk.is_some() { "" } else { "plus" });
                 self.groups(&all);
                 return Some(last - self.at + 1);
             }
@@ -932,7 +951,13 @@ impl<'a> Speaker<'a> {
                 Some('*') if number(after.as_str()) => "times",
                 Some('+') if number(after.as_str()) => "plus",
                 Some('=') if number(after.as_str()) => "equals",
-                Some('/') if number(after.as_str()) => "slash",
+                Some('/') if number(after.as_str()) => {
+                    if core.contains('.') {
+                        "out of"
+                    } else {
+                        "slash"
+                    }
+                }
                 Some('^') if number(after.as_str()) => "to the power of",
                 Some('/') => {
                     let unit = after.as_str();
@@ -1195,6 +1220,14 @@ impl<'a> Speaker<'a> {
                 prev = ' ';
                 continue;
             }
+            if let Some((pair, name)) =
+                tables::PAIRS.iter().find(|(pair, _)| !address && rest.starts_with(pair))
+            {
+                self.say(name);
+                prev = ' ';
+                rest = &rest[pair.len()..];
+                continue;
+            }
             let next = after.chars().next().unwrap_or(' ');
             let right = sounds(next);
             match c {
@@ -1355,7 +1388,9 @@ fn pronounceable(lower: &str) -> bool {
             return false;
         }
     }
-    within(ONSETS, &lower[..first]) && within(CODAS, &lower[last + 1..])
+    let coda = &lower[last + 1..];
+    within(ONSETS, &lower[..first])
+        && (within(CODAS, coda) || coda.strip_suffix('s').is_some_and(|c| within(CODAS, c)))
 }
 
 /// "U.S.A", "e.g", "Ph.D": letters between full stops.

@@ -110,7 +110,7 @@ pub(super) fn integer(s: &str) -> String {
 
 /// Whether a four-digit number is read as a year.
 pub(super) fn is_year(n: u64) -> bool {
-    (1100..2100).contains(&n)
+    (1010..2100).contains(&n)
 }
 
 /// "nineteen eighty four", "two thousand one", "nineteen oh five".

@@ -70,6 +70,11 @@ pub(super) const WITH_STOP: &[(&str, &str, Stop)] = &[
     ("sept", "september", Stop::Capital),
     ("oct", "october", Stop::Capital),
     ("nov", "november", Stop::Capital),
+    ("mon", "monday", Stop::Capital),
+    ("tue", "tuesday", Stop::Capital),
+    ("thu", "thursday", Stop::Capital),
+    ("fri", "friday", Stop::Capital),
+    ("temp", "temperature", Stop::Capital),
     ("tues", "tuesday", Stop::Capital),
     ("thurs", "thursday", Stop::Capital),
     ("lbs", "pounds", Stop::Capital),
@@ -81,6 +86,7 @@ pub(super) const WITH_STOP: &[(&str, &str, Stop)] = &[
 pub(super) const BEFORE_NUMBER: &[(&str, &str)] = &[
     ("no", "number"),
     ("p", "page"),
+    ("c", "circa"),
     ("vol", "volume"),
     ("ch", "chapter"),
     ("fig", "figure"),
@@ -188,7 +194,6 @@ pub(super) const UNITS: &[(&str, &str, &str)] = &[
     ("kHz", "kilohertz", "kilohertz"),
     ("MHz", "megahertz", "megahertz"),
     ("GHz", "gigahertz", "gigahertz"),
-    ("B", "byte", "bytes"),
     ("kB", "kilobyte", "kilobytes"),
     ("KB", "kilobyte", "kilobytes"),
     ("MB", "megabyte", "megabytes"),
@@ -213,11 +218,9 @@ pub(super) const UNITS: &[(&str, &str, &str)] = &[
     ("kV", "kilovolt", "kilovolts"),
     ("mA", "milliamp", "milliamps"),
     ("mAh", "milliamp hour", "milliamp hours"),
-    ("J", "joule", "joules"),
     ("kJ", "kilojoule", "kilojoules"),
     ("cal", "calorie", "calories"),
     ("kcal", "kilocalorie", "kilocalories"),
-    ("N", "newton", "newtons"),
     ("Pa", "pascal", "pascals"),
     ("kPa", "kilopascal", "kilopascals"),
     ("hPa", "hectopascal", "hectopascals"),
@@ -228,6 +231,8 @@ pub(super) const UNITS: &[(&str, &str, &str)] = &[
     ("rpm", "r p m", "r p m"),
     ("fps", "frame per second", "frames per second"),
     ("dB", "decibel", "decibels"),
+    ("tbsp", "tablespoon", "tablespoons"),
+    ("tsp", "teaspoon", "teaspoons"),
     ("px", "pixel", "pixels"),
     ("ha", "hectare", "hectares"),
     ("m/s²", "meter per second squared", "meters per second squared"),
@@ -239,7 +244,7 @@ pub(super) const UNITS: &[(&str, &str, &str)] = &[
 ];
 
 /// Single letters that are units even when a space stands before them.
-pub(super) const DETACHED_LETTERS: &str = "mglLshVWNJ";
+pub(super) const DETACHED_LETTERS: &str = "mglLshVW";
 
 /// Multipliers after an amount of money: (written, spoken). Case matters.
 pub(super) const AMOUNTS: &[(&str, &str)] = &[
@@ -407,7 +412,7 @@ pub(super) const PREPOSITIONS: &[&str] = &[
 /// Abbreviations of `WITH_STOP` that are one without a capital too.
 pub(super) const SMALL: &[&str] = &[
     "mr", "mrs", "vs", "e.g", "eg", "i.e", "ie", "cf", "viz", "approx", "incl", "ca", "nos",
-    "vols", "figs", "pp", "etc", "avg", "misc", "lbs", "oz", "ft", "dept", "govt", "tel",
+    "vols", "figs", "pp", "etc", "avg", "misc", "lbs", "oz", "ft", "dept", "govt", "tel", "temp",
 ];
 
 /// Abbreviations spelt with full stops inside that are not somebody's initials.
@@ -423,6 +428,21 @@ pub(super) const OPENERS: &[&str] = &[
     "what", "who", "why", "how", "where", "my", "his", "her", "our", "their", "its", "as", "for",
     "after", "before", "however", "no", "yes", "not", "let", "please", "now", "today", "one",
     "some", "many", "most", "all",
+];
+
+/// Two symbols that are one.
+pub(super) const PAIRS: &[(&str, &str)] = &[
+    ("==", "equals"),
+    ("!=", "not equal to"),
+    ("<=", "less than or equal to"),
+    (">=", "greater than or equal to"),
+    ("->", "to"),
+    ("=>", "to"),
+    ("<-", "arrow"),
+    ("&&", "and"),
+    ("||", "or"),
+    ("++", "plus plus"),
+    (":=", "is"),
 ];
 
 /// A symbol inside or between words.
