@@ -210,6 +210,9 @@ impl Build {
                 let default = (metric == Metric::Cosine).then_some(0.8);
                 let theta = self.theta.or(default);
                 let theta = theta.ok_or_else(|| usage("this metric needs --theta"))?;
+                if !theta.is_finite() {
+                    return Err(usage("--theta must be a finite number"));
+                }
                 Family::Threshold { theta }
             }
         })
