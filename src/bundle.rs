@@ -812,6 +812,10 @@ impl Sampling {
     }
 }
 
+fn eight() -> u32 {
+    8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -851,8 +855,4 @@ mod tests {
         );
         std::fs::remove_dir_all(&root).unwrap();
     }
-}
-
-fn eight() -> u32 {
-    8
 }

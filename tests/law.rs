@@ -347,7 +347,7 @@ fn the_residual_follows_its_law_whichever_way_it_is_drawn() {
             let mut counts = vec![0; law.len()];
             for _ in 0..DRAWS {
                 let r = residual(p.row(), q.row(), &groups, tries, &mut rng).unwrap();
-                assert_eq!(r.exhausted && tries > 1, false);
+                assert!(!(r.exhausted && tries > 1));
                 counts[r.token as usize] += 1;
             }
             follows(&counts, &law, &format!("{name}: residual, {tries} tries, {mean}"));

@@ -52,7 +52,7 @@ impl Inspect {
         }
         let voice = self.voice.open()?;
         let b = voice.bundle();
-        let groups = voice.groups().map(|g| super::asg::describe(g));
+        let groups = voice.groups().map(super::asg::describe);
         let value = json!({
             "bundle": b.dir().display().to_string(),
             "name": b.name, "licence": b.licence, "attribution": b.attribution,

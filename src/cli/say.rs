@@ -158,8 +158,7 @@ impl Say {
         if self.raw && self.output.is_none() {
             return Err(usage("--raw needs -o FILE or -o -").into());
         }
-        let frontend =
-            TextFrontend::new(text::Options { max_chars: self.max_chars, ..Default::default() })?;
+        let frontend = TextFrontend::new(text::Options { max_chars: self.max_chars })?;
         let voice = self.voice.open()?;
         let options = self.options(&voice)?;
         let pool = self.voice.pool();
@@ -177,12 +176,11 @@ impl Say {
         self.speak_all(frontend, &mut job)?;
         let stats = job.synthesizer.stats();
         let report = std::mem::take(&mut job.report);
-        if let Some(sink) = job.sink.take() {
-            if let Some(path) = sink.finish()? {
-                if !self.quiet {
-                    status(&format!("wrote {}", path.display()));
-                }
-            }
+        if let Some(sink) = job.sink.take()
+            && let Some(path) = sink.finish()?
+            && !self.quiet
+        {
+            status(&format!("wrote {}", path.display()));
         }
         if stats.utterances == 0 {
             let what = "there is nothing to speak: give some words as an argument, a file or stdin";

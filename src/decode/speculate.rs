@@ -112,10 +112,10 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         if options.gamma > MAX_GAMMA {
             return invalid(format!("gamma must be at most {MAX_GAMMA}, not {}", options.gamma));
         }
-        if let Arm::Tolerance { beta } = options.arm {
-            if !(0.0..=1.0).contains(&beta) {
-                return invalid(format!("beta must be between 0 and 1, not {beta}"));
-            }
+        if let Arm::Tolerance { beta } = options.arm
+            && !(0.0..=1.0).contains(&beta)
+        {
+            return invalid(format!("beta must be between 0 and 1, not {beta}"));
         }
         if matches!(options.arm, Arm::Pcg { .. }) && groups.is_none() {
             return invalid(

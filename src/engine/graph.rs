@@ -305,10 +305,10 @@ impl Loader {
             if !row_wise {
                 break;
             }
-            if let Kind::QMatMul { weight, .. } = &*op.kind {
-                if weight.shape().n >= FACTORS {
-                    found.head.get_or_insert_with(|| weight.clone());
-                }
+            if let Kind::QMatMul { weight, .. } = &*op.kind
+                && weight.shape().n >= FACTORS
+            {
+                found.head.get_or_insert_with(|| weight.clone());
             }
             first = Some(node.name.clone());
             at = &node.input[0];

@@ -166,7 +166,7 @@ pub(super) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
 pub(super) fn gelu_tanh(x: &mut [f32]) {
     // 0.5 x (1 + tanh(z)) = x sigmoid(2 z), z = sqrt(2/pi) (x + 0.044715 x^3)
     in_place(x, |x| {
-        let z = (x * x * x).mul_add(0.044_715, x) * 1.595_769_1;
+        let z = (x * x * x).mul_add(0.044_715, x) * 1.595_769;
         x * sigmoid(z)
     })
 }

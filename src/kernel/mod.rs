@@ -28,6 +28,7 @@ pub const SUM_BLOCK: usize = 256;
 /// Entry points for one instruction set. Obtained from [`best`], [`all`] or [`scalar`], so a
 /// value exists only where the CPU qualifies.
 #[derive(Clone, Copy)]
+#[allow(clippy::type_complexity)]
 pub struct Kernel {
     name: &'static str,
     quantize: fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
