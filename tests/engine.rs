@@ -232,3 +232,56 @@ fn loading_copies_no_weights() {
     let (rows, hidden) = model.embedding_rows().unwrap();
     assert_eq!(rows.len(), 65536 * hidden);
 }
+
+/// Seeded damage to a model file: an error or a model, never a panic, never a hang.
+#[test]
+fn damaged_models_never_panic() {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
+    let dir = std::env::temp_dir().join(format!("voxgrain-damage-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let mut rng = StdRng::seed_from_u64(11);
+    let (mut loaded, mut refused) = (0, 0);
+    for name in ["target.onnx", "codec.onnx"] {
+        let sound = std::fs::read(root.join(name)).unwrap();
+        let path = dir.join(name);
+        let data = format!("{name}.data");
+        std::fs::copy(root.join(&data), dir.join(&data)).unwrap();
+        for round in 0..400 {
+            let mut bytes = sound.clone();
+            for _ in 0..rng.random_range(1..8) {
+                let at = rng.random_range(0..bytes.len());
+                match round % 4 {
+                    0 => bytes[at] ^= 1 << rng.random_range(0..8),
+                    1 => bytes[at] = rng.random(),
+                    2 => drop(bytes.drain(
+                        at..(at + rng.random_range(1..40)).min(sound.len()).min(bytes.len()),
+                    )),
+                    _ => bytes.truncate(at.max(1)),
+                }
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+            if bytes.is_empty() {
+                continue;
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            match Model::load(&path, 64) {
+                Ok(model) => {
+                    loaded += 1;
+                    let pool = Pool::new(kernel::best(), 1);
+                    if let Ok(mut s) = Session::new(&model, &pool) {
+                        let _ = s.step(&[1, 70, 65537, 65540], 2);
+                    }
+                }
+                Err(e) => {
+                    refused += 1;
+                    assert!(!e.to_string().is_empty());
+                }
+            }
+        }
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(loaded > 3 && refused > 100, "{loaded} loaded, {refused} refused");
+}

@@ -185,6 +185,7 @@ impl TypedOp for Operator {
     as_op!();
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        self.check(inputs)?;
         let rows = inputs[0].shape[0].clone();
         let columns = inputs[0].shape.get(1).cloned().unwrap_or_else(|| 1.to_dim());
         let (rows, columns) = self.shape(rows, columns)?;
@@ -196,6 +197,39 @@ impl TypedOp for Operator {
 const WANTED: &str = "wanted";
 
 impl Operator {
+    /// Whether the inputs are what the weights were made for, so that no pass can fail.
+    fn check(&self, inputs: &[&TypedFact]) -> TractResult<()> {
+        let residual = matches!(*self.kind, Kind::QMatMul { .. }) && inputs.len() == 2;
+        ensure!(inputs.len() == 1 || residual, "{} inputs", inputs.len());
+        let x = inputs[0];
+        if let Kind::FactorEmbed { .. } | Kind::FsqEmbed { .. } = &*self.kind {
+            ensure!(x.datum_type == i64::datum_type() && x.rank() == 1, "tokens are {x:?}");
+            return Ok(());
+        }
+        ensure!(x.datum_type == f32::datum_type() && x.rank() == 2, "activations are {x:?}");
+        let columns = x.shape[1].to_usize()?;
+        let need = match &*self.kind {
+            Kind::RmsNorm { weight, .. } | Kind::LayerNorm { weight, .. } => weight.len(),
+            Kind::QMatMul { weight, .. } => weight.shape().k,
+            Kind::Attention { heads, kv_heads, head_dim, .. } => (heads + 2 * kv_heads) * head_dim,
+            Kind::CausalConv { bias, .. } => bias.len(),
+            Kind::SwiGlu => columns / 2 * 2,
+            Kind::FactorLogits => columns.max(FACTORS),
+            Kind::Upsample { factor } => columns / factor * factor,
+            _ => columns,
+        };
+        ensure!(need == columns && columns > 0, "{columns} columns where {need} are needed");
+        if residual {
+            let r = inputs[1];
+            let (rows, n) = self.shape(x.shape[0].clone(), x.shape[1].clone())?;
+            ensure!(
+                r.datum_type == f32::datum_type() && *r.shape == [rows, n],
+                "the residual is {r:?}"
+            );
+        }
+        Ok(())
+    }
+
     fn shape(&self, rows: TDim, columns: TDim) -> TractResult<(TDim, TDim)> {
         let columns = match &*self.kind {
             Kind::FactorEmbed { hidden, .. } => hidden.to_dim(),
