@@ -289,7 +289,7 @@ impl IndexBuilder {
                 }
                 Family::Explicit => return Err(BuildError::Unsupported),
             }
-            if t % 4096 == 0 {
+            if t.is_multiple_of(4096) {
                 (options.progress)(t as f32 / n as f32);
             }
         }

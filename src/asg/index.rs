@@ -391,7 +391,7 @@ pub struct Members<'a> {
     rank: u32,
     depth: usize,
     /// Masks of the nodes on the path, not yet visited children only, lowest level first.
-    masks: [u16; MAX_DEPTH],
+    masks: [u32; MAX_DEPTH],
     /// Prefix of the current node at each level, relative to the seed's.
     prefix: [u32; MAX_DEPTH],
     level: usize,
@@ -426,10 +426,10 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// The mask of the node at `level` whose prefix is `prefix`, relative to the seed.
+    /// The mask of a node at `level` whose prefix has `differing` base-4 digits that are
+    /// not 0.
     #[inline(always)]
-    fn node(&self, bits: &mut BitReader<'_>, level: usize, prefix: u32) -> u16 {
-        let differing = ((prefix | prefix >> 1) & 0x5555_5555).count_ones();
+    fn node(&self, bits: &mut BitReader<'_>, level: usize, differing: u32) -> u32 {
         let table = level as u32 * self.contexts + differing;
         let coming = bits.peek();
         let code = coming as u32 & ((1 << self.code_bits) - 1);
@@ -439,10 +439,10 @@ impl<'a> Members<'a> {
         };
         bits.skip(length.into());
         if kind == 0 {
-            u16::from_le_bytes([low, high])
+            u16::from_le_bytes([low, high]).into()
         } else {
             bits.skip(16);
-            (coming >> (length & 31)) as u16
+            (coming >> (length & 31)) as u32 & 0xffff
         }
     }
 
@@ -465,7 +465,7 @@ impl<'a> Members<'a> {
     fn walk_all<F: FnMut(Option<u32>)>(mut self, mut visit: F) {
         if !self.started && !self.done {
             let mut bits = self.bits.clone();
-            return self.below(&mut bits, self.depth - 1, 0, &mut visit);
+            return self.below(&mut bits, self.depth - 1, 0, 0, &mut visit);
         }
         loop {
             match self.step() {
@@ -482,25 +482,28 @@ impl<'a> Members<'a> {
         bits: &mut BitReader<'a>,
         level: usize,
         prefix: u32,
+        differing: u32,
         visit: &mut F,
     ) {
-        let mut mask = self.node(bits, level, prefix);
+        let mut mask = self.node(bits, level, differing);
         if level > 1 {
             while mask != 0 {
-                let child = prefix << 4 | mask.trailing_zeros();
+                let child = mask.trailing_zeros();
                 mask &= mask - 1;
-                self.below(bits, level - 1, child, visit);
+                let differing = differing + differing_in_digit(child);
+                self.below(bits, level - 1, prefix << 4 | child, differing, visit);
             }
             return;
         }
         // The position stays in a register: this loop is where listing spends its time.
         let mut local = bits.clone();
         while mask != 0 {
-            let child = prefix << 4 | mask.trailing_zeros();
+            let child = mask.trailing_zeros();
             mask &= mask - 1;
-            let mut leaves = self.node(&mut local, 0, child);
+            let mut leaves = self.node(&mut local, 0, differing + differing_in_digit(child));
+            let base = prefix << 8 | child << 4;
             while leaves != 0 {
-                let relative = child << 4 | leaves.trailing_zeros();
+                let relative = base | leaves.trailing_zeros();
                 leaves &= leaves - 1;
                 visit(self.token(relative));
             }
@@ -554,10 +557,22 @@ impl<'a> Members<'a> {
         }
         self.level = level - 1;
         self.prefix[level - 1] = child;
-        self.masks[level - 1] = self.node(&mut bits, level - 1, child);
+        self.masks[level - 1] = self.node(&mut bits, level - 1, differing_digits(child));
         self.bits = bits;
         Step::Node
     }
+}
+
+/// How many base-4 digits of `prefix` are not 0.
+#[inline(always)]
+fn differing_digits(prefix: u32) -> u32 {
+    ((prefix | prefix >> 1) & 0x5555_5555).count_ones()
+}
+
+/// The same for one hexadecimal digit, where counting bits would cost more.
+#[inline(always)]
+fn differing_in_digit(digit: u32) -> u32 {
+    u32::from(digit & 3 != 0) + u32::from(digit >> 2 != 0)
 }
 
 enum Step {

@@ -199,7 +199,7 @@ pub(super) fn pairs_above(
                             }
                         }
                         let n = done.fetch_add(1, Ordering::Relaxed) + 1;
-                        if n % 64 == 0 || n == jobs {
+                        if n.is_multiple_of(64) || n == jobs {
                             progress(n as f32 / jobs as f32);
                         }
                     }
