@@ -256,6 +256,14 @@ fn one_group_of_all_and_only_singletons() {
     let none = IndexBuilder::from_rows(&rows, 1, Metric::Cosine, family, &options).unwrap();
     let alone: Vec<Vec<u32>> = (0..64).map(|t| vec![t]).collect();
     agrees(&none.to_bytes().unwrap().0, &alone, true);
+    for family in [Family::TopK { k: 0 }, Family::TopKSymmetrised { k: 0 }] {
+        let b = IndexBuilder::from_rows(&rows, 1, Metric::Cosine, family, &options).unwrap();
+        agrees(&b.to_bytes().unwrap().0, &alone, true);
+    }
+    for family in [Family::TopK { k: 64 }, Family::TopKSymmetrised { k: 1000 }] {
+        let b = IndexBuilder::from_rows(&rows, 1, Metric::Euclidean, family, &options).unwrap();
+        agrees(&b.to_bytes().unwrap().0, &vec![(0..64).collect(); 64], true);
+    }
 }
 
 #[test]
@@ -333,6 +341,13 @@ fn impossible_input_is_refused() {
     assert_eq!(rows(&[1.0, 2.0], 1, Metric::Cosine, &bad), BuildError::Power);
     let bad = BuildOptions { order: Order::Given(vec![0, 0]), ..Default::default() };
     assert_eq!(rows(&[1.0, 2.0], 1, Metric::Cosine, &bad), BuildError::Order);
+    for theta in [f32::NAN, f32::INFINITY] {
+        let family = Family::Threshold { theta };
+        let b = IndexBuilder::from_rows(&[1.0, 2.0], 1, Metric::Cosine, family, &o);
+        assert_eq!(b.unwrap_err(), BuildError::Theta);
+        let b = IndexBuilder::from_fsq(&[4, 4], Metric::FsqL1, family, &o);
+        assert_eq!(b.unwrap_err(), BuildError::Theta);
+    }
     assert!(IndexBuilder::from_fsq(&[255; 8], Metric::FsqL1, family, &o).is_err());
     assert!(IndexBuilder::from_fsq(&[0, 3], Metric::FsqL1, family, &o).is_err());
     assert_eq!(
