@@ -5,6 +5,9 @@
 //! passes; the wrong rules at the end show that the same test rejects them by a wide
 //! margin.
 
+// The closed forms are sums over indices, as on paper.
+#![allow(clippy::needless_range_loop)]
+
 use std::cell::Cell;
 
 use voxgrain::core::accept::{self, residual};
@@ -150,10 +153,10 @@ fn symmetric(n: usize, share: f32, rng: &mut SeededRng) -> Vec<Vec<bool>> {
 /// As top-K makes them: `K` members beside the seed, not symmetric.
 fn top_k_groups(n: usize, k: usize, rng: &mut SeededRng) -> Vec<Vec<bool>> {
     let mut member = vec![vec![false; n]; n];
-    for g in 0..n {
-        member[g][g] = true;
-        while member[g].iter().filter(|m| **m).count() < k + 1 {
-            member[g][(rng.uniform() * n as f32) as usize] = true;
+    for (g, row) in member.iter_mut().enumerate() {
+        row[g] = true;
+        while row.iter().filter(|m| **m).count() < k + 1 {
+            row[(rng.uniform() * n as f32) as usize] = true;
         }
     }
     member

@@ -48,6 +48,8 @@ pub enum BuildError {
     Unsupported,
     /// A power of 0 or less, or not finite.
     Power,
+    /// A threshold that is NaN or infinite.
+    Theta,
     /// A list names a token outside the codebook.
     TokenOutOfRange {
         /// The group.
@@ -81,6 +83,7 @@ impl fmt::Display for BuildError {
                 "this metric and family do not go with this input: rows take cosine and Euclidean, FSQ digits L1 and Hamming",
             ),
             Self::Power => f.write_str("the power of similarity weights must be above 0"),
+            Self::Theta => f.write_str("the threshold must be a number"),
             Self::TokenOutOfRange { group, token } => {
                 write!(f, "group {group} lists token {token}, which is outside the codebook")
             }
@@ -289,7 +292,7 @@ impl IndexBuilder {
                 }
                 Family::Explicit => return Err(BuildError::Unsupported),
             }
-            if t % 4096 == 0 {
+            if t.is_multiple_of(4096) {
                 (options.progress)(t as f32 / n as f32);
             }
         }
@@ -345,6 +348,9 @@ impl IndexBuilder {
         let n = lists.len();
         if options.power.is_some_and(|p| !(p > 0.0 && p.is_finite())) {
             return Err(BuildError::Power);
+        }
+        if matches!(family, Family::Threshold { theta } if !theta.is_finite()) {
+            return Err(BuildError::Theta);
         }
         if let Some(order) = &order {
             let mut seen = vec![false; n];

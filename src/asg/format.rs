@@ -22,7 +22,7 @@
 //!     48     8  entries: the sum of all groups' members
 //!     56     1  depth D of the trees, 2 ..= 6; 16^D >= codebook
 //!     57     1  bits L that a code table is looked up with, 1 ..= 12
-//!     58     2  sections S, 3 ..= 16
+//!     58     2  sections S, 4 ..= 16
 //!     60     4  zero
 //!     64    32  SHA-256 of the weights file that the rows came from; zeros if unknown
 //!     96    60  zero, for later versions

@@ -1,7 +1,5 @@
 //! Reading an index: members, owners and weights, without allocation.
 
-use ::core::ops::ControlFlow;
-
 use super::bits::BitReader;
 use super::format::{Extent, FormatError, Header, MAX_DEPTH, Section, crc32, entry_width};
 use crate::core::accept::{GroupId, Groups};
@@ -314,7 +312,7 @@ impl<D: AsRef<[u8]>> Groups for Index<D> {
             Weights::EqualSplit => {
                 let n = self.count(lists, token);
                 let nth = ((f64::from(u) * f64::from(n)) as u32).min(n.saturating_sub(1));
-                self.list(lists, token).nth(nth as usize).unwrap_or(token)
+                self.list(lists, token).at(nth).unwrap_or(token)
             }
             Weights::Similarity => {
                 let goal = f64::from(u) * f64::from(self.norm(token));
@@ -381,7 +379,8 @@ impl<D: AsRef<[u8]>> Groups for Index<D> {
 /// The tokens of one list. Internal iteration (`for_each`, `fold`) is the fast way.
 #[derive(Clone, Debug)]
 pub struct Members<'a> {
-    tables: &'a [u8],
+    /// `mask u16, length, kind` an entry.
+    tables: &'a [[u8; 4]],
     bits: BitReader<'a>,
     order: Option<&'a [u8]>,
     codebook: u32,
@@ -392,7 +391,7 @@ pub struct Members<'a> {
     rank: u32,
     depth: usize,
     /// Masks of the nodes on the path, not yet visited children only, lowest level first.
-    masks: [u16; MAX_DEPTH],
+    masks: [u32; MAX_DEPTH],
     /// Prefix of the current node at each level, relative to the seed's.
     prefix: [u32; MAX_DEPTH],
     level: usize,
@@ -410,7 +409,7 @@ impl<'a> Members<'a> {
         inside: bool,
     ) -> Self {
         Self {
-            tables,
+            tables: tables.as_chunks().0,
             bits,
             order,
             codebook: header.codebook,
@@ -427,25 +426,23 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// The mask of the node at `level` whose prefix is `prefix`, relative to the seed.
+    /// The mask of a node at `level` whose prefix has `differing` base-4 digits that are
+    /// not 0.
     #[inline(always)]
-    fn node(&mut self, level: usize, prefix: u32) -> u16 {
-        let differing = ((prefix | prefix >> 1) & 0x5555_5555).count_ones();
+    fn node(&self, bits: &mut BitReader<'_>, level: usize, differing: u32) -> u32 {
         let table = level as u32 * self.contexts + differing;
-        let coming = self.bits.peek();
+        let coming = bits.peek();
         let code = coming as u32 & ((1 << self.code_bits) - 1);
-        let at = ((table << self.code_bits | code) as usize) * 4;
-        let Some(&[low, high, length, kind]) =
-            self.tables.get(at..).and_then(|b| b.first_chunk::<4>())
-        else {
+        let at = (table << self.code_bits | code) as usize;
+        let Some(&[low, high, length, kind]) = self.tables.get(at) else {
             return 0;
         };
-        self.bits.skip(length.into());
+        bits.skip(length.into());
         if kind == 0 {
-            u16::from_le_bytes([low, high])
+            u16::from_le_bytes([low, high]).into()
         } else {
-            self.bits.skip(16);
-            (coming >> (length & 31)) as u16
+            bits.skip(16);
+            (coming >> (length & 31)) as u32 & 0xffff
         }
     }
 
@@ -466,72 +463,124 @@ impl<'a> Members<'a> {
     /// Visits everything that is left, `None` for ranks outside the codebook.
     #[inline]
     fn walk_all<F: FnMut(Option<u32>)>(mut self, mut visit: F) {
-        if self.done {
-            return;
+        if !self.started && !self.done {
+            let mut bits = self.bits.clone();
+            return self.below(&mut bits, self.depth - 1, 0, 0, &mut visit);
         }
-        if !self.started {
-            let level = self.depth - 1;
-            self.below(level, 0, &mut visit);
-            return;
-        }
-        while let ControlFlow::Continue(token) = self.advance() {
-            visit(token);
+        loop {
+            match self.step() {
+                Step::Token(token) => visit(token),
+                Step::Node => {}
+                Step::End => return,
+            }
         }
     }
 
     /// Decodes and visits the subtree at `level`, pre-order.
-    fn below<F: FnMut(Option<u32>)>(&mut self, level: usize, prefix: u32, visit: &mut F) {
-        let mut mask = self.node(level, prefix);
+    fn below<F: FnMut(Option<u32>)>(
+        &self,
+        bits: &mut BitReader<'a>,
+        level: usize,
+        prefix: u32,
+        differing: u32,
+        visit: &mut F,
+    ) {
+        let mut mask = self.node(bits, level, differing);
         if level > 1 {
             while mask != 0 {
-                let child = prefix << 4 | mask.trailing_zeros();
+                let child = mask.trailing_zeros();
                 mask &= mask - 1;
-                self.below(level - 1, child, visit);
+                let differing = differing + differing_in_digit(child);
+                self.below(bits, level - 1, prefix << 4 | child, differing, visit);
             }
             return;
         }
+        // The position stays in a register: this loop is where listing spends its time.
+        let mut local = bits.clone();
         while mask != 0 {
-            let child = prefix << 4 | mask.trailing_zeros();
+            let child = mask.trailing_zeros();
             mask &= mask - 1;
-            let mut leaves = self.node(0, child);
+            let mut leaves = self.node(&mut local, 0, differing + differing_in_digit(child));
+            let base = prefix << 8 | child << 4;
             while leaves != 0 {
-                let relative = child << 4 | leaves.trailing_zeros();
+                let relative = base | leaves.trailing_zeros();
                 leaves &= leaves - 1;
                 visit(self.token(relative));
             }
         }
+        *bits = local;
     }
 
-    /// One step of external iteration; `Break` at the end.
-    fn advance(&mut self) -> ControlFlow<(), Option<u32>> {
-        if self.done {
-            return ControlFlow::Break(());
-        }
-        if !self.started {
-            self.started = true;
-            self.masks[self.level] = self.node(self.level, 0);
-        }
+    /// Item `n` of a sound list: as `nth`, but skips whole leaves by their bit counts.
+    fn at(mut self, mut n: u32) -> Option<u32> {
         loop {
-            let level = self.level;
-            let mask = self.masks[level];
-            if mask == 0 {
-                if level == self.depth - 1 {
-                    self.done = true;
-                    return ControlFlow::Break(());
+            if self.level == 0 {
+                let here = self.masks[0].count_ones();
+                if n >= here {
+                    n -= here;
+                    self.masks[0] = 0;
                 }
-                self.level += 1;
-                continue;
             }
-            let child = self.prefix[level] << 4 | mask.trailing_zeros();
-            self.masks[level] = mask & (mask - 1);
-            if level == 0 {
-                return ControlFlow::Continue(self.token(child));
+            match self.step() {
+                Step::Token(token) if n == 0 => return token,
+                Step::Token(_) => n -= 1,
+                Step::Node => {}
+                Step::End => return None,
             }
-            self.level = level - 1;
-            self.prefix[level - 1] = child;
-            self.masks[level - 1] = self.node(level - 1, child);
         }
     }
+
+    /// One step of external iteration.
+    #[inline]
+    fn step(&mut self) -> Step {
+        if self.done {
+            return Step::End;
+        }
+        let mut bits = self.bits.clone();
+        let level = self.level;
+        if !self.started {
+            self.started = true;
+            self.masks[level] = self.node(&mut bits, level, 0);
+            self.bits = bits;
+            return Step::Node;
+        }
+        let mask = self.masks[level];
+        if mask == 0 {
+            self.done = level == self.depth - 1;
+            self.level += 1;
+            return if self.done { Step::End } else { Step::Node };
+        }
+        let child = self.prefix[level] << 4 | mask.trailing_zeros();
+        self.masks[level] = mask & (mask - 1);
+        if level == 0 {
+            return Step::Token(self.token(child));
+        }
+        self.level = level - 1;
+        self.prefix[level - 1] = child;
+        self.masks[level - 1] = self.node(&mut bits, level - 1, differing_digits(child));
+        self.bits = bits;
+        Step::Node
+    }
+}
+
+/// How many base-4 digits of `prefix` are not 0.
+#[inline(always)]
+fn differing_digits(prefix: u32) -> u32 {
+    ((prefix | prefix >> 1) & 0x5555_5555).count_ones()
+}
+
+/// The same for one hexadecimal digit, where counting bits would cost more.
+#[inline(always)]
+fn differing_in_digit(digit: u32) -> u32 {
+    u32::from(digit & 3 != 0) + u32::from(digit >> 2 != 0)
+}
+
+enum Step {
+    /// A member, `None` for a rank outside the codebook.
+    Token(Option<u32>),
+    /// Went up or down.
+    Node,
+    End,
 }
 
 impl Iterator for Members<'_> {
@@ -539,10 +588,10 @@ impl Iterator for Members<'_> {
 
     fn next(&mut self) -> Option<u32> {
         loop {
-            match self.advance() {
-                ControlFlow::Continue(Some(token)) => return Some(token),
-                ControlFlow::Continue(None) => {}
-                ControlFlow::Break(()) => return None,
+            match self.step() {
+                Step::Token(Some(token)) => return Some(token),
+                Step::Token(None) | Step::Node => {}
+                Step::End => return None,
             }
         }
     }

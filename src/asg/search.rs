@@ -14,7 +14,7 @@ use super::build::BuildError;
 /// Rows and columns of the register block: 4 x 8 sums are eight 128-bit registers.
 const MR: usize = 4;
 const NR: usize = 8;
-/// Rows of a tile. A packed tile of 256 x 512 f32 is 512 KiB: it stays in L2.
+/// Rows of a tile. Packed, 256 x 512 f32 are 512 KiB: a tile stays in L2.
 const TILE: usize = 256;
 
 /// A neighbour and its score; higher is nearer (cosine, or minus the squared distance).
@@ -156,7 +156,7 @@ fn kernel_half<const FROM: usize>(
 type Progress<'a> = &'a (dyn Fn(f32) + Sync);
 
 /// All pairs of distinct tokens whose score exceeds `threshold`, each pair once, as
-/// `(a, b, score)` with `a < b`, sorted. `None` from `reserve` stops it: too many pairs.
+/// `(a, b, score)` with `a < b`, sorted. Stops with an error at more than `max_pairs`.
 pub(super) fn pairs_above(
     rows: &Packed,
     threshold: f32,
@@ -199,7 +199,7 @@ pub(super) fn pairs_above(
                             }
                         }
                         let n = done.fetch_add(1, Ordering::Relaxed) + 1;
-                        if n % 64 == 0 || n == jobs {
+                        if n.is_multiple_of(64) || n == jobs {
                             progress(n as f32 / jobs as f32);
                         }
                     }
@@ -226,6 +226,9 @@ pub(super) fn nearest(
     threads: usize,
     progress: Progress<'_>,
 ) -> Vec<(u32, Vec<Neighbour>)> {
+    if k == 0 {
+        return Vec::new();
+    }
     let tiles = rows.tiles();
     let next = AtomicUsize::new(0);
     let done = AtomicUsize::new(0);
@@ -283,10 +286,6 @@ pub(super) fn nearest(
 }
 
 fn shrink(list: &mut Vec<Neighbour>, k: usize) {
-    if k == 0 {
-        list.clear();
-        return;
-    }
     list.select_nth_unstable_by(k - 1, Neighbour::nearest_first);
     list.truncate(k);
 }

@@ -35,7 +35,8 @@ pub enum DistError {
         /// What was given.
         found: usize,
     },
-    /// A probability is NaN or infinite.
+    /// A probability is NaN or infinite, or a row that is to be normalised sums to
+    /// infinity.
     NotFinite,
     /// A probability is below zero.
     Negative,

@@ -9,6 +9,38 @@
 //! - [`dist`]: rows, draws by inverse CDF, top-k, top-p and min-p without sorting.
 //! - [`accept`]: one position and one round of speculative decoding, by token, by token
 //!   with a tolerance, or by group.
+//!
+//! A round, with rows as a decode loop keeps them:
+//!
+//! ```
+//! use voxgrain::core::*;
+//!
+//! let (vocabulary, gamma) = (300, 1);
+//! let blocks = block_count(vocabulary);
+//! // Anything proportional to probabilities; here a target and a draft that differ.
+//! let mut target: Vec<f32> = (0..2 * vocabulary).map(|i| (i % 7) as f32).collect();
+//! let mut target_sums = vec![0.0; 2 * blocks];
+//! let mut draft: Vec<f32> = (0..vocabulary).map(|i| (i % 5) as f32).collect();
+//! let mut draft_sums = vec![0.0; blocks];
+//!
+//! // The same transforms for both; no allocation from here on.
+//! let transforms = SamplingTransforms { top_k: 50, ..Default::default() };
+//! let mut scratch = TransformScratch::new();
+//! let rows = target.chunks_mut(vocabulary).zip(target_sums.chunks_mut(blocks));
+//! for (probs, sums) in rows {
+//!     RowMut::new(probs, sums)?.transform(&transforms, &mut scratch)?;
+//! }
+//! RowMut::new(&mut draft, &mut draft_sums)?.transform(&transforms, &mut scratch)?;
+//!
+//! let mut rng = SeededRng::new(1);
+//! let target_probs = RowBuffer::new(&target, &target_sums, vocabulary, gamma + 1)?;
+//! let draft_probs = RowBuffer::new(&draft, &draft_sums, vocabulary, gamma)?;
+//! let drafted = [sample(draft_probs.row(0)?, &mut rng)?];
+//! let rule: Rule<'_, Singletons> = Rule::TokenLevel;
+//! let verdict = verify_round(&target_probs, &draft_probs, &drafted, &rule, &mut rng)?;
+//! assert!(verdict.accepted <= gamma);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod accept;
 pub mod dist;
