@@ -193,7 +193,7 @@ impl TypedOp for Operator {
 }
 
 /// The symbol of the rows that the head keeps.
-const WANTED: &str = "wanted";
+pub(super) const WANTED: &str = "wanted";
 
 impl Operator {
     fn shape(&self, rows: TDim, columns: TDim) -> TractResult<(TDim, TDim)> {
