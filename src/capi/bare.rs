@@ -287,7 +287,8 @@ pub unsafe extern "C" fn vx_core_transform(
 ) -> vx_status {
     status(|| {
         let scratch = scratch.cast::<TransformScratch>();
-        if scratch.is_null() || !scratch.is_aligned() || !(top_p > 0.0) || !(min_p >= 0.0) {
+        let keeps = top_p > 0.0 && min_p >= 0.0; // Neither of which a NaN is.
+        if scratch.is_null() || !scratch.is_aligned() || !keeps {
             return Err(VX_E_ARGUMENT);
         }
         if scratch_bytes < size_of::<TransformScratch>() {

@@ -1175,3 +1175,47 @@ pub unsafe extern "C" fn vx_engine_memory(
         Ok(VX_OK)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::ptr::{null, null_mut};
+
+    #[test]
+    fn a_panic_ends_at_the_border() {
+        struct Angry;
+        impl Drop for Angry {
+            fn drop(&mut self) {
+                panic!("again");
+            }
+        }
+        assert_eq!(call(|| panic!("a bug")), VX_E_INTERNAL);
+        assert_eq!(call(|| std::panic::panic_any(Angry)), VX_E_INTERNAL);
+        // SAFETY: never null.
+        let message = unsafe { CStr::from_ptr(vx_last_error()) };
+        assert!(message.to_str().unwrap().contains("close the engine"));
+    }
+
+    #[test]
+    fn after_a_panic_an_engine_can_only_be_closed() {
+        let path = c_string(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny"));
+        let (mut voice, mut engine) = (null_mut(), null_mut());
+        // SAFETY: valid pointers throughout.
+        unsafe {
+            assert_eq!(vx_voice_open(path.as_ptr(), null(), &mut voice), VX_OK);
+            assert_eq!(vx_engine_open(voice, null(), &mut engine), VX_OK);
+            let within = call(|| {
+                let _lock = (*engine).speech.lock();
+                panic!("in the middle of a round");
+            });
+            assert_eq!(within, VX_E_INTERNAL);
+            let (mut sample, mut n) = (0f32, 0);
+            for _ in 0..2 {
+                assert_eq!(vx_engine_read(engine, &mut sample, 1, &mut n), VX_E_INTERNAL);
+            }
+            assert_eq!(vx_engine_cancel(engine), VX_OK);
+            vx_engine_close(engine);
+            vx_voice_close(voice);
+        }
+    }
+}

@@ -237,7 +237,8 @@ VX_API vx_status vx_engine_open(const vx_voice *voice, const vx_options *options
 VX_API void vx_engine_close(vx_engine *engine);
 
 /* Adds text behind what was fed before. A sentence goes to the queue when its end is certain;
- * the parts may be cut anywhere, within a character too. VX_E_FULL takes nothing. */
+ * the parts may be cut anywhere, within a character too, and every cut gives the same speech.
+ * VX_E_FULL takes nothing; VX_E_TEXT (not UTF-8) takes nothing either. */
 VX_API vx_status vx_engine_feed(vx_engine *engine, const char *text, size_t bytes);
 
 /* Ends the text: what was fed and is not yet in the queue goes there. */
@@ -267,7 +268,8 @@ typedef int32_t (*vx_pcm_fn)(void *user, const float *pcm, size_t samples);
  * there is no more (VX_OK). `text` may be NULL with 0 bytes: speaks what was fed before.
  * `user` is handed through and never looked at.
  *
- * On VX_E_CANCELLED and on errors the rest of the queue is dropped. */
+ * If it is broken off, by the callback or by an error while speaking, the rest of the queue is
+ * dropped. VX_E_TEXT if there is nothing to speak in `text`, VX_E_FULL as for feed. */
 VX_API vx_status vx_engine_speak(vx_engine *engine, const char *text, size_t bytes,
                                  vx_pcm_fn sink, void *user);
 
