@@ -1045,6 +1045,96 @@ fn the_core_refuses_what_it_cannot_use() {
     assert_eq!(verify(&one), VX_OK);
 }
 
+/// Pseudo-random numbers below `n`, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) as usize) % n
+    }
+}
+
+#[test]
+fn damaged_indexes_do_no_harm() {
+    let sound = std::fs::read(root().join("asg-cache/tiny.asg")).unwrap();
+    let (p, s) = row(1);
+    let (q, t) = row(2);
+    let (tp, ts) = ([&p[..], &p[..]].concat(), [&s[..], &s[..]].concat());
+    let mut dice = Dice(1);
+    let mut used = 0;
+    for _ in 0..150 {
+        let mut bytes = sound.clone();
+        for _ in 0..1 + dice.below(2000) {
+            // Mostly behind the header, whose checksum would stop it.
+            let from = if dice.below(2000) == 0 { 0 } else { 512 };
+            let at = from + dice.below(bytes.len() - from);
+            bytes[at] ^= 1 << dice.below(8);
+        }
+        let c = Core::new(dice.0);
+        if unsafe { vx_core_set_index(c.core, bytes.as_ptr().cast(), bytes.len()) } != VX_OK {
+            continue;
+        }
+        used += 1;
+        assert_eq!(unsafe { vx_core_verify_index(c.core) }, VX_E_MALFORMED);
+        for _ in 0..50 {
+            let (of, mut n, mut out) = (dice.below(70000) as u32, 0, [0u32; 8]);
+            unsafe {
+                let p = out.as_mut_ptr();
+                assert_eq!(vx_core_members(c.core, of, p, 8, &mut n), VX_OK);
+                assert_eq!(vx_core_owners(c.core, of, p, 8, &mut n), VX_OK);
+            }
+        }
+        for _ in 0..5 {
+            let mut drafted = 0;
+            assert_eq!(
+                unsafe { vx_core_draft(c.core, q.as_ptr(), t.as_ptr(), V, &mut drafted) },
+                VX_OK
+            );
+            let round = vx_core_round {
+                vocabulary: V,
+                gamma: 1,
+                drafted: &drafted,
+                target_probs: tp.as_ptr(),
+                target_sums: ts.as_ptr(),
+                draft_probs: q.as_ptr(),
+                draft_sums: t.as_ptr(),
+                ..zeroed()
+            };
+            let status = unsafe { vx_core_verify(c.core, &round, &mut zeroed()) };
+            assert!([VX_OK, VX_E_MALFORMED, VX_E_NUMERIC].contains(&status), "{}", name(status));
+        }
+    }
+    assert!(used > 50, "{used}");
+}
+
+#[test]
+fn damaged_voices_do_no_harm() {
+    let mut dice = Dice(2);
+    let (mut opened, mut counts) = (0, BTreeMap::new());
+    for i in 0..300 {
+        let mut files = Files::load();
+        let which = dice.below(files.names.len());
+        for _ in 0..1 + dice.below(3) {
+            let at = files.starts[which] + dice.below(files.lengths[which]);
+            files.buffers[which][at] ^= 1 << dice.below(8);
+        }
+        let (status, v) = open_memory(&files.table(), i % 2 * VX_VOICE_BORROW);
+        let mut status = status;
+        if status == VX_OK {
+            opened += 1;
+            let mut e = null_mut();
+            status = unsafe { vx_engine_open(v.0, &options(), &mut e) };
+            if status == VX_OK {
+                status = Engine(e).speak("No.").0;
+            }
+        }
+        *counts.entry((files.names[which].clone(), name(status))).or_insert(0) += 1;
+    }
+    assert!(opened > 50);
+    assert!(counts.keys().all(|(_, status)| *status != "VX_E_INTERNAL"), "{counts:#?}");
+}
+
 // ------------------------------------------------------------------ the header
 
 /// Constants, struct fields and functions, each with its type spelled in one way.

@@ -50,7 +50,11 @@ impl Voice {
             let what = || format!("{name} is not among the files in memory: add it");
             find(name).ok_or_else(|| Error::new(ErrorKind::Unreadable, what()))
         };
-        let bundle = Bundle::parse(text::utf8(&need(FILE_NAME)?)?, "(memory)")?;
+        let description = need(FILE_NAME)?;
+        let description = std::str::from_utf8(&description).map_err(|e| {
+            Error::with_source(ErrorKind::Malformed, format!("{FILE_NAME} is not UTF-8"), e)
+        })?;
+        let bundle = Bundle::parse(description, "(memory)")?;
         for entry in &bundle.files {
             bundle.check_file(entry, &need(&entry.path)?)?;
         }
