@@ -325,12 +325,14 @@ fn score_rows<const M: usize>(
     padded: usize,
     widen: impl Fn(&[u16]) -> V + Copy,
 ) {
+    // One slice a row, as long as the loop: no check of bounds inside it.
+    let q: [&[f32]; M] = std::array::from_fn(|i| &q[i * d..][..d]);
     for (t, tile) in keys.chunks_exact(d * LANES).enumerate() {
         let mut acc = [[0.0; LANES]; M];
-        for (c, k) in tile.chunks_exact(LANES).enumerate() {
-            let k = widen(k);
+        for c in 0..d {
+            let k = widen(&tile[c * LANES..][..LANES]);
             for i in 0..M {
-                acc[i] = fma(k, [q[i * d + c]; LANES], acc[i]);
+                acc[i] = fma(k, [q[i][c]; LANES], acc[i]);
             }
         }
         for i in 0..M {
@@ -350,12 +352,15 @@ fn mix_rows<const M: usize, const W: usize>(
     out: &mut [f32],
     widen: impl Fn(&[u16]) -> V + Copy,
 ) {
+    let n = values.len() / d;
+    let scores: [&[f32]; M] = std::array::from_fn(|i| &scores[i * padded..][..n]);
     let mut acc = [[[0.0; LANES]; W]; M];
-    for (p, value) in values.chunks_exact(d).enumerate() {
+    for p in 0..n {
+        let value = &values[p * d + channel..][..W * LANES];
         for w in 0..W {
-            let v = widen(&value[channel + w * LANES..][..LANES]);
+            let v = widen(&value[w * LANES..][..LANES]);
             for i in 0..M {
-                acc[i][w] = fma(v, [scores[i * padded + p]; LANES], acc[i][w]);
+                acc[i][w] = fma(v, [scores[i][p]; LANES], acc[i][w]);
             }
         }
     }
@@ -378,8 +383,10 @@ macro_rules! by_rows {
     };
 }
 
+/// `WIDE` is how many accumulators of 16 lanes the registers hold beside their operands; it
+/// changes how often a value is widened, never the order of a sum.
 #[inline(always)]
-pub(super) fn attend(
+pub(super) fn attend<const WIDE: usize>(
     a: &Attend,
     scores: &mut [f32],
     out: &mut [f32],
@@ -411,7 +418,7 @@ pub(super) fn attend(
         }
         let mut channel = 0;
         while channel < d {
-            let width = (d - channel) / LANES;
+            let width = ((d - channel) / LANES).min(WIDE / rows);
             if width >= 4 {
                 by_rows!(rows, mix_rows, 4; scores, padded, d, values, channel, out, widen);
                 channel += 4 * LANES;

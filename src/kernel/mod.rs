@@ -9,8 +9,12 @@
 //! audio independent of the machine's vector width.
 
 mod body;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
 mod qmat;
 mod scalar;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -81,7 +85,7 @@ impl std::fmt::Debug for Kernel {
 }
 
 impl Kernel {
-    /// The instruction set: `scalar`, `avx2`, `avx512-vnni`.
+    /// The instruction set: `scalar`, `avx2`, `avx512-vnni`, `neon`, `neon-dotprod`.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -216,6 +220,8 @@ pub fn all() -> Vec<Kernel> {
     let mut kernels = vec![scalar::KERNEL];
     #[cfg(target_arch = "x86_64")]
     kernels.extend(x86::detect());
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    kernels.extend(neon::detect());
     kernels
 }
 
