@@ -2,6 +2,8 @@
 #![cfg(feature = "std")]
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::collections::BTreeMap;
+use std::path::Path;
 use voxgrain::kernel::{self, Attend, BLOCK, Bits, Kernel, QuantizedRows, TILE};
 
 /// One kernel call of the sizes that the models use, for counting instructions
@@ -168,5 +170,82 @@ fn the_expected_kernels_are_here() {
     println!("kernels: {}", have.join(" "));
     if let Ok(want) = std::env::var("VOXGRAIN_EXPECT_KERNELS") {
         assert_eq!(have.join(" "), want);
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Profile {
+    name: String,
+    triple: String,
+    rustflags: String,
+    kernel: String,
+    qemu_cpu: Option<String>,
+    tested: String,
+    cpu: Cpu,
+    memory: Memory,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cpu {
+    model: String,
+    features: Vec<String>,
+    cores: u32,
+    threads: u32,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    smallest_board_mb: u32,
+    budget_mb: u32,
+    peak_gb_s: f64,
+    peak_source: String,
+    memcpy_gb_s: Option<f64>,
+    memcpy_source: Option<String>,
+}
+
+/// Every profile says the same things, and nothing that cannot be.
+#[test]
+fn device_profiles_are_whole() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("targets");
+    let mut profiles = BTreeMap::new();
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let profile: Profile =
+                toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            profiles.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), profile);
+        }
+    }
+    assert!(profiles.len() >= 8, "{} profiles in {}", profiles.len(), dir.display());
+    for (id, p) in profiles {
+        let arch = p.triple.split('-').next().unwrap();
+        let kernels: &[&str] = match arch {
+            "aarch64" => &["neon", "neon-dotprod"],
+            "armv7" => &["portable"],
+            "x86_64" => &["portable", "avx2", "avx512-vnni"],
+            _ => panic!("{id}: {} has no cross set-up", p.triple),
+        };
+        assert!(kernels.contains(&p.kernel.as_str()), "{id}: kernel {}", p.kernel);
+        let dotprod = p.cpu.features.iter().any(|f| f == "dotprod");
+        assert_eq!(p.kernel == "neon-dotprod", dotprod, "{id}: kernel against features");
+        match p.tested.as_str() {
+            "emulated" => assert!(p.qemu_cpu.is_some(), "{id}: emulated by what?"),
+            "host" | "device" => {}
+            t => panic!("{id}: tested = {t}"),
+        }
+        // build.sh reads these with sed: one line, no quotes inside.
+        for v in [&p.triple, &p.rustflags] {
+            assert!(!v.contains(['"', '\\', '\n']), "{id}: {v}");
+        }
+        assert!(p.cpu.threads >= 1 && p.cpu.threads <= p.cpu.cores, "{id}: threads");
+        assert!(p.memory.budget_mb * 2 <= p.memory.smallest_board_mb, "{id}: budget");
+        assert!(p.memory.peak_gb_s > 0.0 && !p.memory.peak_source.is_empty(), "{id}: peak");
+        assert_eq!(p.memory.memcpy_gb_s.is_some(), p.memory.memcpy_source.is_some(), "{id}");
+        assert!(2.0 * p.memory.memcpy_gb_s.unwrap_or(0.0) < p.memory.peak_gb_s, "{id}: memcpy");
+        assert!(!p.name.is_empty() && !p.cpu.model.is_empty(), "{id}");
     }
 }
