@@ -501,6 +501,26 @@ impl Bundle {
         Ok(())
     }
 
+    /// Checks the length of a listed file that is in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Mismatch`] if it differs.
+    pub fn check_file(&self, entry: &FileEntry, bytes: &[u8]) -> Result<()> {
+        if bytes.len() as u64 == entry.bytes {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Mismatch,
+            format!(
+                "{} has {} bytes in memory and {FILE_NAME} lists {}; it is cut short or of another export",
+                entry.path,
+                bytes.len(),
+                entry.bytes
+            ),
+        ))
+    }
+
     /// The bundle folder.
     pub fn dir(&self) -> &Path {
         &self.dir

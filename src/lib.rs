@@ -14,12 +14,15 @@
 //! | `engine` | the models: tract as executor over mapped weights |
 //! | `audio`  | playback |
 //! | `cli`    | the `voxgrain` program |
+//! | `capi`, `capi-core` | the C ABI, and its bare-metal half |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
 pub mod asg;
+#[cfg(feature = "capi-core")]
+pub mod capi;
 pub mod core;
 
 #[cfg(feature = "std")]

@@ -36,6 +36,7 @@ enum Backing {
         start: usize,
         len: usize,
     },
+    Static(&'static [u8]),
 }
 
 struct Inner {
@@ -108,6 +109,29 @@ impl Map {
     /// [`ALIGNMENT`]. Empty input is allowed here.
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         Self::new(aligned(bytes), "(memory)".to_string())
+    }
+
+    /// A copy of `bytes`, aligned; the only allocation.
+    pub fn copy_of(bytes: &[u8], name: &str) -> Self {
+        Self::new(aligned_copy(bytes), name.to_string())
+    }
+
+    /// Bytes that live as long as the program, in place: a voice in flash or linked into the
+    /// executable.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if they are not aligned to [`ALIGNMENT`].
+    pub fn from_static(bytes: &'static [u8], name: &str) -> Result<Self> {
+        if bytes.as_ptr().align_offset(ALIGNMENT) != 0 {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "{name} is not aligned to {ALIGNMENT} bytes in memory: align it or copy it"
+                ),
+            ));
+        }
+        Ok(Self::new(Backing::Static(bytes), name.to_string()))
     }
 
     fn new(backing: Backing, name: String) -> Self {
@@ -189,14 +213,19 @@ fn check(range: &Range<usize>, len: usize, name: &str) -> Result<()> {
 }
 
 fn aligned(bytes: Vec<u8>) -> Backing {
-    let len = bytes.len();
     if bytes.as_ptr().align_offset(ALIGNMENT) == 0 {
+        let len = bytes.len();
         return Backing::Owned { buffer: bytes, start: 0, len };
     }
+    aligned_copy(&bytes)
+}
+
+fn aligned_copy(bytes: &[u8]) -> Backing {
+    let len = bytes.len();
     // The heap block does not move when the Vec does, so the offset stays right.
     let mut buffer = vec![0u8; len + ALIGNMENT - 1];
     let start = buffer.as_ptr().align_offset(ALIGNMENT);
-    buffer[start..start + len].copy_from_slice(&bytes);
+    buffer[start..start + len].copy_from_slice(bytes);
     Backing::Owned { buffer, start, len }
 }
 
@@ -205,6 +234,7 @@ impl AsRef<[u8]> for Map {
         match &self.inner.backing {
             Backing::Mapped(m) => m,
             Backing::Owned { buffer, start, len } => &buffer[*start..*start + *len],
+            Backing::Static(bytes) => bytes,
         }
     }
 }

@@ -65,11 +65,22 @@ impl Model {
     /// operators or layouts that this build does not know.
     pub fn load(path: impl AsRef<Path>, max_positions: usize) -> Result<Arc<Self>> {
         let path = path.as_ref();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         let graph_file = Map::open(path)?;
         let mut data_path = path.as_os_str().to_owned();
         data_path.push(".data");
-        let data = Map::open(data_path)?;
+        Self::from_maps(&name, &graph_file, Map::open(data_path)?, max_positions)
+    }
+
+    /// [`load`](Self::load) for files that are in memory already: the graph `name`, which is
+    /// not needed afterwards, and `<name>.data`, which is kept.
+    pub fn from_maps(
+        name: &str,
+        graph_file: &Map,
+        data: Map,
+        max_positions: usize,
+    ) -> Result<Arc<Self>> {
+        let name = name.to_owned();
         let data_name = format!("{name}.data");
         let proto = tract_onnx::onnx()
             .proto_model_for_read(&mut &graph_file[..])
@@ -111,9 +122,32 @@ impl Model {
         Some((expand_rows(&head.dequantize()[..FACTORS * hidden], hidden), hidden))
     }
 
-    pub(super) fn state(&self, pool: Arc<Pool>) -> State {
-        let layers =
-            self.caches.iter().map(|&(h, d)| LayerCache::new(h, d, self.max_positions)).collect();
+    /// Bytes that one session keeps from pass to pass, for `positions` of context.
+    pub fn state_bytes(&self, positions: usize) -> usize {
+        let halves: usize = self
+            .caches
+            .iter()
+            .map(|&(h, d)| h * d * (positions.next_multiple_of(16) + positions))
+            .sum();
+        // The rotary table holds a pair of floats for two channels.
+        let rope = self.caches.first().map_or(0, |&(_, d)| 4 * d * positions);
+        2 * halves + rope + 4 * self.tails.iter().sum::<usize>()
+    }
+
+    /// Bytes of every intermediate result of one pass over `rows` tokens with the logits of
+    /// `wanted` of them. A session keeps those of the few sizes of pass it met last.
+    pub fn pass_bytes(&self, rows: usize, wanted: usize) -> usize {
+        let model = self.plan.model();
+        let mut values = SymbolValues::default();
+        for (name, value) in [("rows", rows), (super::ops::WANTED, wanted)] {
+            values = values.with(&model.symbols.sym(name), value as i64);
+        }
+        let size = |f: &TypedFact| f.shape.eval_to_usize(&values).map_or(0, |s| s.iter().product());
+        4 * model.nodes().iter().flat_map(|n| &n.outputs).map(|o| size(&o.fact)).sum::<usize>()
+    }
+
+    pub(super) fn state(&self, pool: Arc<Pool>, positions: usize) -> State {
+        let layers = self.caches.iter().map(|&(h, d)| LayerCache::new(h, d, positions)).collect();
         let tails = self.tails.iter().map(|&n| vec![0.0; n]).collect();
         State::new(pool, layers, tails, self.slots)
     }

@@ -194,7 +194,7 @@ impl TypedOp for Operator {
 }
 
 /// The symbol of the rows that the head keeps.
-const WANTED: &str = "wanted";
+pub(super) const WANTED: &str = "wanted";
 
 impl Operator {
     /// Whether the inputs are what the weights were made for, so that no pass can fail.

@@ -18,9 +18,9 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(model: &Model, pool: &Arc<Pool>) -> Result<Self> {
+    fn new(model: &Model, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
         let mut state = model.plan.spawn().map_err(|e| failed("starting a session", e))?;
-        let own: Shared = RefCell::new(model.state(pool.clone()));
+        let own: Shared = RefCell::new(model.state(pool.clone(), positions));
         state.turn_state.shared.insert(own);
         let tokens = Arc::new(Tensor::zero::<i64>(&[1]).map_err(|e| failed("starting", e))?);
         Ok(Self { state, output: None, tokens })
@@ -72,6 +72,7 @@ pub struct Session {
     model: Arc<Model>,
     runner: Runner,
     len: usize,
+    positions: usize,
 }
 
 impl std::fmt::Debug for Session {
@@ -83,7 +84,15 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// An empty context.
     pub fn new(model: &Arc<Model>, pool: &Arc<Pool>) -> Result<Self> {
-        Ok(Self { model: model.clone(), runner: Runner::new(model, pool)?, len: 0 })
+        Self::with_positions(model, pool, model.max_positions())
+    }
+
+    /// An empty context that holds `positions` at most, or the model's own limit if that is
+    /// less: its caches are as large as that.
+    pub fn with_positions(model: &Arc<Model>, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
+        let positions = positions.min(model.max_positions());
+        let runner = Runner::new(model, pool, positions)?;
+        Ok(Self { model: model.clone(), runner, len: 0, positions })
     }
 
     /// Positions in the context.
@@ -98,7 +107,7 @@ impl Session {
 
     /// Positions that may still be added.
     pub fn room(&self) -> usize {
-        self.model.max_positions() - self.len
+        self.positions - self.len
     }
 
     /// Runs `tokens` in one pass behind the context and keeps the logits of the last
@@ -115,7 +124,7 @@ impl Session {
                     "a pass of {} tokens behind {} does not fit a context of {}: split the text",
                     tokens.len(),
                     self.len,
-                    self.model.max_positions()
+                    self.positions
                 ),
             ));
         }
@@ -160,7 +169,7 @@ impl std::fmt::Debug for CodecSession {
 impl CodecSession {
     /// The start of a stream.
     pub fn new(model: &Arc<Model>, pool: &Arc<Pool>) -> Result<Self> {
-        Ok(Self { model: model.clone(), runner: Runner::new(model, pool)? })
+        Ok(Self { model: model.clone(), runner: Runner::new(model, pool, 0)? })
     }
 
     /// Decodes the next tokens and returns their spectra, `[frames][columns]`.

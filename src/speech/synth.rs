@@ -3,7 +3,7 @@
 use super::codec::CodecDecoder;
 use super::text;
 use crate::asg::Index;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, FILE_NAME};
 use crate::decode::{Arm, Options, RoundEnd, Sampling, SpecStats, Speculator};
 use crate::engine::{Model, Pool, Session};
 use crate::map::Map;
@@ -30,9 +30,52 @@ impl Voice {
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let clock = Instant::now();
         let bundle = Bundle::open(dir)?;
-        let target = Model::load(bundle.target_path(), bundle.target.max_positions)?;
-        let draft = Model::load(bundle.draft_path(), bundle.draft.max_positions)?;
-        let codec = Model::load(bundle.codec_path(), 0)?;
+        let groups = match bundle.groups_path().filter(|p| p.exists()) {
+            Some(path) => Some(Map::open(path)?),
+            None => None,
+        };
+        let dir = bundle.dir().to_owned();
+        Self::assemble(bundle, |file| Map::open(dir.join(file)), groups, clock)
+    }
+
+    /// The same from files in memory: `bundle.toml`, every file that it lists, by the path
+    /// that it lists, and the group index, by its whole path or the last part of it.
+    ///
+    /// # Errors
+    /// `Unreadable` for a file that is missing; as [`open`](Self::open) otherwise.
+    pub fn from_files(files: &[(&str, Map)]) -> Result<Self> {
+        let clock = Instant::now();
+        let find = |name: &str| files.iter().find(|f| f.0 == name).map(|f| f.1.clone());
+        let need = |name: &str| {
+            let what = || format!("{name} is not among the files in memory: add it");
+            find(name).ok_or_else(|| Error::new(ErrorKind::Unreadable, what()))
+        };
+        let description = need(FILE_NAME)?;
+        let description = std::str::from_utf8(&description).map_err(|e| {
+            Error::with_source(ErrorKind::Malformed, format!("{FILE_NAME} is not UTF-8"), e)
+        })?;
+        let bundle = Bundle::parse(description, "(memory)")?;
+        for entry in &bundle.files {
+            bundle.check_file(entry, &need(&entry.path)?)?;
+        }
+        let groups = bundle.groups.as_ref().and_then(|g| {
+            find(&g.file).or_else(|| find(Path::new(&g.file).file_name()?.to_str()?))
+        });
+        Self::assemble(bundle, need, groups, clock)
+    }
+
+    fn assemble(
+        bundle: Bundle,
+        file: impl Fn(&str) -> Result<Map>,
+        groups: Option<Map>,
+        clock: Instant,
+    ) -> Result<Self> {
+        let load = |name: &str, positions: usize| {
+            Model::from_maps(name, &file(name)?, file(&format!("{name}.data"))?, positions)
+        };
+        let target = load(&bundle.target.file, bundle.target.max_positions)?;
+        let draft = load(&bundle.draft.file, bundle.draft.max_positions)?;
+        let codec = load(&bundle.codec.file, 0)?;
         for (model, file) in [(&target, &bundle.target.file), (&draft, &bundle.draft.file)] {
             if model.output_columns() != bundle.vocabulary.scored() {
                 return Err(Error::new(
@@ -45,7 +88,6 @@ impl Voice {
                 ));
             }
         }
-        let groups = bundle.groups_path().filter(|p| p.exists());
         let voice = Self {
             bundle: bundle.into(),
             target,
@@ -55,7 +97,7 @@ impl Voice {
             load: Duration::ZERO,
         };
         let voice = match groups {
-            Some(path) => voice.with_groups(path)?,
+            Some(map) => voice.with_index(map)?,
             None => voice,
         };
         Ok(Self { load: clock.elapsed(), ..voice })
@@ -65,11 +107,15 @@ impl Voice {
     ///
     /// # Errors
     /// `Mismatch` if the index was made from another target.
-    pub fn with_groups(mut self, path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let index = Index::open(Map::open(path)?).map_err(|e| {
-            Error::with_source(ErrorKind::Malformed, format!("{}: {e}", path.display()), e)
-        })?;
+    pub fn with_groups(self, path: impl AsRef<Path>) -> Result<Self> {
+        self.with_index(Map::open(path)?)
+    }
+
+    /// The same from a map.
+    pub fn with_index(mut self, map: Map) -> Result<Self> {
+        let name = map.name().to_owned();
+        let index = Index::open(map)
+            .map_err(|e| Error::with_source(ErrorKind::Malformed, format!("{name}: {e}"), e))?;
         let weights = format!("{}.data", self.bundle.target.file);
         let expected = self.bundle.listed_sha256(&weights).unwrap_or_default();
         let found = hex(&index.header().weights_sha256);
@@ -77,9 +123,8 @@ impl Voice {
             return Err(Error::new(
                 ErrorKind::Mismatch,
                 format!(
-                    "{} was built for another target (sha256 {}…, this bundle's {weights} is {}…): \
+                    "{name} was built for another target (sha256 {}…, this bundle's {weights} is {}…): \
                      build it again with `voxgrain asg build`",
-                    path.display(),
                     &found[..12],
                     &expected[..expected.len().min(12)],
                 ),
@@ -173,6 +218,7 @@ pub struct Synthesizer {
     tokens: Vec<u32>,
     limit: usize,
     spoken: usize,
+    done: bool,
     started: Instant,
 }
 
@@ -188,8 +234,19 @@ impl Synthesizer {
     /// # Errors
     /// As [`Speculator::new`].
     pub fn new(voice: &Voice, options: Options, pool: &Arc<Pool>) -> Result<Self> {
-        let target = Session::new(&voice.target, pool)?;
-        let draft = Session::new(&voice.draft, pool)?;
+        Self::with_positions(voice, options, pool, usize::MAX)
+    }
+
+    /// The same with contexts of at most `positions`, prompt included: what is longer is cut
+    /// there. The caches are as large as that, so this bounds the memory.
+    pub fn with_positions(
+        voice: &Voice,
+        options: Options,
+        pool: &Arc<Pool>,
+        positions: usize,
+    ) -> Result<Self> {
+        let target = Session::with_positions(&voice.target, pool, positions)?;
+        let draft = Session::with_positions(&voice.draft, pool, positions)?;
         let speculator =
             Speculator::new(target, draft, voice.groups.clone(), pool.kernel(), options)?;
         let codec = CodecDecoder::new(&voice.codec, pool, &voice.bundle.audio)?;
@@ -201,6 +258,7 @@ impl Synthesizer {
             tokens: Vec::new(),
             limit: 0,
             spoken: 0,
+            done: true,
             started: Instant::now(),
         })
     }
@@ -209,6 +267,14 @@ impl Synthesizer {
     /// The samples come from the iterator, or from [`Speech::next_into`] without
     /// allocation.
     pub fn speak(&mut self, text: &str) -> Result<Speech<'_>> {
+        self.begin(text)?;
+        Ok(Speech { synthesizer: self })
+    }
+
+    /// [`speak`](Self::speak) for callers that keep the synthesizer themselves and go on
+    /// with [`next_into`](Self::next_into).
+    pub fn begin(&mut self, text: &str) -> Result<()> {
+        self.done = true;
         self.started = Instant::now();
         let vocabulary = &self.voice.bundle.vocabulary;
         let characters = text::tokens(vocabulary, text)?;
@@ -225,7 +291,19 @@ impl Synthesizer {
         self.codec.reset();
         self.spoken = 0;
         self.stats.compute += self.started.elapsed();
-        Ok(Speech { synthesizer: self, done: false })
+        self.done = false;
+        Ok(())
+    }
+
+    /// Appends the samples of the next round to `pcm`; `false` once the utterance is over.
+    pub fn next_into(&mut self, pcm: &mut Vec<f32>) -> Result<bool> {
+        if self.done {
+            return Ok(false);
+        }
+        // An error ends the utterance as well.
+        self.done = true;
+        self.done = !self.round(pcm)?;
+        Ok(true)
     }
 
     /// Totals so far.
@@ -270,19 +348,12 @@ impl Synthesizer {
 #[derive(Debug)]
 pub struct Speech<'a> {
     synthesizer: &'a mut Synthesizer,
-    done: bool,
 }
 
 impl Speech<'_> {
     /// Appends the next samples to `pcm`; `false` once the utterance is over.
     pub fn next_into(&mut self, pcm: &mut Vec<f32>) -> Result<bool> {
-        if self.done {
-            return Ok(false);
-        }
-        // An error ends the utterance as well.
-        self.done = true;
-        self.done = !self.synthesizer.round(pcm)?;
-        Ok(true)
+        self.synthesizer.next_into(pcm)
     }
 
     /// Tokens so far.

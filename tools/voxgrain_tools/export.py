@@ -15,6 +15,8 @@ from . import bundle
 from .onnx_functions import DOMAIN, FACTORS, IR_VERSION, OPSET, SPEECH, functions
 from .quantize import BLOCK, pack, quantise
 
+EXAMPLE = "python -m voxgrain_tools export --checkpoints /tmp/vx --out models/slt"
+
 ALIGNMENT = 64
 CHARACTERS = " ',.?!abcdefghijklmnopqrstuvwxyz"
 FIRST_CHARACTER = SPEECH + 4
@@ -242,7 +244,7 @@ def language_model(
 def codec_decoder(checkpoint: Checkpoint, folder: Path, bits: Bits) -> dict:
     """Writes `codec.onnx` and returns its bundle section."""
     g = Graph("codec")
-    epsilon = float(checkpoint.setting("layer_norm_eps", "eps", default=1e-6))
+    epsilon = float(checkpoint.setting("layer_norm_epsilon", default=1e-6))
     approximate = str(checkpoint.setting("gelu", "approximate", default="none"))
 
     def norm(node, source, x):

@@ -14,6 +14,8 @@ from . import bundle
 from .quantize import unpack
 from .runtime import Codec, LanguageModel, Voice, istft
 
+EXAMPLE = "python -m voxgrain_tools golden --bundle models/tiny --out tests/data/golden"
+
 TEXT = "the cat sat."
 COLUMNS = 512
 TOLERANCE = 1e-4

@@ -12,6 +12,8 @@ from . import bundle
 from .export import CHARACTERS, FIRST_CHARACTER, SPECTRUM, SPEECH, Bits, Checkpoint, write
 from .onnx_functions import FACTORS
 
+EXAMPLE = "python -m voxgrain_tools tiny --out models/tiny"
+
 EXTRA = FIRST_CHARACTER - SPEECH + len(CHARACTERS)
 
 

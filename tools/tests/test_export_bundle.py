@@ -1,0 +1,185 @@
+"""Packing, whole models against PyTorch, and the bundle's checksums."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from voxgrain_tools import bundle, golden, quantize, tiny
+from voxgrain_tools.export import Bits, Checkpoint
+from voxgrain_tools.onnx_functions import DOMAIN
+from voxgrain_tools.runtime import Codec, LanguageModel, Voice, istft
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny.make(folder)
+    return folder
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("shape", [(16, 32), (1, 32), (481, 64), (642, 96)])
+def test_packing_is_lossless(bits, shape):
+    rng = np.random.default_rng(1)
+    low, high = (-127, 128) if bits == 8 else (-8, 8)
+    matrix = quantize.Quantised(
+        rng.integers(low, high, shape).astype(np.int8),
+        rng.uniform(0, 1, (shape[0], shape[1] // 32)).astype(np.float16),
+        bits,
+    )
+    packed, scales = quantize.pack(matrix)
+    assert packed.nbytes == -(-shape[0] // 16) * 16 * shape[1] * bits // 8
+    back = quantize.unpack(packed, scales, shape[0], bits)
+    assert (back.values == matrix.values).all() and (back.scales == matrix.scales).all()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_packed_elements_are_where_the_contract_says(bits):
+    rng = np.random.default_rng(2)
+    matrix = quantize.quantise(rng.standard_normal((37, 96)).astype(np.float32), bits)
+    packed, scales = quantize.pack(matrix)
+    for row, column in rng.integers(0, (37, 96), (200, 2)):
+        n, r, b, inside = row // 16, row % 16, column // 32, column % 32
+        if bits == 8:
+            stored = int(packed[n, b, inside // 4, r, inside % 4]) - 128
+        else:
+            byte = int(packed[n, b, inside % 16 // 4, r, inside % 4])
+            stored = (byte >> 4 if inside >= 16 else byte & 15) - 8
+        assert stored == matrix.values[row, column]
+        assert scales[n, b, r] == matrix.scales[row, b]
+    # Missing rows are zero weights with scale zero.
+    assert (scales[2, :, 5:] == 0).all()
+    zero = 128 if bits == 8 else 8 * 17
+    assert (packed[2, :, :, 5:] == zero).all()
+
+
+def test_eight_bits_do_not_clip_and_round_to_the_nearest():
+    rng = np.random.default_rng(3)
+    for size in (1e-3, 1, 100):
+        weight = (rng.standard_normal((64, 64)) * size).astype(np.float32)
+        matrix = quantize.quantise(weight, 8)
+        step = np.repeat(matrix.scales.astype(np.float32), 32, axis=1)
+        assert (np.abs(matrix.dequantise() - weight) <= step * 0.501).all()
+
+
+def test_four_bits_beat_the_plain_scale():
+    rng = np.random.default_rng(4)
+    weight = rng.standard_normal((64, 256)).astype(np.float32)
+    error = ((quantize.quantise(weight, 4).dequantise() - weight) ** 2).sum()
+    blocks = weight.reshape(64, 8, 32)
+    scale = np.abs(blocks).max(2, keepdims=True) / 7
+    plain = ((np.rint(blocks / scale) * scale - blocks) ** 2).sum()
+    assert error < 0.9 * plain
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_block_of_zeros_stays_zero(bits):
+    matrix = quantize.quantise(np.zeros((3, 64), np.float32), bits)
+    assert (matrix.dequantise() == 0).all()
+
+
+def test_bits_of_one_matrix():
+    bits = Bits.parse("4,down=8", head=8)
+    assert [bits.of(n) for n in ("layers.0.down", "head", "layers.11.qkv")] == [8, 8, 4]
+
+
+def test_int8_rows_of_a_checkpoint_are_dequantised():
+    weight = np.array([[1, -2], [3, 4]], np.int8)
+    scale = np.array([[0.5], [2]], np.float16)
+    checkpoint = Checkpoint({"a.weight": weight, "a.weight_scale": scale})
+    assert (checkpoint["a.weight"] == [[0.5, -1], [6, 8]]).all()
+
+
+def test_files_hold_what_the_engine_expects(made):
+    for name in ("target", "draft", "codec"):
+        model = onnx.load(made / f"{name}.onnx", load_external_data=False)
+        assert {n.domain for n in model.graph.node} == {DOMAIN}
+        names = [n.name for n in model.graph.node]
+        assert len(set(names)) == len(names) and all(names)
+        assert {n.op_type for n in model.graph.node} == {f.name for f in model.functions}
+        for function in model.functions:
+            assert {n.domain for n in function.node} == {""}
+        end = 0
+        for tensor in model.graph.initializer:
+            place = {e.key: e.value for e in tensor.external_data}
+            assert place["location"] == f"{name}.onnx.data"
+            assert int(place["offset"]) % 64 == 0 and int(place["offset"]) >= end
+            end = int(place["offset"]) + int(place["length"])
+        assert end == (made / f"{name}.onnx.data").stat().st_size
+
+
+@pytest.mark.parametrize("which", ["target", "draft"])
+def test_cached_steps_agree_with_torch_on_the_whole_sequence(made, which):
+    pytest.importorskip("torch")
+    facts = bundle.read(made)[which]
+    rng = np.random.default_rng(6)
+    tokens = [65537, 65540, 65571, 65538, *map(int, rng.integers(0, 65536, 8))]
+    model = LanguageModel(made / facts["file"])
+    model.step(tokens[:5])
+    model.step([1, 2, 3])
+    model.rollback(3)
+    rows = [model.step(tokens[5:6]), model.step(tokens[6:])]
+    assert model.length == len(tokens)
+    expected = golden.torch_logits(made / facts["file"], facts, tokens)[5:]
+    assert golden.relative(np.concatenate(rows), expected) < 1e-4
+
+
+def test_codec_agrees_with_torch_and_is_causal(made):
+    pytest.importorskip("torch")
+    codec = Codec(made / "codec.onnx")
+    tokens = [int(t) for t in np.random.default_rng(7).integers(0, 65536, 12)]
+    spectrum = codec.spectrum(tokens)
+    expected = golden.torch_spectrum(made / "codec.onnx", tokens)
+    assert golden.relative(spectrum, expected) < 1e-4
+    sound = istft(spectrum)
+    assert len(sound) == 320 * len(tokens)
+    assert golden.relative(sound, golden.torch_sound(expected)) < 1e-4
+    prefix = codec.decode(tokens[:8])
+    settled = 320 * 8 - bundle.LATENCY_SAMPLES
+    assert np.allclose(prefix[:settled], sound[:settled], atol=1e-6)
+    assert not np.allclose(prefix[settled:], sound[settled : 320 * 8], atol=1e-3)
+
+
+def test_the_same_seed_makes_the_same_bundle(made, tmp_path):
+    tiny.make(tmp_path)
+    assert (tmp_path / "bundle.toml").read_text() == (made / "bundle.toml").read_text()
+    assert bundle.check(tmp_path) == []
+
+
+def test_a_damaged_file_is_found(tmp_path):
+    tiny.make(tmp_path)
+    data = bytearray((tmp_path / "draft.onnx.data").read_bytes())
+    data[1000] ^= 1
+    (tmp_path / "draft.onnx.data").write_bytes(data)
+    (tmp_path / "codec.onnx").unlink()
+    assert bundle.check(tmp_path) == ["codec.onnx: missing", "draft.onnx.data: checksum differs"]
+
+
+def test_strings_survive_the_bundle_file(tmp_path):
+    text = 'a "quoted" \\ line\nand another'
+    bundle.write(tmp_path, name=text, sections={"codec": {"file": "x"}}, groups=None)
+    assert bundle.read(tmp_path)["name"] == text
+    assert bundle.read(tmp_path)["vocabulary"] == bundle.VOCABULARY
+
+
+@pytest.mark.parametrize("folder", sorted(p.parent for p in ROOT.glob("models/*/bundle.toml")))
+def test_shipped_bundles_are_whole(folder):
+    assert bundle.check(folder) == []
+    assert Voice(folder).prompt("ab c")[0] == 65537
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tests/data/golden/*.bin")))
+def test_golden_files_belong_to_the_shipped_bundles(path):
+    header, tensors = golden.load(path)
+    facts = bundle.read(ROOT / "models" / header["bundle"])
+    checksums = {e["path"]: e["sha256"] for e in facts["files"]}
+    assert checksums[f"{header['model']}.data"] == header["data_sha256"]
+    assert header["onnxruntime_against_torch"] < golden.TOLERANCE
+    assert json.dumps(header)
+    for value in tensors.values():
+        assert np.isfinite(value).all()

@@ -1,0 +1,146 @@
+"""The training pipeline's arithmetic, at sizes that take seconds."""
+
+import re
+
+import numpy as np
+import torch
+
+from voxgrain_tools import codec, common, corpus_text, lm, recogniser
+
+
+def test_factored_normaliser_equals_the_full_softmax():
+    torch.manual_seed(0)
+    scores = (torch.randn(3, 481) * 2).requires_grad_()
+    full = lm.full_logits(scores)
+    tokens = torch.randint(0, 65536, (200,))
+    rows = torch.from_numpy(lm.factor_rows(tokens.numpy()))
+    assert torch.allclose(full[0, tokens], scores[0, :480][rows].sum(1), atol=1e-4)
+    assert torch.allclose(lm.total_lse(scores), full.logsumexp(1), atol=1e-4)
+    a, = torch.autograd.grad(full.logsumexp(1).sum(), scores, retain_graph=True)
+    b, = torch.autograd.grad(lm.total_lse(scores).sum(), scores)
+    assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_losses_equal_their_plain_forms():
+    torch.manual_seed(1)
+    p, q = torch.randn(3, 481, requires_grad=True), torch.randn(3, 481)
+    targets, ones, hot = torch.tensor([5, 40000, 65536]), torch.ones(3), lm.MultiHot(64)
+    full = lm.full_logits(p)
+    assert abs(lm.ce_loss(p, targets, ones, hot) - torch.nn.functional.cross_entropy(full, targets)) < 1e-4
+    lse = lm.total_lse(p)
+    marginals, = torch.autograd.grad(lse.sum(), p)
+    own = (lse - (marginals * p).sum(1)).mean()
+    laws = full.log_softmax(1)
+    plain = (laws.exp() * (laws - lm.full_logits(q).log_softmax(1))).sum(1).mean()
+    assert abs(lm.kl_part(q, marginals, ones) - own - plain) < 1e-3
+
+
+def toy_documents():
+    texts = ["hello there.", "yes.", "what is it?", "one two three."]
+    rng = np.random.default_rng(0)
+    lengths = np.array([40, 12, 33, 50], np.int32)
+    return lm.Documents({"texts": texts, "lengths": lengths, "tokens": rng.integers(0, 65536, lengths.sum()).astype(np.uint16)},
+                        torch.device("cpu"))
+
+
+def test_packed_documents_do_not_see_each_other():
+    torch.manual_seed(2)
+    documents, model = toy_documents(), lm.LanguageModel(lm.TOY_TARGET).eval()
+    packed = documents.to_device(documents.pack(256, seed=0))
+    tokens, positions, numbers, bounds, targets, _ = documents.batch(packed, 0)
+    assert (tokens == lm.SOS).sum() == (targets == lm.END).sum() > 0
+    whole = model(tokens, positions, numbers, bounds)
+    for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist()):
+        if b > a:
+            assert positions[a] == 0
+            alone = model(tokens[a:b], positions[a:b], numbers[a:b], None)
+            assert torch.allclose(whole[a:b], alone, atol=1e-4)
+
+
+def test_sampling_with_a_cache_equals_the_forward_pass():
+    torch.manual_seed(3)
+    model, texts = lm.LanguageModel(lm.TOY_TARGET).eval(), ["hello there.", "a b c, what is it?"]
+    out, _ = lm.generate(model, texts, torch.device("cpu"), top_k=1, longest=10)
+    for text, tokens in zip(texts, out):
+        prompt = [lm.BEGIN] + [lm.FIRST_CHARACTER + common.CHARACTERS.index(c) for c in text] + [lm.SOS]
+        x = torch.tensor(prompt + tokens.astype(int).tolist())
+        hidden = model(x, torch.arange(len(x)), torch.zeros(len(x)), None)
+        best = lm.full_logits(model._head(hidden[len(prompt) - 1:])).argmax(1)
+        assert best[:len(tokens)].tolist() == tokens.astype(int).tolist()
+
+
+def test_neighbour_noise_moves_one_digit_by_one():
+    tokens = torch.randint(0, 65536, (500,))
+    moved = lm.disturb(tokens, 1.0)
+    digits = lambda t: (t.unsqueeze(1) >> (2 * torch.arange(8))) & 3  # noqa: E731
+    assert ((digits(tokens) - digits(moved)).abs().sum(1) == 1).all()
+    specials = torch.arange(65536, 65600)
+    assert torch.equal(lm.disturb(specials, 1.0), specials)
+
+
+def test_codec_frames_tokens_and_sound():
+    torch.manual_seed(4)
+    model = codec.Codec(codec.TOY).eval()
+    tokens = model.encode(torch.randn(2, 3300))
+    assert tokens.shape == (2, 11)
+    assert model.decode(tokens).shape == (2, 11 * 320)
+    z = torch.randn(2, 9, 8) * 2
+    assert torch.allclose(codec.values_of(codec.tokens_of(z)), codec.quantize(z), atol=1e-6)
+    long = torch.randint(0, 65536, (1, 60))
+    # One token of look-ahead: the overlap of frames.
+    assert torch.allclose(model.decode(long)[:, :39 * 320], model.decode(long[:, :40])[:, :39 * 320], atol=1e-5)
+    spectrum = torch.randn(1, 20, 642) * 0.3
+    sound, total = codec.sound(spectrum)[0].numpy(), np.zeros(19 * 160 + 640)
+    window = np.hanning(641)[:640]
+    for f, a in enumerate(spectrum[0].double().numpy()):
+        total[f * 160:f * 160 + 640] += np.fft.irfft(np.exp(np.minimum(a[:321], 6)) * np.exp(1j * a[321:])) * window
+    assert np.abs(total[240:-240] / 1.5 - sound).max() < 1e-5
+
+
+def test_normalised_text():
+    cases = {
+        "It's 3:05 -- isn't it?": None,
+        "In 1984, 21 men paid $40.": "in nineteen eighty four, twenty one men paid forty dollars.",
+        "The 3rd (of four) e.g. this": "the third of four for example, this",
+        "x <- y": None,
+    }
+    for raw, wanted in cases.items():
+        got = corpus_text.normalise(raw)
+        if wanted is not None:
+            assert got == wanted
+        assert got is None or re.fullmatch(r"[a-z ',.?!]+", got)
+    assert corpus_text.number_words(1_204_017) == "one million two hundred and four thousand seventeen"
+    assert corpus_text.ordinal_words(22) == "twenty second"
+    assert corpus_text.year_words(2005) == "two thousand and five"
+
+
+def test_split_pack_and_join(tmp_path):
+    (tmp_path / "cut").mkdir()
+    tensors = {"a.weight": torch.randn(96, 64), "norm.weight": torch.randn(64)}
+    path = str(tmp_path / "m.safetensors")
+    common.save(path, tensors, {"H": 64})
+    common.pack12(path, path + ".packed")
+    assert len(common.split(path + ".packed", str(tmp_path / "cut"), limit=4000)) > 2
+    joined, = common.join(str(tmp_path / "cut"), str(tmp_path / "out"))
+    got, config = common.load(joined)
+    assert config == {"H": 64}
+    assert (got["a.weight"] - tensors["a.weight"]).abs().max() < 2e-3 * tensors["a.weight"].abs().max()
+
+
+def test_recogniser_decoding_and_distance():
+    assert recogniser.distance("kitten", "sitting") == 3
+    p = np.log(np.full((6, 29), 1e-4))
+    for i, c in enumerate([3, 3, 0, 3, 1, 4]):
+        p[i, c] = 0
+    assert recogniser.greedy(p) == recogniser.beam(p) == "aa b"
+    assert recogniser.error_rates(["It's a dog."], ["its a dog"]) == (0.1, 0.3333)
+
+
+def test_padding_does_not_change_a_transcript():
+    torch.manual_seed(5)
+    model = recogniser.Recogniser(recogniser.TOY).eval()
+    rng = np.random.default_rng(1)
+    short, long = (rng.standard_normal(n).astype(np.float32) * 0.1 for n in (6400, 16000))
+    alone, = model.log_probabilities([short])
+    together = model.log_probabilities([short, long])[0]
+    assert np.abs(alone[:-2] - together[:-2]).max() < 0.2

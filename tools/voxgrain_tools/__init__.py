@@ -1,0 +1,1 @@
+"""Training and export pipeline of voxgrain's voices."""

@@ -1,0 +1,49 @@
+"""python -m voxgrain_tools STAGE --help"""
+
+import argparse
+import importlib
+import sys
+
+# stage: (module, functions that add arguments and run, name of the example, one line)
+STAGES = {
+    "corpus-text": ("corpus_text", "add_arguments", "run", "EXAMPLE", "training sentences from Debian's free texts"),
+    "synth": ("synth", "add_arguments", "run", "EXAMPLE", "the corpus spoken by flite, with phone times"),
+    "codec": ("codec", "add_arguments", "run", "EXAMPLE", "trains the codec"),
+    "tokenize": ("codec", "add_tokenize_arguments", "run_tokenize", "EXAMPLE_TOKENIZE", "the spoken corpus as codec tokens"),
+    "target": ("lm", "add_target_arguments", "run_target", "EXAMPLE_TARGET", "trains the target model"),
+    "draft": ("lm", "add_draft_arguments", "run_draft", "EXAMPLE_DRAFT", "trains the draft, then distils it from the target"),
+    "recogniser": ("recogniser", "add_arguments", "run", "EXAMPLE", "trains the character recogniser that judges speech"),
+    "acceptance": ("lm", "add_acceptance_arguments", "run_acceptance", "EXAMPLE_ACCEPTANCE", "teacher-forced acceptance of the drafts"),
+    "train-all": ("pipeline", "add_arguments", "run", "EXAMPLE_ALL", "all stages in three parts with time budgets"),
+    "train-toy": ("pipeline", "add_toy_arguments", "run_toy", "EXAMPLE_TOY", "all stages at toy size on a CPU"),
+    "restore": ("pipeline", "add_restore_arguments", "run_restore", "EXAMPLE_RESTORE", "a work folder from part 1's results"),
+    "join": ("transport", "add_arguments", "run", "EXAMPLE", "puts files together that train-all cut"),
+}
+for _name, _line in {
+    "export": "checkpoints to ONNX", "golden": "reference values for the runtime's tests",
+    "evaluate": "intelligibility of the decoding arms", "tiny": "a random tiny bundle for tests", "swap": "the swap test",
+}.items():
+    STAGES[_name] = (_name, "add_arguments", "run", None, _line)
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print("usage: python -m voxgrain_tools STAGE [--help]\n")
+        for name, entry in STAGES.items():
+            print(f"  {name:12} {entry[4]}")
+        return 0
+    stage = sys.argv[1]
+    if stage not in STAGES:
+        print(f"unknown stage {stage!r}; try --help", file=sys.stderr)
+        return 2
+    module_name, add, run, example, line = STAGES[stage]
+    module = importlib.import_module(f"{__package__}.{module_name}")
+    text = getattr(module, example or "EXAMPLE", None) or f"python -m voxgrain_tools {stage} --work /tmp/vx"
+    parser = argparse.ArgumentParser(prog=f"python -m voxgrain_tools {stage}", description=line[0].upper() + line[1:] + ".",
+                                     epilog=f"example: {text}", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    getattr(module, add)(parser)
+    return getattr(module, run)(parser.parse_args(sys.argv[2:])) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

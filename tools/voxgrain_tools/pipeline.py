@@ -1,0 +1,348 @@
+"""Drivers: train-all runs the stages in three parts with wall-clock budgets; train-toy runs them at toy size."""
+
+import glob
+import json
+import os
+import shutil
+import time
+import traceback
+import zipfile
+
+import numpy as np
+
+from .common import Clock, cpu_count, device_of, load, log, pack12, split
+
+EXAMPLE_ALL = "python -m voxgrain_tools train-all --part 1 --budget 575 --work /tmp/vx --out out"
+EXAMPLE_RESTORE = "python -m voxgrain_tools restore --folder out --work /tmp/vx"
+EXAMPLE_TOY = "python -m voxgrain_tools train-toy --work /tmp/toy --program .dev/flite_synth"
+
+
+def _write(path, value):
+    with open(path + ".part", "w") as f:
+        json.dump(value, f, indent=1)
+    os.replace(path + ".part", path)
+
+
+def attempt(name, function, report):
+    """Runs a step; its failure is reported and does not end the others."""
+    began = time.monotonic()
+    try:
+        report[name] = function()
+    except Exception:  # noqa: BLE001
+        report[name] = {"error": traceback.format_exc()[-2000:]}
+        log(f"{name} FAILED\n{report[name]['error']}")
+    report.setdefault("seconds", {})[name] = round(time.monotonic() - began, 1)
+    return not (isinstance(report[name], dict) and "error" in report[name])
+
+
+def zip_wavs(path, sounds, others=()):
+    """sounds: {name: float array}; 16-bit files in one archive, with other files beside them."""
+    import io
+    import wave
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, samples in sounds.items():
+            data = io.BytesIO()
+            with wave.open(data, "wb") as f:
+                f.setparams((1, 2, 16000, 0, "NONE", ""))
+                f.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+            z.writestr(name + ".wav", data.getvalue())
+        for other in others:
+            z.write(other, os.path.basename(other))
+
+
+def part_codec(args, clock, report):
+    """Synthesis in the background, the codec, the corpus as tokens."""
+    from . import codec
+    from .synth import AudioStore, Synthesis, heldout_texts, read_texts
+
+    device = device_of(args.device)
+    held_job = Synthesis(args.work, heldout_texts(), args.program, args.workers, "heldout",
+                         limit=args.heldout_limit)
+    texts = read_texts(args.texts)
+    held_job.wait(25)
+    job = Synthesis(args.work, texts, args.program, args.workers)
+    try:
+        store = AudioStore(args.work, "w", device, args.hours)
+        while store.hours() < (1.5 if args.size == "full" else 0.02) and job.running() and clock.elapsed() < 60:
+            time.sleep(1)
+            store.refresh()
+        log(f"{store.hours():.2f} h of audio, codec starts")
+        reserve = min(80.0, 0.2 * args.budget)
+
+        def train():
+            toy = {"config": codec.TOY, "batch": 4, "seconds": 0.64, "width": 4, "refresh_every": 2.0} if args.size == "toy" else {}
+            codec.train(args.work, store, clock.left() - reserve, device, out=args.out, **toy)
+            return load(f"{args.work}/codec_decoder.safetensors")[1]
+
+        attempt("codec", train, report)
+    finally:
+        job.stop()
+    store.refresh(20)
+    held = AudioStore(args.work, "heldout", device, 100)
+    held.refresh()
+    report["audio"] = {"hours": round(store.hours(), 2), "utterances": len(store.ids), "heldout": len(held.ids)}
+    log(report["audio"])
+    _write(f"{args.out}/report_1.json", report)
+    model = codec.load_codec(args.work, device)
+    shutil.copy(f"{args.work}/codec_encoder.safetensors", args.out)
+    shutil.copy(f"{args.work}/codec_decoder.safetensors", args.out)
+
+    def heldout():
+        data = codec.tokenize(model, held, device)
+        codec.save_tokens(f"{args.work}/heldout.npz", data)
+        return {"utterances": len(data["ids"]), **codec.usage(data["tokens"])}
+
+    def corpus():
+        began = time.monotonic()
+        data = codec.tokenize(model, store, device)
+        log(f"encoded in {time.monotonic() - began:.1f} s")
+        codec.save_tokens(f"{args.work}/tokens.npz", data)
+        facts = {"utterances": len(data["ids"]), "tokens": len(data["tokens"]), **codec.usage(data["tokens"])}
+        log("corpus", facts)
+        report["corpus"] = facts
+        _write(f"{args.out}/report_1.json", report)
+        # 14.5 MB a file keeps this part's outputs below 64 MiB together.
+        facts["packed"] = codec.pack_tokens(data, args.out, limit=14_500_000)
+        return facts
+
+    attempt("heldout", heldout, report)
+    attempt("corpus", corpus, report)
+
+    def samples():
+        import torch
+
+        sounds = {}
+        for i in np.argsort(held.ids)[:4]:
+            audio = held.batch([i]).to(device)
+            sounds[f"{held.ids[i]:04d}_flite"] = audio[0].cpu().numpy()
+            sounds[f"{held.ids[i]:04d}_codec"] = model.decode(model.encode(audio))[0].cpu().numpy()
+        zip_wavs(f"{args.out}/samples_1.zip", sounds, [f"{args.work}/heldout.npz"])
+        mel = codec.MelLoss().to(device)
+        values = []
+        for i in range(min(100, len(held.ids))):
+            audio = held.batch([i]).to(device)
+            with torch.no_grad():
+                values.append(float(mel(audio, model.decode(model.encode(audio))[:, :audio.shape[1]])))
+        return {"heldout_mel_distance": round(float(np.mean(values)), 4)}
+
+    attempt("samples", samples, report)
+    _write(f"{args.out}/report_1.json", report)
+
+
+def part_target(args, clock, report):
+    from . import lm
+    from .codec import load_tokens
+
+    device = device_of(args.device)
+    train, held = load_tokens(f"{args.work}/tokens.npz"), load_tokens(f"{args.work}/heldout.npz")
+    log(f"{len(train['ids'])} utterances, {len(train['tokens'])} tokens")
+
+    def run():
+        config, positions = (lm.TARGET, 32768) if args.size == "full" else (lm.TOY_TARGET, 2048)
+        _, facts = lm.train("target", config, args.work, train, held, clock.left() - min(35.0, 0.1 * args.budget), device,
+                            positions=positions)
+        return facts
+
+    attempt("target", run, report)
+    _write(f"{args.out}/report_2.json", report)
+    ship_target(args)
+
+
+def ship_target(args):
+    path = f"{args.work}/target.safetensors"
+    if os.path.exists(path):
+        pack12(path, path + ".packed")
+        log("target:", [os.path.basename(n) for n in split(path + ".packed", args.out)])
+
+
+def part_rest(args, clock, report):
+    from . import lm
+    from . import recogniser as ctc
+    from .codec import load_codec, load_tokens
+    from .synth import AudioStore
+
+    device = device_of(args.device)
+    share = clock.left() / 440.0
+
+    def drafts():
+        documents = lm.Documents(load_tokens(f"{args.work}/tokens.npz"), device)
+        held = lm.Documents(load_tokens(f"{args.work}/heldout.npz"), device)
+        config, positions = (lm.DRAFT, 32768) if args.size == "full" else (lm.TOY_DRAFT, 2048)
+        return lm.train_drafts(args.work, documents, held, 85 * share, 115 * share, device, config, positions)
+
+    attempt("drafts", drafts, report)
+    for name in ("draft_plain", "draft"):
+        if os.path.exists(f"{args.work}/{name}.safetensors"):
+            shutil.copy(f"{args.work}/{name}.safetensors", args.out)
+    _write(f"{args.out}/report_3.json", report)
+
+    def acceptance():
+        if args.size == "toy":
+            return lm.measure_acceptance(args.work, device, 64, 2048, groups=False)
+        return lm.measure_acceptance(args.work, device)
+
+    attempt("acceptance", acceptance, report)
+    _write(f"{args.out}/report_3.json", report)
+    held = AudioStore(args.work, "heldout", device, 100)
+    held.refresh()
+
+    def recogniser():
+        store = AudioStore(args.work, "w", device, args.hours)
+        store.refresh(25)
+        log(f"recogniser: {store.hours():.1f} h")
+        return ctc.train(args.work, store, held, min(110 * share, clock.left() - 60 * share), device, out=args.out,
+                         **({} if args.size == "full" else {"config": ctc.TOY, "seconds_a_batch": 20}))[1]
+
+    attempt("recogniser", recogniser, report)
+    _write(f"{args.out}/report_3.json", report)
+
+    def samples():
+        judge = ctc.Recogniser.load(f"{args.work}/recogniser.safetensors", device)
+        codec = load_codec(args.work, device)
+        order = np.argsort(held.ids)[:40]
+        texts = [held.texts[i] for i in order]
+        table, sounds = {}, {}
+
+        def note(name, waves, facts=None):
+            cer, wer = ctc.error_rates(texts, judge.transcribe(waves))
+            table[name] = {"cer": cer, "wer": wer, "seconds": round(sum(map(len, waves)) / 16000, 1), **(facts or {})}
+            log(name, table[name])
+            for i in range(0, 40, 8):
+                if i < len(waves):
+                    sounds[f"{i:02d}_{name}"] = waves[i]
+            _write(f"{args.out}/report_3.json", {**report, "samples": table})
+
+        spoken = [held.batch([i])[0].cpu().numpy() for i in order]
+        note("flite", spoken)
+        import torch
+
+        def decode(tokens):
+            if not len(tokens):
+                return np.zeros(320, np.float32)
+            return codec.decode(torch.from_numpy(tokens.astype(np.int64)).to(device)[None])[0].cpu().numpy()
+
+        note("codec", [decode(codec.encode(torch.from_numpy(s).to(device)[None])[0].cpu().numpy()) for s in spoken])
+        models = [("target", 1.0, 50), ("target", 1.0, 0), ("draft", 1.0, 0)]
+        for name, temperature, top_k in models:
+            if clock.left() < 15 or not os.path.exists(f"{args.work}/{name}.safetensors"):
+                continue
+            model = lm.load_lm(f"{args.work}/{name}.safetensors", device)
+            tokens, ended = lm.generate(model, texts, device, temperature, top_k, longest=400)
+            note(f"{name}_T{temperature}_k{top_k}", [decode(t) for t in tokens], {"ended": sum(ended)})
+        zip_wavs(f"{args.out}/samples_3.zip", sounds)
+        return table
+
+    attempt("samples", samples, report)
+    _write(f"{args.out}/report_3.json", report)
+
+
+def add_restore_arguments(parser):
+    parser.add_argument("--folder", required=True, help="part 1's results")
+    parser.add_argument("--texts", default=".dev/corpus.txt.xz", help="the text that part 1 spoke")
+    parser.add_argument("--work", required=True)
+
+
+def run_restore(args):
+    """Without the phones, which do not travel: the target then trains without the phone classifier."""
+    from .codec import save_tokens, unpack_tokens
+    from .synth import read_texts
+
+    os.makedirs(args.work, exist_ok=True)
+    data, texts = unpack_tokens(sorted(glob.glob(f"{args.folder}/tokens_*.npz"))), read_texts(args.texts)
+    data["texts"] = np.array([texts[i] for i in data["ids"]])
+    save_tokens(f"{args.work}/tokens.npz", data)
+    with zipfile.ZipFile(f"{args.folder}/samples_1.zip") as z:
+        z.extract("heldout.npz", args.work)
+    for name in ("encoder", "decoder"):
+        shutil.copy(f"{args.folder}/codec_{name}.safetensors", args.work)
+    log(len(data["ids"]), "utterances")
+
+
+PARTS = {"1": (part_codec, 575), "2": (part_target, 575), "3": (part_rest, 440)}
+
+
+def add_arguments(parser):
+    parser.add_argument("--part", choices=["1", "2", "3", "all"], default="all",
+                        help="1: synthesis, codec, tokens; 2: target; 3: drafts, recogniser, figures")
+    parser.add_argument("--budget", type=float, default=None, help="seconds for the part, start-up included")
+    parser.add_argument("--work", required=True, help="folder kept between parts; needs 20 GB")
+    parser.add_argument("--out", required=True, help="results, in files below 16 MiB")
+    parser.add_argument("--texts", default=".dev/corpus.txt.xz")
+    parser.add_argument("--program", default=".dev/flite_synth")
+    parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--hours", type=float, default=170.0, help="at most so much audio")
+    parser.add_argument("--heldout-limit", type=int, default=None)
+    parser.add_argument("--size", choices=["full", "toy"], default="full")
+    parser.add_argument("--device", default=None)
+
+
+def run(args):
+    os.makedirs(args.work, exist_ok=True)
+    os.makedirs(args.out, exist_ok=True)
+    parts = PARTS if args.part == "all" else {args.part: PARTS[args.part]}
+    given = args.budget
+    for name, (function, budget) in parts.items():
+        args.budget = given or budget
+        clock = Clock(args.budget)
+        report = {}
+        log(f"part {name}: {args.budget:.0f} s, {cpu_count()} cores")
+        attempt("part", lambda: function(args, clock, report), report)
+        _write(f"{args.out}/report_{name}.json", report)
+        log(f"part {name} ends after {clock.elapsed():.0f} s", report.get("seconds"))
+
+
+def add_toy_arguments(parser):
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--program", default=".dev/flite_synth")
+    parser.add_argument("--utterances", type=int, default=30)
+
+
+def run_toy(args):
+    """Every stage on a CPU in about a minute; the checkpoints are real in all but size and training."""
+    import torch
+
+    from . import codec, lm
+    from . import recogniser as ctc
+    from .common import join
+    from .synth import AudioStore, Synthesis, heldout_texts
+
+    device = torch.device("cpu")
+    work = args.work
+    shutil.rmtree(work, ignore_errors=True)
+    os.makedirs(f"{work}/out")
+    texts = sorted(heldout_texts(), key=len)
+    Synthesis(work, texts[:args.utterances], args.program, 2).wait(60)
+    Synthesis(work, texts[args.utterances:args.utterances + 4], args.program, 1, "heldout").wait(60)
+    store, held = AudioStore(work, "w"), AudioStore(work, "heldout")
+    assert store.refresh() == args.utterances and held.refresh() == 4
+    model, facts = codec.train(work, store, 1e4, device, codec.TOY, batch=4, seconds=0.32, width=4, max_steps=40, gan_from=0.7)
+    assert facts["last"] < facts["first"], facts
+    model = codec.load_codec(work)
+    for name, source in (("tokens", store), ("heldout", held)):
+        codec.save_tokens(f"{work}/{name}.npz", codec.tokenize(model, source, device))
+    data = codec.load_tokens(f"{work}/tokens.npz")
+    written, total = codec.pack_tokens(data, f"{work}/out")
+    again = codec.unpack_tokens(sorted(glob.glob(f"{work}/out/tokens_*.npz")))
+    assert written == total and np.array_equal(again["tokens"], data["tokens"])
+    documents = lm.Documents(data, device)
+    validation = lm.Documents(codec.load_tokens(f"{work}/heldout.npz"), device)
+    options = {"positions": 1024, "max_steps": 12, "warmup": 2}
+    target, facts = lm.train("target", lm.TOY_TARGET, work, documents, validation, 1e4, device, 5e-3, **options)
+    assert facts["last"] < facts["first"], facts
+    pack12(f"{work}/target.safetensors", f"{work}/target.safetensors.packed")
+    split(f"{work}/target.safetensors.packed", f"{work}/out", limit=50_000)
+    join(f"{work}/out", f"{work}/joined")
+    a, b = load(f"{work}/target.safetensors")[0], load(f"{work}/joined/target.safetensors")[0]
+    assert all((a[k] - b[k]).abs().max() <= 1e-3 * a[k].abs().max() + 1e-6 for k in a)
+    facts = lm.train_drafts(work, documents, validation, 1e4, 1e4, device, lm.TOY_DRAFT, 1024, 8)
+    assert all(np.isfinite(f["best"]) for f in facts.values())
+    result = lm.measure_acceptance(work, device, limit=64, positions=1024, groups=False)
+    assert 0 < result["draft"]["token"] <= 1
+    tokens, _ = lm.generate(target, texts[:2], device, 1.0, 50, longest=20)
+    sound = model.decode(torch.from_numpy(np.concatenate(tokens + [np.zeros(1, np.uint16)]).astype(np.int64))[None])
+    assert torch.isfinite(sound).all()
+    _, facts = ctc.train(work, store, held, 1e4, device, ctc.TOY, 3e-3, 20, max_steps=12, warmup=3)
+    assert facts["last"] < facts["first"], facts
+    assert len(ctc.transcribe([np.zeros(8000, np.float32)], f"{work}/recogniser.safetensors")) == 1
+    log("toy run: all stages worked")
