@@ -325,12 +325,14 @@ fn score_rows<const M: usize>(
     padded: usize,
     widen: impl Fn(&[u16]) -> V + Copy,
 ) {
+    // One slice a row, as long as the loop: no check of bounds inside it.
+    let q: [&[f32]; M] = std::array::from_fn(|i| &q[i * d..][..d]);
     for (t, tile) in keys.chunks_exact(d * LANES).enumerate() {
         let mut acc = [[0.0; LANES]; M];
-        for (c, k) in tile.chunks_exact(LANES).enumerate() {
-            let k = widen(k);
+        for c in 0..d {
+            let k = widen(&tile[c * LANES..][..LANES]);
             for i in 0..M {
-                acc[i] = fma(k, [q[i * d + c]; LANES], acc[i]);
+                acc[i] = fma(k, [q[i][c]; LANES], acc[i]);
             }
         }
         for i in 0..M {
@@ -350,12 +352,15 @@ fn mix_rows<const M: usize, const W: usize>(
     out: &mut [f32],
     widen: impl Fn(&[u16]) -> V + Copy,
 ) {
+    let n = values.len() / d;
+    let scores: [&[f32]; M] = std::array::from_fn(|i| &scores[i * padded..][..n]);
     let mut acc = [[[0.0; LANES]; W]; M];
-    for (p, value) in values.chunks_exact(d).enumerate() {
+    for p in 0..n {
+        let value = &values[p * d + channel..][..W * LANES];
         for w in 0..W {
-            let v = widen(&value[channel + w * LANES..][..LANES]);
+            let v = widen(&value[w * LANES..][..LANES]);
             for i in 0..M {
-                acc[i][w] = fma(v, [scores[i * padded + p]; LANES], acc[i][w]);
+                acc[i][w] = fma(v, [scores[i][p]; LANES], acc[i][w]);
             }
         }
     }
@@ -378,8 +383,10 @@ macro_rules! by_rows {
     };
 }
 
+/// `WIDE` is how many accumulators of 16 lanes the registers hold beside their operands; it
+/// changes how often a value is widened, never the order of a sum.
 #[inline(always)]
-pub(super) fn attend(
+pub(super) fn attend<const WIDE: usize>(
     a: &Attend,
     scores: &mut [f32],
     out: &mut [f32],
@@ -411,7 +418,7 @@ pub(super) fn attend(
         }
         let mut channel = 0;
         while channel < d {
-            let width = (d - channel) / LANES;
+            let width = ((d - channel) / LANES).min(WIDE / rows);
             if width >= 4 {
                 by_rows!(rows, mix_rows, 4; scores, padded, d, values, channel, out, widen);
                 channel += 4 * LANES;
@@ -426,11 +433,23 @@ pub(super) fn attend(
     }
 }
 
+/// f16 to f32 without a branch, exact: the bits moved into place are the number divided by
+/// 2^112. (`half` looks for an instruction on every call.)
+#[inline(always)]
+pub(super) fn widen(h: u16) -> f32 {
+    const TWO_112: f32 = f32::from_bits((112 + 127) << 23);
+    let magnitude = (h as u32 & 0x7fff) << 13;
+    let finite = (f32::from_bits(magnitude) * TWO_112).to_bits();
+    let quiet = if magnitude > 0x0f80_0000 { 0x7fc0_0000 } else { 0x7f80_0000 };
+    let bits = if magnitude < 0x0f80_0000 { finite } else { magnitude | quiet };
+    f32::from_bits(bits | (h as u32 & 0x8000) << 16)
+}
+
 #[inline(always)]
 pub(super) fn widen_portable(x: &[u16]) -> V {
     let mut o = [0.0; LANES];
     for i in 0..LANES {
-        o[i] = f16::from_bits(x[i]).to_f32();
+        o[i] = widen(x[i]);
     }
     o
 }
@@ -449,7 +468,18 @@ pub(super) fn sum_rows(table: &[u16], rows: &[u32], out: &mut [f32]) {
     for &r in rows {
         let row = &table[r as usize * c..][..c];
         for (o, v) in out.iter_mut().zip(row) {
-            *o += f16::from_bits(*v).to_f32();
+            *o += widen(*v);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn widening_is_exact() {
+        for h in 0..=u16::MAX {
+            let want = half::f16::from_bits(h).to_f32();
+            assert_eq!(super::widen(h).to_bits(), want.to_bits(), "{h:#06x}");
         }
     }
 }

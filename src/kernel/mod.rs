@@ -9,8 +9,13 @@
 //! audio independent of the machine's vector width.
 
 mod body;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
+mod portable;
 mod qmat;
 mod scalar;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -81,7 +86,8 @@ impl std::fmt::Debug for Kernel {
 }
 
 impl Kernel {
-    /// The instruction set: `scalar`, `avx2`, `avx512-vnni`.
+    /// The instruction set: `scalar`, `portable`, `avx2`, `avx512-vnni`, `neon` or
+    /// `neon-dotprod`.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -213,9 +219,11 @@ pub fn scalar() -> Kernel {
 /// Every kernel that this CPU can run, narrowest first.
 pub fn all() -> Vec<Kernel> {
     #[allow(unused_mut)]
-    let mut kernels = vec![scalar::KERNEL];
+    let mut kernels = vec![scalar::KERNEL, portable::KERNEL];
     #[cfg(target_arch = "x86_64")]
     kernels.extend(x86::detect());
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    kernels.extend(neon::detect());
     kernels
 }
 

@@ -22,7 +22,7 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 fn attend(a: &Attend, scores: &mut [f32], out: &mut [f32]) {
-    body::attend(a, scores, out, body::widen_portable)
+    body::attend::<4>(a, scores, out, body::widen_portable)
 }
 
 fn qgemm8(packed: &[u8], scales: &[u16], x: &QuantizedRows, out: &mut [f32]) {

@@ -1,6 +1,7 @@
 //! AVX2 and AVX-512 VNNI.
 #![allow(unsafe_code)]
 
+use super::tiles::{RowsFn, TileArgs, qgemm};
 use super::{Attend, BLOCK, Kernel, QuantizedRows, ROWS_PER_TILE, TILE, body};
 use core::arch::x86_64::*;
 
@@ -29,7 +30,7 @@ pub(super) fn detect() -> Vec<Kernel> {
 /// is safe to name because the table is private to this module and leaves it only through
 /// [`detect`].
 macro_rules! instruction_set {
-    ($module:ident, $name:literal, $features:literal) => {
+    ($module:ident, $name:literal, $features:literal, $wide:literal) => {
         mod $module {
             use super::*;
 
@@ -77,7 +78,7 @@ macro_rules! instruction_set {
                         _mm256_storeu_ps(out.as_mut_ptr().add(8), hi);
                         out
                     };
-                    body::attend(a, s, o, widen)
+                    body::attend::<$wide>(a, s, o, widen)
                 }
                 // SAFETY: reachable only through `detect`, which checked the features.
                 unsafe { inner(a, s, o) }
@@ -85,12 +86,12 @@ macro_rules! instruction_set {
 
             fn qgemm8(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
                 // SAFETY: as above; the slice lengths were checked by `Kernel::qgemm`.
-                unsafe { super::qgemm::<{ TILE * BLOCK }>(w, s, x, out, &$module::ROWS8) }
+                unsafe { qgemm::<{ TILE * BLOCK }>(w, s, x, out, &$module::ROWS8) }
             }
 
             fn qgemm4(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
                 // SAFETY: as above.
-                unsafe { super::qgemm::<{ TILE * BLOCK / 2 }>(w, s, x, out, &$module::ROWS4) }
+                unsafe { qgemm::<{ TILE * BLOCK / 2 }>(w, s, x, out, &$module::ROWS4) }
             }
 
             /// Indexed by the number of rows less one.
@@ -131,63 +132,10 @@ macro_rules! instruction_set {
     };
 }
 
-instruction_set!(avx2, "avx2", "avx2,fma,f16c");
+instruction_set!(avx2, "avx2", "avx2,fma,f16c", 4);
 instruction_set!(
     avx512,
     "avx512-vnni",
-    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c"
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
+    16
 );
-
-/// One tile of 16 weight rows against up to eight activation rows.
-struct TileArgs {
-    /// `blocks * BYTES` packed weight bytes.
-    w: *const u8,
-    /// `blocks * 16` f16 scales.
-    scales: *const u16,
-    /// First activation row; the next rows follow `k` bytes apart.
-    q: *const i8,
-    /// Activation scales and sums; the next rows follow `blocks` apart.
-    x_scale: *const f32,
-    x_sum: *const i32,
-    k: usize,
-    blocks: usize,
-}
-
-/// Writes `M * 16` floats to `out`. The pointers of [`TileArgs`] must cover `M` rows.
-type RowsFn = unsafe fn(&TileArgs, *mut f32);
-
-/// Walks the tiles; all rows of a tile are done while its weights are in the first cache.
-///
-/// # Safety
-/// The features of `table` exist and the slices have the lengths that `Kernel::qgemm` checks.
-unsafe fn qgemm<const BYTES: usize>(
-    w: &[u8],
-    scales: &[u16],
-    x: &QuantizedRows,
-    out: &mut [f32],
-    table: &[RowsFn; ROWS_PER_TILE],
-) {
-    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
-    for ((w, scales), out) in w
-        .chunks_exact(blocks * BYTES)
-        .zip(scales.chunks_exact(blocks * TILE))
-        .zip(out.chunks_exact_mut(m * TILE))
-    {
-        let mut row = 0;
-        while row < m {
-            let rows = (m - row).min(ROWS_PER_TILE);
-            let args = TileArgs {
-                w: w.as_ptr(),
-                scales: scales.as_ptr(),
-                q: x.q[row * k..].as_ptr(),
-                x_scale: x.scale[row * blocks..].as_ptr(),
-                x_sum: x.sum[row * blocks..].as_ptr(),
-                k,
-                blocks,
-            };
-            // SAFETY: `rows` rows follow in x and 16 * rows floats in out.
-            unsafe { table[rows - 1](&args, out[row * TILE..][..rows * TILE].as_mut_ptr()) };
-            row += rows;
-        }
-    }
-}
