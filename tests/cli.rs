@@ -192,6 +192,29 @@ fn without_a_sound_device_a_file_is_written_and_one_line_says_so() {
 }
 
 #[test]
+fn bench_compares_every_arm() {
+    let dir = Dir::new("bench");
+    dir.bundle();
+    let args = [&["bench", "-n", "3", "--json"], TINY].concat();
+    let v = json(&ok(run(&dir, &args, b"")));
+    let arms = v["arms"].as_array().unwrap();
+    let names: Vec<&str> = arms.iter().map(|a| a["arm"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ar", "sd", "tolerance", "pcg"]);
+    assert_eq!(arms[0]["speed_up"][0], 1.0, "ar against itself");
+    for a in arms {
+        assert!(a["tokens"].as_u64().unwrap() > 0 && a["rtf"].as_f64().unwrap() > 0.0);
+        let shares = a["share"].as_object().unwrap().values();
+        let total: f64 = shares.map(|s| s.as_f64().unwrap()).sum();
+        assert!(total > 0.5 && total < 1.01, "{total} of the time is told apart");
+    }
+    let o = ok(run(&dir, &[&["bench", "-n", "1", "--arm", "sd"], TINY].concat(), b""));
+    assert!(String::from_utf8_lossy(&o.stdout).contains("| sd |"));
+    std::fs::write(dir.path("none.txt"), "\n").unwrap();
+    let o = run(&dir, &[&["bench", "-f", "none.txt"], TINY].concat(), b"");
+    assert_eq!(o.status.code(), Some(2));
+}
+
+#[test]
 fn a_batch_writes_a_file_a_line() {
     let dir = Dir::new("batch");
     dir.bundle();

@@ -44,6 +44,17 @@ pub enum ArmName {
     Pcg,
 }
 
+impl ArmName {
+    pub fn arm(self, beta: f32, emission: Emission) -> Arm {
+        match self {
+            ArmName::Ar => Arm::Ar,
+            ArmName::Sd => Arm::Sd,
+            ArmName::Tolerance => Arm::Tolerance { beta },
+            ArmName::Pcg => Arm::Pcg { emission },
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 pub enum EmissionName {
     /// An accepted draft stands in for its group
@@ -218,12 +229,7 @@ impl Say {
             EmissionName::StandIn => Emission::StandIn,
             EmissionName::Resample => Emission::Resample,
         };
-        let arm = match self.arm {
-            ArmName::Ar => Arm::Ar,
-            ArmName::Sd => Arm::Sd,
-            ArmName::Tolerance => Arm::Tolerance { beta: self.beta },
-            ArmName::Pcg => Arm::Pcg { emission },
-        };
+        let arm = self.arm.arm(self.beta, emission);
         let mut o = voice.options(arm);
         o.seed = self.seed;
         o.gamma = self.gamma.unwrap_or(o.gamma);
