@@ -5,7 +5,7 @@ import re
 import numpy as np
 import torch
 
-from voxgrain_tools import codec, common, corpus_text, lm, recogniser
+from voxgrain_tools import codec, codec_eval, codec_train, common, corpus_text, lm, recogniser
 
 
 def test_factored_normaliser_equals_the_full_softmax():
@@ -85,7 +85,7 @@ def test_codec_frames_tokens_and_sound():
     assert tokens.shape == (2, 11)
     assert model.decode(tokens).shape == (2, 11 * 320)
     z = torch.randn(2, 9, 8) * 2
-    assert torch.allclose(codec.values_of(codec.tokens_of(z)), codec.quantize(z), atol=1e-6)
+    assert torch.allclose(codec.values_of(codec.tokens_of(z)), codec_train.quantize(z), atol=1e-6)
     long = torch.randint(0, 65536, (1, 60))
     # One token of look-ahead: the overlap of frames.
     assert torch.allclose(model.decode(long)[:, :39 * 320], model.decode(long[:, :40])[:, :39 * 320], atol=1e-5)
@@ -95,6 +95,78 @@ def test_codec_frames_tokens_and_sound():
     for f, a in enumerate(spectrum[0].double().numpy()):
         total[f * 160:f * 160 + 640] += np.fft.irfft(np.exp(np.minimum(a[:321], 6)) * np.exp(1j * a[321:])) * window
     assert np.abs(total[240:-240] / 1.5 - sound).max() < 1e-5
+
+
+def test_wide_features_are_aligned():
+    hear = codec.WideFeatures()
+    sound = torch.zeros(1, 3200)
+    sound[0, 1680] = 0.5  # The middle of frame 10.
+    frames = hear(sound)
+    assert frames.shape == (1, 20, hear.size)
+    quiet = hear(torch.zeros(1, 3200))
+    for part in (slice(0, 80), slice(80, 160), slice(288, 608)):
+        assert (frames - quiet)[0, :, part].abs().sum(1).argmax() == 10
+
+
+def test_noise_of_training():
+    z = torch.randn(400, 5, 8)
+    values = codec.values_of(codec.tokens_of(z))
+    moved = codec_train.quantize(z, torch.zeros(400)) - values
+    assert ((moved.abs() > 0.1).sum(-1) <= 1).all() and moved.abs().max() < 0.67
+    assert torch.allclose(codec_train.quantize(z, torch.ones(400), 0.3), values, atol=1e-6)
+    blurred = codec_train.quantize(z, torch.full((400,), 0.2), 0.3)
+    assert ((blurred - torch.tanh(z)).abs() <= 1 / 3 + 1e-5).all()
+
+
+def test_flat_adam_is_adamw_and_ignores_what_is_not_finite():
+    torch.manual_seed(6)
+    ours = torch.nn.Linear(7, 3)
+    theirs = torch.nn.Linear(7, 3)
+    theirs.load_state_dict(ours.state_dict())
+    flat = codec_train.Flat((ours,), torch.device("cpu"), (0.8, 0.95), decay=0.1, limit=1e9)
+    flat.facts.copy_(torch.tensor([1e-2, 0.5]))
+    reference = torch.optim.AdamW(theirs.parameters(), 1e-2, (0.8, 0.95), weight_decay=0.1)
+    for _ in range(5):
+        x = torch.randn(4, 7)
+        flat.grad.zero_()
+        for model in (ours, theirs):
+            model(x).square().sum().backward()
+        flat.update()
+        reference.step()
+        reference.zero_grad()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6) and torch.allclose(ours.bias, theirs.bias, atol=1e-6)
+    before = float(flat.step)
+    flat.grad.fill_(float("nan"))
+    flat.update()
+    assert torch.isfinite(flat.weights).all() and float(flat.step) == before
+
+
+def test_spectral_loss_is_zero_for_the_same_sound_only():
+    torch.manual_seed(7)
+    loss, sound = codec_train.SpectralLoss(), torch.randn(2, 16000) * 0.1
+    same = loss(sound, sound.clone())
+    other = loss(sound, sound * 0.5)
+    assert abs(same["mel"]) < 1e-5 and abs(same["envelope"]) < 0.02 and same["loudness"] < 1e-6
+    assert other["mel"] > 1 and other["envelope"] < 0.02  # A correlation does not hear the level.
+    assert loss(sound, torch.randn(2, 16000) * 0.1)["envelope"] > 0.5
+    fake = (sound * 0).requires_grad_()
+    loss.total(loss(sound, fake)).backward()
+    assert torch.isfinite(fake.grad).all()
+
+
+def test_second_voice_begins_with_its_own_symbol():
+    data = {"texts": ["ab", "ab"], "lengths": np.array([3, 2], np.int32), "tokens": np.arange(5, dtype=np.uint16),
+            "speakers": np.array([0, 1], np.uint8)}
+    documents = lm.Documents(data, torch.device("cpu"))
+    assert documents.stream[documents.starts].tolist() == list(common.BEGINS) == [65537, 65539]
+
+
+def test_clicks_are_counted():
+    t = np.arange(16000)
+    tone = np.int16(8000 * np.sin(t * 0.05))
+    broken = tone.copy()
+    broken[8000:] = np.int16(8000 * np.sin(t[8000:] * 0.05 + 2.0))
+    assert codec_eval.clicks((tone, tone)) == 0 < codec_eval.clicks((tone, broken))
 
 
 def test_normalised_text():

@@ -8,7 +8,8 @@ import sys
 STAGES = {
     "corpus-text": ("corpus_text", "add_arguments", "run", "EXAMPLE", "training sentences from Debian's free texts"),
     "synth": ("synth", "add_arguments", "run", "EXAMPLE", "the corpus spoken by flite, with phone times"),
-    "codec": ("codec", "add_arguments", "run", "EXAMPLE", "trains the codec"),
+    "codec": ("codec_train", "add_arguments", "run", "EXAMPLE", "trains the codec, for both voices"),
+    "codec-eval": ("codec_eval", "add_arguments", "run", "EXAMPLE", "STOI, PESQ and intelligibility of a codec"),
     "tokenize": ("codec", "add_tokenize_arguments", "run_tokenize", "EXAMPLE_TOKENIZE", "the spoken corpus as codec tokens"),
     "target": ("lm", "add_target_arguments", "run_target", "EXAMPLE_TARGET", "trains the target model"),
     "draft": ("lm", "add_draft_arguments", "run_draft", "EXAMPLE_DRAFT", "trains the draft, then distils it from the target"),

@@ -21,7 +21,7 @@ try:
 except ImportError:  # an older torch: the explicit mask is used
     varlen_attn = None
 
-from .common import (BEGIN, CHARACTERS, END, FIRST_CHARACTER, SOS, SPEECH, Clock, autocast, device_of, load, log,
+from .common import (BEGIN, BEGINS, CHARACTERS, END, FIRST_CHARACTER, SOS, SPEECH, Clock, autocast, device_of, load, log,
                      maybe_compile, save, speed_settings)
 
 EXAMPLE_TARGET = "python -m voxgrain_tools target --work /tmp/vx --budget 520"
@@ -294,7 +294,7 @@ def probe_packed(device):
 
 
 class Documents:
-    """All utterances as one stream on the device: BOS, characters, SOS, speech tokens."""
+    """All utterances as one stream on the device: the voice's begin symbol, characters, SOS, speech tokens."""
 
     def __init__(self, data, device):
         lut = np.full(256, FIRST_CHARACTER, np.int32)
@@ -309,6 +309,7 @@ class Documents:
         stream, target = np.full(total + 1, BEGIN, np.int32), np.full(total + 1, -1, np.int32)
         phones = np.zeros(total + 1, np.uint8)
         starts = np.concatenate([[0], np.cumsum(lengths)])
+        stream[starts[:-1]] = np.array(BEGINS)[data.get("speakers", np.zeros(len(texts), np.uint8))]
         spoken = np.concatenate([[0], np.cumsum(sizes)])
         blob = lut[np.frombuffer("".join(texts).encode(), np.uint8)]
         written = np.concatenate([[0], np.cumsum(characters)])
@@ -636,10 +637,10 @@ def acceptance(target, draft, documents, packed, device, limit=20000, chunk=64, 
 
 
 @torch.no_grad()
-def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=1000):
+def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=1000, speaker=0):
     """Samples the speech tokens of each text, all texts in one batch: list of numpy arrays."""
     generator = torch.Generator(device=device).manual_seed(seed)
-    prompts = [[BEGIN] + [FIRST_CHARACTER + CHARACTERS.index(c) for c in t] + [SOS] for t in texts]
+    prompts = [[BEGINS[speaker]] + [FIRST_CHARACTER + CHARACTERS.index(c) for c in t] + [SOS] for t in texts]
     width = max(map(len, prompts))
     batch, c = len(prompts), model.config
     heads, size = c["nh"], c["H"] // c["nh"]
