@@ -1,11 +1,15 @@
 """The training pipeline's arithmetic, at sizes that take seconds."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import torch
 
-from voxgrain_tools import codec, codec_eval, codec_train, common, corpus_text, lm, recogniser
+from voxgrain_tools import codec, codec_eval, codec_train, common, corpus_text, lm, recogniser, synth
 
 
 def test_factored_normaliser_equals_the_full_softmax():
@@ -216,3 +220,49 @@ def test_padding_does_not_change_a_transcript():
     alone, = model.log_probabilities([short])
     together = model.log_probabilities([short, long])[0]
     assert np.abs(alone[:-2] - together[:-2]).max() < 0.2
+
+
+def sounds_on_disk(folder, name):
+    """Two voices of noise and tones, in the synthesiser's files."""
+    rng = np.random.default_rng(2)
+    (folder / "audio").mkdir(exist_ok=True)
+    for i, voice in enumerate(("slt", "rms")):
+        rows, parts, at = [], [], 0
+        for n in (9600, 16000):
+            sound = 3000 * np.sin(np.arange(n) * (0.05 + 0.03 * i)) + rng.standard_normal(n) * 300
+            parts.append(np.int16(sound))
+            rows.append(f"{len(rows)}\t{at}\t{n}\t1\t1\tpau:{n} \tyes.\t{voice}\n")
+            at += n
+        np.concatenate(parts).tofile(folder / "audio" / f"{name}{i:02d}.pcm")
+        (folder / "audio" / f"{name}{i:02d}.tsv").write_text("".join(rows))
+
+
+def test_codec_training_goes_on_where_it_stopped(tmp_path):
+    sounds_on_disk(tmp_path, "w")
+    store = synth.AudioStore(str(tmp_path), "w", capacity_hours=0.01, one_chunk=True)
+    options = {"device": torch.device("cpu"), "config": codec.TOY, "batch": 2, "seconds": 0.32, "judged": 0.16, "width": 2,
+               "warmup": 1, "gan_from": 0.5}
+    _, facts = codec_train.train(str(tmp_path), store, 1e4, max_steps=4, **options)
+    assert facts["gan_steps"] == 2 and sorted(store.speakers) == [0, 0, 1, 1]
+    assert (tmp_path / "before_gan" / "codec_decoder.safetensors").exists()
+    saved = torch.load(tmp_path / "codec_state.pt", weights_only=False)
+    assert saved["critic"]["step"] == 2 and saved["generator"]["step"] == 4
+    made, facts = codec_train.train(str(tmp_path), store, 1e4, max_steps=6, resume=True, used=0.0, **options)
+    assert facts["steps"] == 6 and facts["gan_steps"] == 4
+    assert common.load(str(tmp_path / "codec_decoder.safetensors"))[1]["gan_steps"] == 4
+    tokens = codec.tokenize(made, store, torch.device("cpu"), phones=False)
+    assert tokens["ids"].tolist() == [0, 0, 1, 1] and tokens["speakers"].tolist() == [0, 1, 0, 1]
+    # On a machine without the state: the weights alone.
+    _, facts = codec_train.train(str(tmp_path / "before_gan"), store, 1e4, max_steps=7, init=str(tmp_path), **options)
+    assert facts["steps"] == 7 and facts["gan_steps"] == 1
+
+
+def test_codec_watcher_goes_on_in_a_plainer_mode(tmp_path):
+    sounds_on_disk(tmp_path, "w")
+    sounds_on_disk(tmp_path, "heldout")
+    arguments = ["--work", str(tmp_path), "--out", str(tmp_path / "out"), "--size", "toy", "--device", "cpu", "--resume", "--hours",
+                 "0.0001", "--fail-in", "graphs", "--total-budget", "16", "--call-budget", "16", "--reserve", "2", "--workers", "1"]
+    assert subprocess.run([sys.executable, "-m", "voxgrain_tools", "codec", *arguments], cwd=tmp_path).returncode == 0
+    report = json.loads((tmp_path / "out" / "codec_report.json").read_text())
+    assert report["modes"] == ["graphs", "compiled"] and report["finished"] == "compiled"
+    assert {"codec_encoder.safetensors", "codec_decoder.safetensors"} <= set(os.listdir(tmp_path / "out"))

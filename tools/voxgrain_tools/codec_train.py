@@ -22,7 +22,7 @@ from torch import nn
 from .codec import CONFIG, FRAME, RATE, TOY, Codec, digits_of, load_codec, mel_filters, sound, usage
 from .common import Clock, cpu_count, device_of, load, log, maybe_compile, speed_settings, split
 
-EXAMPLE = "python -m voxgrain_tools codec --work /tmp/vx --out out --total-budget 1150 --call-budget 575"
+EXAMPLE = "python -m voxgrain_tools codec --work /tmp/vx --out out --total-budget 1120 --call-budget 560"
 MODES = ("graphs", "compiled", "plain")
 
 
@@ -260,9 +260,10 @@ class Trainer:
     """One codec in training. `store` is an AudioStore of one chunk that may still grow."""
 
     def __init__(self, store, device, mode="plain", config=CONFIG, batch=48, seconds=1.92, judged=0.96, width=32, lr=1.2e-3,
-                 critic_lr=6e-4, dither=0.3, gan_from=0.4):
+                 critic_lr=6e-4, dither=0.3, gan_from=0.4, warmup=200):
         self.store, self.device, self.mode, self.config = store, device, mode, config
         self.batch, self.lr, self.critic_lr, self.dither, self.gan_from = batch, lr, critic_lr, dither, gan_from
+        self.warmup = warmup
         self.count = int(seconds * RATE) // FRAME * FRAME
         self.judged = min(self.count, int(judged * RATE) // FRAME * FRAME)
         self.codec = Codec(config).to(device)
@@ -375,13 +376,13 @@ class Trainer:
         self.spots.copy_(torch.from_numpy(np.stack([begin, self.offsets[picks] + self.lengths[picks]])), non_blocking=True)
         cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
         settled = max(0.0, 1 - share / max(self.gan_from, 1e-6))
-        rate = self.lr * cosine * min(1.0, (self.step + 1) / 200)
+        rate = self.lr * cosine * min(1.0, (self.step + 1) / self.warmup)
         numbers = np.zeros((3, 16), np.float32)
         numbers[0, 0] = self.dither * min(1.0, 2 * settled)
         numbers[0, 1] = min(1.0, (self.gan_steps + 1) / 1000)
         numbers[0, 2] = int(self.rng.integers(0, (self.count - self.judged) // FRAME + 1)) * FRAME
         numbers[1, :2] = rate, min(0.999, (self.step + 1) / (self.step + 10))
-        numbers[2, 0] = self.critic_lr * cosine * min(1.0, (self.gan_steps + 1) / 200)
+        numbers[2, 0] = self.critic_lr * cosine * min(1.0, (self.gan_steps + 1) / self.warmup)
         self.numbers.copy_(torch.from_numpy(numbers), non_blocking=True)
         return rate
 
@@ -506,7 +507,16 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
         begin_step, every = trainer.step, 500 if max_steps is None else max(1, max_steps // 4)
         while clock.left() > 0 and (max_steps is None or trainer.step < max_steps):
             share = min(1.0, (before + clock.elapsed()) / total) if max_steps is None else trainer.step / max_steps
-            rate = trainer.advance(share, share >= trainer.gan_from)
+            gan = share >= trainer.gan_from
+            if gan and not trainer.gan_steps and trainer.step > begin_step:
+                # Beside the final one: did the discriminators help?
+                codec = keep()
+                if codec:
+                    os.makedirs(f"{work}/before_gan", exist_ok=True)
+                    codec.save(f"{work}/before_gan", {"steps": trainer.step})
+                saved = mark = clock.elapsed()
+                mark_step = trainer.step
+            rate = trainer.advance(share, gan)
             done = trainer.step - begin_step
             if device.type == "cuda" and done % 16 == 0:
                 torch.cuda.current_stream().synchronize()  # Else the clock runs behind the queue.
@@ -554,7 +564,7 @@ def worker(args):
     from .synth import AudioStore
 
     device = device_of(args.device)
-    size = {"config": TOY, "batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4} if args.size == "toy" else {}
+    size = {"config": TOY, "batch": 4, "seconds": 0.48, "judged": 0.32, "width": 4} if args.size == "toy" else {"batch": args.batch}
     store = AudioStore(args.work, "w", device, args.hours, one_chunk=True)
     deadline = time.monotonic() + 60
     while store.hours() < min(0.5, args.hours / 4) and time.monotonic() < deadline:
@@ -564,21 +574,24 @@ def worker(args):
         os._exit(9)  # For tests of the watcher.
     now = time.time()
     train(args.work, store, args.until - now, device, args.mode, out=args.out, total=args.total_budget, resume=args.resume,
-          init=args.init, refresh_until=120.0, used=now - args.origin, **size)
+          init=args.init, refresh_until=120.0, used=now - args.origin, lr=args.lr,
+          gan_from=args.gan_from, **size)
     try:
-        device_sounds(args, device)
+        device_sounds(args, device, args.work, args.heldout)
+        if os.path.exists(f"{args.work}/before_gan/codec_decoder.safetensors") and args.until - time.time() > -15:
+            device_sounds(args, device, f"{args.work}/before_gan", 30)
     except Exception as error:  # noqa: BLE001 - the checkpoints are saved
         log("codec: held-out sentences:", repr(error)[:500])
 
 
-def device_sounds(args, device):
+def device_sounds(args, device, folder, limit):
     """The held-out sentences and their codec versions, for the figures."""
     from .synth import AudioStore
 
     held = AudioStore(args.work, "heldout", device, 10)
     held.refresh()
-    codec, sides, tokens = load_codec(args.work, device), {}, []
-    for i in range(len(held.ids)):
+    codec, sides, tokens = load_codec(folder, device), {}, []
+    for i in np.flatnonzero(np.array(held.ids) < limit):
         audio = held.batch([i]).to(device)
         code = codec.encode(audio)
         tokens.append(code[0].cpu().numpy())
@@ -586,8 +599,8 @@ def device_sounds(args, device):
         key = f"{held.speakers[i]}_{held.ids[i]:04d}"
         for side, x in (("real", audio[0]), ("coded", coded)):
             sides[f"{side}_{key}"] = (x.clamp(-1, 1) * 32767).to(torch.int16).cpu().numpy()
-    np.savez(f"{args.work}/heldout_sounds.npz", tokens=np.concatenate(tokens).astype(np.uint16), **sides)
-    log(f"codec: {len(held.ids)} held-out sentences decoded")
+    np.savez(f"{folder}/heldout_sounds.npz", tokens=np.concatenate(tokens).astype(np.uint16), **sides)
+    log(f"codec: {len(tokens)} held-out sentences decoded")
 
 
 def synthesise(args):
@@ -628,6 +641,7 @@ def supervise(args):
             options = ["--worker", "--mode", mode, "--work", args.work, "--out", args.out, "--size", args.size,
                        "--until", time.time() + clock.left() - reserve, "--total-budget", total, "--origin", origin,
                        "--hours", args.hours]
+            options += ["--lr", args.lr, "--gan-from", args.gan_from, "--batch", args.batch, "--heldout", args.heldout]
             options += ["--resume"] if resume else []
             options += ["--init", args.init] if args.init else []
             options += ["--device", args.device] if args.device else []
@@ -700,14 +714,28 @@ def figures(args):
         if own:
             result[voice] = measure([(sounds[f"real_{k}"], sounds[f"coded_{k}"]) for k in own], args.workers or cpu_count())
             log(voice, result[voice])
+    path = f"{args.work}/before_gan/heldout_sounds.npz"
+    if os.path.exists(path):
+        with np.load(path) as f:
+            early = {k: f[k] for k in f.files}
+        for number, voice in enumerate(VOICES):
+            own = [k[5:] for k in early if k.startswith(f"real_{number}_")]
+            if own:
+                pairs = {"before_gan": early, "same_sentences": sounds}
+                result[f"{voice}_gan"] = {n: measure([(s[f"real_{k}"], s[f"coded_{k}"]) for k in own], args.workers or cpu_count())
+                                          for n, s in pairs.items()}
+                log(voice, result[f"{voice}_gan"])
     return result
 
 
 def add_arguments(parser):
     parser.add_argument("--work", required=True, help="folder kept between calls: audio/, codec_*.safetensors, codec_state.pt")
     parser.add_argument("--out", default="out", help="results, in files below 16 MiB")
-    parser.add_argument("--total-budget", type=float, default=1150, help="seconds of the whole schedule, over all calls")
-    parser.add_argument("--call-budget", type=float, default=575, help="seconds of this call, all included")
+    parser.add_argument("--total-budget", type=float, default=1120, help="seconds of the whole schedule, over all calls")
+    parser.add_argument("--call-budget", type=float, default=560, help="seconds of this call, all included")
+    parser.add_argument("--gan-from", type=float, default=0.4, help="share of the schedule at which the discriminators join")
+    parser.add_argument("--lr", type=float, default=1.2e-3, help="peak learning rate")
+    parser.add_argument("--batch", type=int, default=48, help="crops of 1.92 s a step")
     parser.add_argument("--reserve", type=float, default=45, help="seconds kept for the figures at the end of a call")
     parser.add_argument("--resume", action="store_true", help="go on from --work, or from --init where that is gone")
     parser.add_argument("--init", default=None, help="folder of a codec whose weights and elapsed time to start from")

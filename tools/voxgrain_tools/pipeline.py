@@ -82,7 +82,7 @@ def part_codec(args, clock, report):
                 while job.running() and clock.left() > reserve and hours_on_disk(args.work) < args.hours:
                     time.sleep(1)
             else:
-                toy = {"config": codec.TOY, "batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4} if args.size == "toy" else {}
+                toy = {"config": codec.TOY, "batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4} if args.size == "toy" else {}
                 mode = "graphs" if device.type == "cuda" else "plain"
                 codec_train.train(args.work, store, clock.left() - reserve, device, mode, out=args.out, refresh_until=120, **toy)
             return load(f"{args.work}/codec_decoder.safetensors")[1]
@@ -332,7 +332,7 @@ def run_toy(args):
     store, held = AudioStore(work, "w", capacity_hours=0.1, one_chunk=True), AudioStore(work, "heldout")
     assert store.refresh() == args.utterances and held.refresh() == 4
     model, facts = codec_train.train(work, store, 1e4, device, config=codec.TOY, batch=4, seconds=0.48, judged=0.32, width=4,
-                                     max_steps=40, gan_from=0.7)
+                                     max_steps=24, gan_from=0.7, warmup=4)
     assert facts["last"] < facts["first"], facts
     model = codec.load_codec(work)
     for name, source in (("tokens", store), ("heldout", held)):
