@@ -71,7 +71,7 @@ class SpectralLoss(nn.Module):
     exponent. envelope: one minus the correlation of third-octave envelopes over 0.4 s."""
 
     SCALES = ((2048, 128), (1024, 80), (512, 64), (256, 32), (128, 16), (64, 8))
-    WEIGHTS = {"mel": 15.0, "ratio": 1.5, "loudness": 5.0, "envelope": 5.0}
+    WEIGHTS = {"mel": 15.0, "ratio": 1.5, "loudness": 12.0, "envelope": 20.0}
 
     def __init__(self):
         super().__init__()
