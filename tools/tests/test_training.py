@@ -262,7 +262,8 @@ def test_codec_watcher_goes_on_in_a_plainer_mode(tmp_path):
     sounds_on_disk(tmp_path, "heldout")
     arguments = ["--work", str(tmp_path), "--out", str(tmp_path / "out"), "--size", "toy", "--device", "cpu", "--resume", "--hours",
                  "0.0001", "--fail-in", "graphs", "--total-budget", "16", "--call-budget", "16", "--reserve", "2", "--workers", "1"]
-    assert subprocess.run([sys.executable, "-m", "voxgrain_tools", "codec", *arguments], cwd=tmp_path).returncode == 0
+    environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(codec.__file__)))
+    assert subprocess.run([sys.executable, "-m", "voxgrain_tools", "codec", *arguments], env=environment).returncode == 0
     report = json.loads((tmp_path / "out" / "codec_report.json").read_text())
     assert report["modes"] == ["graphs", "compiled"] and report["finished"] == "compiled"
     assert {"codec_encoder.safetensors", "codec_decoder.safetensors"} <= set(os.listdir(tmp_path / "out"))

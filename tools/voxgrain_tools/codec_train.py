@@ -459,7 +459,7 @@ def ship(work, out):
 
 
 def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, max_steps=None, total=None, resume=False, init=None,
-          refresh_until=0.0, save_every=75.0, used=None, **options):
+          refresh_until=0.0, save_every=110.0, used=None, **options):
     """Trains for `budget` seconds of a schedule of `total`; saves and returns the averaged codec and figures.
 
     `used`: seconds of the schedule before now (default: what the resumed state or codec says)."""
