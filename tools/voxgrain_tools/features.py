@@ -22,12 +22,14 @@ import threading
 import time
 import zipfile
 
+# First, so that the seconds that torch takes to load count.
+from .common import START, Clock, autocast, device_of, load, log, maybe_compile, speed_settings
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from . import lm
-from .common import START, Clock, autocast, device_of, load, log, maybe_compile, speed_settings
 
 EXAMPLE = ("python -m voxgrain_tools draft-features --bundle models/voice --tokens out --heldout out/samples_1.zip "
            "--work /tmp/vx --out out --budget 560")
@@ -495,9 +497,12 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
     order = np.random.default_rng(0).permutation(len(own["lengths"]))
     apart = min(400, len(order) // 40) if len(order) >= 80 else 0
     own_held, own = parts_of(own, order[:apart]), parts_of(own, order[apart:])
+    # A training of 10^8 positions then hears no sample more than about twelve times.
+    share = min(share, (int(own["lengths"].sum()) + 1) / 4e6)
     mixture = Mixture(lm.Documents(joined(data, own), device), len(own["lengths"]), share)
     held = lm.Documents({k: held_data[k] for k in ("texts", "lengths", "tokens")}, device)
-    log(f"{mixture.documents.total} stream positions, of which {int(mixture.documents.lengths[mixture.sampled].sum())} sampled")
+    log(f"{mixture.documents.total} stream positions, of which {int(mixture.documents.lengths[mixture.sampled].sum())} sampled; "
+        f"share {mixture.share:.2f} in training")
     draft, facts = train(config, work, target, mixture, held, clock.left() - reserve, device, out,
                          report=lambda record: write(record=record), **options)
     write(training={k: v for k, v in facts.items() if k != "record"})

@@ -340,7 +340,7 @@ def run_toy(args):
     clock = Clock(1e4)
     figures = features.make(target, data, codec.load_tokens(f"{work}/heldout.npz"), work, f"{work}/out", clock, device, features.TOY,
                             generate=2.0, old=f"{work}/draft.safetensors", sample_options={"limit": 4},
-                            acceptance_options={"limit": 16, "chunk": 16}, positions=512, row=512, steps=3, max_steps=8, warmup=2,
+                            acceptance_options={"limit": 16, "chunk": 16}, positions=512, row=512, steps=3, max_steps=12, warmup=2,
                             lr=5e-3)
     assert figures["training"]["last"] < figures["training"]["first"], figures
     assert 0 < figures["acceptance_heldout"]["features"]["token"][2] <= 1, figures
