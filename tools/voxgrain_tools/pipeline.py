@@ -317,7 +317,7 @@ def run_toy(args):
     """Every stage on a CPU in about a minute; the checkpoints are real in all but size and training."""
     import torch
 
-    from . import codec, codec_train, lm
+    from . import codec, codec_train, features, lm
     from . import recogniser as ctc
     from .common import join
     from .synth import VOICES, AudioStore, Synthesis, heldout_texts
@@ -354,6 +354,13 @@ def run_toy(args):
     assert all((a[k] - b[k]).abs().max() <= 1e-3 * a[k].abs().max() + 1e-6 for k in a)
     facts = lm.train_drafts(work, documents, validation, 1e4, 1e4, device, lm.TOY_DRAFT, 1024, 8)
     assert all(np.isfinite(f["best"]) for f in facts.values())
+    clock = Clock(1e4)
+    figures = features.make(target, data, codec.load_tokens(f"{work}/heldout.npz"), work, f"{work}/out", clock, device, features.TOY,
+                            generate=2.0, old=f"{work}/draft.safetensors", sample_options={"limit": 4},
+                            acceptance_options={"limit": 16, "chunk": 16}, positions=512, row=512, steps=3, max_steps=12, warmup=2,
+                            lr=5e-3)
+    assert figures["training"]["last"] < figures["training"]["first"], figures
+    assert 0 < figures["acceptance_heldout"]["features"]["token"][2] <= 1, figures
     result = lm.measure_acceptance(work, device, limit=64, positions=1024, groups=False)
     assert 0 < result["draft"]["token"] <= 1
     tokens, _ = lm.generate(target, texts[:2], device, 1.0, 50, longest=20)
