@@ -6,8 +6,8 @@
 //! none.
 
 use super::kv::{LayerCache, Rope};
-use super::pool::{Pool, Weight};
-use crate::kernel::Attend;
+use super::pool::{Attention, Pool, Weight};
+use crate::kernel::Kernel;
 use crate::map::MappedSlice;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -22,17 +22,15 @@ pub(super) struct State {
     pub len: usize,
     /// Rows, from the last, whose output somebody reads; the head computes no others.
     pub wanted: usize,
-    pub layers: Vec<LayerCache>,
+    pub layers: Vec<Arc<LayerCache>>,
     /// Past rows of each causal convolution, `[k - 1][C]`, oldest first.
     pub tails: Vec<Vec<f32>>,
     rope: Rope,
     /// Output tensors to use again, by operator.
     recycled: Vec<Vec<Arc<Tensor>>>,
-    scratch: Vec<f32>,
     window: Vec<f32>,
-    lens: Vec<usize>,
-    query: Vec<f32>,
-    mixed: Vec<f32>,
+    rotated: Vec<f32>,
+    half: Vec<u16>,
 }
 
 /// Sizes of recycled outputs kept for one operator.
@@ -49,15 +47,13 @@ impl State {
             pool,
             len: 0,
             wanted: usize::MAX,
-            layers,
+            layers: layers.into_iter().map(Arc::new).collect(),
             tails,
             rope: Rope::default(),
             recycled: vec![Vec::new(); slots],
-            scratch: Vec::new(),
             window: Vec::new(),
-            lens: Vec::new(),
-            query: Vec::new(),
-            mixed: Vec::new(),
+            rotated: Vec::new(),
+            half: Vec::new(),
         }
     }
 
@@ -372,10 +368,7 @@ impl Operator {
             Kind::FactorLogits => {
                 let width = columns - FACTORS + CODEBOOK;
                 let mut out = state.output(slot, rows, width)?;
-                each(floats_mut(&mut out)?, width, &mut |x, o| {
-                    kernel.factor_logits(&x[..FACTORS], &mut o[..CODEBOOK]);
-                    o[CODEBOOK..].copy_from_slice(&x[FACTORS..]);
-                });
+                each(floats_mut(&mut out)?, width, &mut |x, o| expand_logits(kernel, x, o));
                 Ok(out)
             }
             Kind::Upsample { factor } => {
@@ -401,50 +394,38 @@ impl Operator {
             Kind::Attention { layer, heads, kv_heads, head_dim, rope_base } => {
                 let (d, group) = (*head_dim, heads / kv_heads);
                 let mut out = state.output(slot, rows, heads * d)?;
-                let o = floats_mut(&mut out)?;
                 let past = state.len;
-                state.rope.cover(*rope_base, d, past + rows);
-                let scale = 1.0 / (d as f32).sqrt();
-                state.lens.clear();
-                state.lens.extend((0..rows * group).map(|i| past + i / group + 1));
-                state.query.resize(rows * group * d, 0.0);
-                state.mixed.resize(rows * group * d, 0.0);
+                let State { rope, layers, pool, rotated, half, .. } = state;
+                rope.cover(*rope_base, d, past + rows);
+                rotated.resize(d, 0.0);
+                half.resize(d, 0);
+                let layer = layers[*layer].clone();
                 for kv in 0..*kv_heads {
-                    let cache = &mut state.layers[*layer].heads[kv];
+                    let mut cache = layer.head_mut(kv);
                     for (r, x) in x.chunks_exact(columns).enumerate() {
-                        let key = &x[(heads + kv) * d..][..d];
+                        rotated.copy_from_slice(&x[(heads + kv) * d..][..d]);
+                        rope.rotate(kernel, rotated, past + r);
                         let value = &x[(heads + kv_heads + kv) * d..][..d];
-                        let rotated = &mut state.query[..d];
-                        rotated.copy_from_slice(key);
-                        state.rope.rotate(rotated, past + r);
-                        cache.store(kernel, past + r, rotated, value);
-                    }
-                    for (r, x) in x.chunks_exact(columns).enumerate() {
-                        for g in 0..group {
-                            let q = &mut state.query[(r * group + g) * d..][..d];
-                            q.copy_from_slice(&x[(kv * group + g) * d..][..d]);
-                            state.rope.rotate(q, past + r);
-                            q.iter_mut().for_each(|v| *v *= scale);
-                        }
-                    }
-                    let a = Attend {
-                        q: &state.query,
-                        lens: &state.lens,
-                        keys: &cache.keys,
-                        values: &cache.values,
-                        head_dim: d,
-                    };
-                    if state.scratch.len() < a.scratch() {
-                        state.scratch.resize(a.scratch(), 0.0);
-                    }
-                    kernel.attend(&a, &mut state.scratch, &mut state.mixed);
-                    for r in 0..rows {
-                        for g in 0..group {
-                            o[(r * heads + kv * group + g) * d..][..d]
-                                .copy_from_slice(&state.mixed[(r * group + g) * d..][..d]);
-                        }
+                        cache.store(kernel, past + r, rotated, value, half);
                     }
                 }
+                let scale = 1.0 / (d as f32).sqrt();
+                let query = |query: &mut [f32]| {
+                    let mut query = query.chunks_exact_mut(d);
+                    for kv in 0..*kv_heads {
+                        for (r, x) in x.chunks_exact(columns).enumerate() {
+                            let heads = x[kv * group * d..][..group * d].chunks_exact(d);
+                            for (x, q) in heads.zip(&mut query) {
+                                for (q, x) in q.iter_mut().zip(x) {
+                                    *q = x * scale;
+                                }
+                                rope.rotate(kernel, q, past + r);
+                            }
+                        }
+                    }
+                };
+                let task = Attention { layer, head_dim: d, group, past, rows };
+                pool.attend(&task, query, floats_mut(&mut out)?);
                 Ok(out)
             }
         }
@@ -484,6 +465,12 @@ impl Operator {
             _ => bail!("not an embedding"),
         }
     }
+}
+
+/// One row of logits from its scores: the codes, then what stands for a token itself.
+pub(super) fn expand_logits(kernel: Kernel, scores: &[f32], logits: &mut [f32]) {
+    kernel.factor_logits(&scores[..FACTORS], &mut logits[..CODEBOOK]);
+    logits[CODEBOOK..].copy_from_slice(&scores[FACTORS..]);
 }
 
 /// The 36 rows of a factorised table that make up `token`: 8 digits, then 28 pairs.
