@@ -113,7 +113,7 @@ def passes(case: Case, threads: int, args) -> dict:
         speeds = [memory.ask("read", 2)]
         for child in children:
             child.ask("fill", args.past)
-        stolen = engines.stolen()
+        watch = engines.Watch([*children, memory])
         for repeat in range(args.repeats):
             for m in args.rows:
                 for i in range(len(children)):
@@ -122,6 +122,7 @@ def passes(case: Case, threads: int, args) -> dict:
                     # Whatever still spins comes to rest.
                     time.sleep(0.003)
             speeds.append(memory.ask("read", 1))
+        busy = watch.shares()
         best = {k: max(s[k] for s in speeds) for k in speeds[0]}
         rows = []
         for child in children:
@@ -141,7 +142,7 @@ def passes(case: Case, threads: int, args) -> dict:
             "threads": threads,
             "past": args.past,
             "bandwidth": best,
-            "stolen_ticks": engines.stolen() - stolen,
+            "busy": busy,
             "engines": rows,
         }
 
@@ -198,6 +199,7 @@ def spoken(args, case: Case, draft: Path | None, threads: int) -> dict:
                 )
         for child in peers:
             child.ask("generate", 1, 8, prompt(lines[0]))
+        watch = engines.Watch(peers)
         for at in range(0, len(lines), args.block):
             block = lines[at : at + args.block]
             with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
@@ -228,6 +230,7 @@ def spoken(args, case: Case, draft: Path | None, threads: int) -> dict:
                         proposed=proposed,
                         accepted=made.get("accepted"),
                     )
+        busy = watch.shares()
         for child in peers:
             add(child.name, peak=child.ask("memory")["peak"])
     for row in sums.values():
@@ -237,7 +240,7 @@ def spoken(args, case: Case, draft: Path | None, threads: int) -> dict:
             row["acceptance"] = row.pop("weighted") / row["tokens"] or None
         elif row["proposed"]:
             row["acceptance"] = row["accepted"] / row["proposed"]
-    return {"threads": threads, "utterances": len(lines), "arms": sums}
+    return {"threads": threads, "utterances": len(lines), "busy": busy, "arms": sums}
 
 
 def numbers(text: str) -> list[int]:
@@ -283,6 +286,10 @@ def main() -> int:
         "passes": [],
         "speech": [],
     }
+    load = result["machine"]["load_average"][0]
+    if load > 0.5:
+        say(f"the machine is busy (load {load:.1f}): times will be wrong, most of all with as many "
+            "threads as cores, where llama.cpp waits by spinning")
     args.cache.mkdir(parents=True, exist_ok=True)
     target = None
     failed = []

@@ -39,6 +39,11 @@ class Child:
             made = self.ask("step", path, ",".join(map(str, tokens)))
             return np.fromfile(path, "<f4").reshape(made["rows"], made["columns"])
 
+    def ticks(self) -> int:
+        """Clock ticks that it has computed for."""
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return int(stat[11]) + int(stat[12])
+
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait()
@@ -83,6 +88,23 @@ def machine() -> dict:
     }
 
 
-def stolen() -> int:
-    """Clock ticks that the host gave to others."""
-    return int(Path("/proc/stat").read_text().splitlines()[0].split()[8])
+class Watch:
+    """How much of the machine others had: programs beside the engines, and the host."""
+
+    def __init__(self, children: list[Child]) -> None:
+        self._children = children
+        self._start = self._ticks()
+
+    def _ticks(self) -> np.ndarray:
+        """All, busy, stolen, and those that this run used itself."""
+        line = Path("/proc/stat").read_text().splitlines()[0]
+        user, nice, system, idle, wait, irq, soft, steal = map(int, line.split()[1:9])
+        busy = user + nice + system + irq + soft
+        own = sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
+        own += sum(c.ticks() for c in self._children)
+        return np.array([busy + idle + wait + steal, busy, steal, own])
+
+    def shares(self) -> dict:
+        total, busy, stolen, own = self._ticks() - self._start
+        total = max(total, 1)
+        return {"others": max(0.0, float((busy - own) / total)), "host": float(stolen / total)}

@@ -22,6 +22,13 @@ def _mb(size: int | None) -> str:
     return "" if size is None else f"{size / 1e6:.0f}"
 
 
+def _busy(shares: dict) -> str:
+    return (
+        f"Meanwhile other programs took {100 * shares['others']:.0f} % of the machine,"
+        f" its host {100 * shares['host']:.0f} %."
+    )
+
+
 def passes_table(run: dict) -> list[str]:
     band = run["bandwidth"]
     sizes = list(run["engines"][0]["quartiles_us"])
@@ -30,7 +37,7 @@ def passes_table(run: dict) -> list[str]:
         f"### {run['weights']}, {run['threads']} thread{'s' * (run['threads'] > 1)}",
         "",
         f"Memory is read at {band['file_gbs']:.1f} GB/s (mapped file), "
-        f"{band['anonymous_gbs']:.1f} GB/s (anonymous).",
+        f"{band['anonymous_gbs']:.1f} GB/s (anonymous). {_busy(run['busy'])}",
         "",
         "| engine | "
         + " | ".join(f"m={m}, ms" for m in sizes)
@@ -83,7 +90,10 @@ def speech_table(runs: list[dict]) -> list[str]:
     lines = [
         "## Whole sentences, default weights",
         "",
-        "Tokens a second with prompt, drafting and sampling, without the codec, which the others have not.",
+        "Tokens a second with prompt, drafting and sampling, without the codec, which the others have not."
+        f" {runs[0]['utterances']} sentences. " + " ".join(
+            f"{r['threads']} thread{'s' * (r['threads'] > 1)}: {_busy(r['busy'])}" for r in runs
+        ),
         "",
         "| arm | threads | tokens/s | against llama.cpp | accepted | with the codec |",
         "|---|---|---|---|---|---|",
