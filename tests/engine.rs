@@ -280,6 +280,41 @@ fn loading_copies_no_weights() {
 }
 
 /// Seeded damage to a model file: an error or a model, never a panic, never a hang.
+/// A model with a plain embedding table and a plain head (tools/tests/test_compare_export.py).
+#[test]
+fn plain_tables_and_heads_match_the_reference() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/plain");
+    let want: Vec<f32> = std::fs::read(dir.join("plain.logits"))
+        .unwrap()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect();
+    let model = Model::load(dir.join("plain.onnx"), 64).unwrap();
+    let columns = model.output_columns();
+    assert_eq!(want.len(), 20 * columns);
+    // Neither has a row for every speech token.
+    assert!(model.embedding_rows().is_none() && model.head_rows().is_none());
+    let mut session = Session::new(&model, &Pool::new(kernel::best(), 2)).unwrap();
+    let tokens: Vec<u32> = (0..20).collect();
+    let mut got = Vec::new();
+    for range in [0..9, 9..10, 10..20] {
+        session.step(&tokens[range.clone()], range.len()).unwrap();
+        got.extend_from_slice(session.logits());
+    }
+    let error = relative(&got, &want);
+    assert!(error < 0.03, "{error}");
+    // The head computes the wanted rows alone, to the same bits.
+    session.rollback(10);
+    session.step(&tokens[10..], 3).unwrap();
+    assert_eq!(session.logits(), &got[17 * columns..]);
+    for unknown in [300, u32::MAX] {
+        assert!(session.step(&[unknown], 1).is_err());
+    }
+    session.rollback(19);
+    session.step(&tokens[19..], 1).unwrap();
+    assert_eq!(session.logits(), &got[19 * columns..]);
+}
+
 #[test]
 fn damaged_models_never_panic() {
     use rand::{RngExt, SeedableRng, rngs::StdRng};

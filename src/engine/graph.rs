@@ -131,15 +131,14 @@ impl Model {
     /// Input-embedding rows of the speech tokens, `[65536][hidden]` in f32, and `hidden`.
     /// `None` for a model without token embedding (a codec).
     pub fn embedding_rows(&self) -> Option<(Vec<f32>, usize)> {
-        let (factors, hidden) = self.embedding.as_ref()?;
-        Some((expand_rows(&factors.to_vec(), *hidden), *hidden))
+        let (table, hidden) = self.embedding.as_ref()?;
+        speech_rows(table.to_vec(), *hidden)
     }
 
     /// Output-head rows of the speech tokens, `[65536][hidden]` in f32, and `hidden`.
     pub fn head_rows(&self) -> Option<(Vec<f32>, usize)> {
         let head = self.head.as_ref()?;
-        let hidden = head.shape().k;
-        Some((expand_rows(&head.dequantize()[..FACTORS * hidden], hidden), hidden))
+        speech_rows(head.dequantize(), head.shape().k)
     }
 
     /// Bytes that one session keeps from pass to pass, for `positions` of context.
@@ -171,6 +170,15 @@ impl Model {
         let tails = self.tails.iter().map(|&n| vec![0.0; n]).collect();
         State::new(pool, layers, tails, self.slots)
     }
+}
+
+/// `[65536][hidden]` of a table: its own first rows if it is plain, or the sums of 480 factors.
+fn speech_rows(mut table: Vec<f32>, hidden: usize) -> Option<(Vec<f32>, usize)> {
+    if table.len() >= CODEBOOK * hidden {
+        table.truncate(CODEBOOK * hidden);
+        return Some((table, hidden));
+    }
+    Some((expand_rows(table.get(..FACTORS * hidden)?, hidden), hidden))
 }
 
 /// `[65536][hidden]` from the 480 rows of a factorised table.
@@ -304,6 +312,7 @@ impl Loader {
         let mut onnx = tract_onnx::onnx();
         for op in [
             "FactorEmbed",
+            "Embed",
             "RmsNorm",
             "QMatMul",
             "Attention",
@@ -408,6 +417,8 @@ impl Loader {
         let producer: HashMap<&str, &pb::NodeProto> =
             graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
         let mut first = None;
+        // A head without factors has a row for every speech token.
+        let mut needed = CODEBOOK;
         let mut at = output;
         while let Some(node) = producer.get(at) {
             // Whoever reads the hidden states wants those of every row.
@@ -423,8 +434,11 @@ impl Loader {
             if !row_wise {
                 break;
             }
+            if let Kind::FactorLogits = &*op.kind {
+                needed = FACTORS;
+            }
             if let Kind::QMatMul { weight, .. } = &*op.kind
-                && weight.shape().n >= FACTORS
+                && weight.shape().n >= needed
             {
                 found.head.get_or_insert_with(|| weight.clone());
             }
@@ -529,6 +543,20 @@ impl Loader {
                 let (factors, extra) = (Halves::new(factors)?, Halves::new(extra)?);
                 found.embedding = Some((factors.clone(), hidden));
                 Ok(Kind::FactorEmbed { hidden, factors, extra })
+            }
+            "Embed" => {
+                let (table, dims) = weight(1, "f16")?;
+                let &[rows, hidden] = dims.as_slice() else {
+                    return Err(bad("the table must be [tokens, hidden]"));
+                };
+                if hidden == 0 {
+                    return Err(bad("the table is empty"));
+                }
+                let table = Halves::new(table)?;
+                if rows >= CODEBOOK {
+                    found.embedding = Some((table.clone(), hidden));
+                }
+                Ok(Kind::Embed { hidden, table })
             }
             "RmsNorm" => Ok(Kind::RmsNorm { weight: floats(1)?, epsilon: float("epsilon")? }),
             "LayerNorm" => {

@@ -123,6 +123,7 @@ pub(super) const FACTORS: usize = 480;
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
     FactorEmbed { hidden: usize, factors: Halves, extra: Halves },
+    Embed { hidden: usize, table: Halves },
     RmsNorm { weight: Floats, epsilon: f32 },
     QMatMul { weight: Arc<Weight>, bias: Option<Floats> },
     Attention { layer: usize, heads: usize, kv_heads: usize, head_dim: usize, rope_base: f32 },
@@ -139,6 +140,7 @@ impl Kind {
     pub fn op_type(&self) -> &'static str {
         match self {
             Kind::FactorEmbed { .. } => "FactorEmbed",
+            Kind::Embed { .. } => "Embed",
             Kind::RmsNorm { .. } => "RmsNorm",
             Kind::QMatMul { .. } => "QMatMul",
             Kind::Attention { .. } => "Attention",
@@ -150,6 +152,13 @@ impl Kind {
             Kind::Gelu { .. } => "Gelu",
             Kind::Upsample { .. } => "Upsample",
         }
+    }
+}
+
+impl Kind {
+    /// Whether the input is tokens, not activations.
+    fn reads_tokens(&self) -> bool {
+        matches!(self, Kind::FactorEmbed { .. } | Kind::Embed { .. } | Kind::FsqEmbed { .. })
     }
 }
 
@@ -198,7 +207,7 @@ impl Operator {
         let residual = matches!(*self.kind, Kind::QMatMul { .. }) && inputs.len() == 2;
         ensure!(inputs.len() == 1 || residual, "{} inputs", inputs.len());
         let x = inputs[0];
-        if let Kind::FactorEmbed { .. } | Kind::FsqEmbed { .. } = &*self.kind {
+        if self.kind.reads_tokens() {
             ensure!(x.datum_type == i64::datum_type() && x.rank() == 1, "tokens are {x:?}");
             return Ok(());
         }
@@ -228,7 +237,7 @@ impl Operator {
 
     fn shape(&self, rows: TDim, columns: TDim) -> TractResult<(TDim, TDim)> {
         let columns = match &*self.kind {
-            Kind::FactorEmbed { hidden, .. } => hidden.to_dim(),
+            Kind::FactorEmbed { hidden, .. } | Kind::Embed { hidden, .. } => hidden.to_dim(),
             Kind::FsqEmbed { channels, .. } => channels.to_dim(),
             Kind::QMatMul { weight, .. } => weight.shape().n.to_dim(),
             Kind::Attention { heads, head_dim, .. } => (heads * head_dim).to_dim(),
@@ -306,7 +315,7 @@ impl Operator {
     fn compute(&self, state: &mut State, inputs: &[TValue]) -> TractResult<Arc<Tensor>> {
         let kernel = state.pool.kernel();
         let slot = self.slot;
-        if let Kind::FactorEmbed { .. } | Kind::FsqEmbed { .. } = &*self.kind {
+        if self.kind.reads_tokens() {
             let tokens = inputs[0].try_as_plain_ram()?.as_slice::<i64>()?;
             return self.embed(state, tokens);
         }
@@ -323,7 +332,9 @@ impl Operator {
             }
         };
         match &*self.kind {
-            Kind::FactorEmbed { .. } | Kind::FsqEmbed { .. } => unreachable!("handled above"),
+            Kind::FactorEmbed { .. } | Kind::Embed { .. } | Kind::FsqEmbed { .. } => {
+                unreachable!("handled above")
+            }
             Kind::RmsNorm { weight, epsilon } => {
                 let mut out = state.output(slot, rows, columns)?;
                 each(floats_mut(&mut out)?, columns, &mut |x, o| {
@@ -444,6 +455,20 @@ impl Operator {
                         ensure!((t - CODEBOOK + 1) * hidden <= extra.len(), "token {t} unknown");
                         kernel.sum_rows(extra.get(), &[(t - CODEBOOK) as u32], o);
                     }
+                }
+                Ok(out)
+            }
+            Kind::Embed { hidden, table } => {
+                let mut out = state.output(self.slot, tokens.len(), *hidden)?;
+                for (o, &t) in floats_mut(&mut out)?.chunks_exact_mut(*hidden).zip(tokens) {
+                    let row = u32::try_from(t).ok().filter(|&t| {
+                        (t as usize + 1).checked_mul(*hidden).is_some_and(|end| end <= table.len())
+                    });
+                    kernel.sum_rows(
+                        table.get(),
+                        &[row.with_context(|| format!("token {t} unknown"))?],
+                        o,
+                    );
                 }
                 Ok(out)
             }
