@@ -243,7 +243,16 @@ pub struct Synthesizer {
     spoken: usize,
     done: bool,
     started: Instant,
+    /// When the utterance's first samples were ready, and how many there are by now.
+    sounding: Option<Instant>,
+    sounded: usize,
 }
+
+/// Tokens that the codec decodes at once where the sound is far enough ahead: its weights
+/// are then read once for all of them.
+const CODEC_TOKENS: usize = 6;
+/// How far ahead of a player's clock that is.
+const LEAD: Duration = Duration::from_millis(120);
 
 impl std::fmt::Debug for Synthesizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -283,6 +292,8 @@ impl Synthesizer {
             spoken: 0,
             done: true,
             started: Instant::now(),
+            sounding: None,
+            sounded: 0,
         })
     }
 
@@ -314,7 +325,9 @@ impl Synthesizer {
         prompt.push(vocabulary.start_of_speech);
         self.speculator.start(&prompt)?;
         self.codec.reset();
+        self.tokens.clear();
         self.spoken = 0;
+        (self.sounding, self.sounded) = (None, 0);
         self.stats.compute += self.started.elapsed();
         self.done = false;
         Ok(())
@@ -341,18 +354,27 @@ impl Synthesizer {
         &self.tokens
     }
 
+    /// Whether a player that began with the first samples still has enough of them. The clock
+    /// decides when sound is made, never which.
+    fn ahead(&self) -> bool {
+        let rate = f64::from(self.voice.bundle.audio.sample_rate_hz);
+        self.sounding.is_some_and(|since| {
+            self.sounded as f64 / rate > (since.elapsed() + LEAD).as_secs_f64()
+        })
+    }
+
     fn round(&mut self, pcm: &mut Vec<f32>) -> Result<bool> {
         let clock = Instant::now();
-        if self.spoken == 0 {
-            self.tokens.clear();
-        }
         let before = pcm.len();
         let end = self.speculator.round(&mut self.tokens)?;
         let codec_clock = Instant::now();
-        self.codec.push(&self.tokens[self.spoken..], pcm)?;
-        self.spoken = self.tokens.len();
-        let cut = end == RoundEnd::Full || (end == RoundEnd::More && self.spoken >= self.limit);
+        let cut =
+            end == RoundEnd::Full || (end == RoundEnd::More && self.tokens.len() >= self.limit);
         let more = end == RoundEnd::More && !cut;
+        if !more || self.tokens.len() - self.spoken >= CODEC_TOKENS || !self.ahead() {
+            self.codec.push(&self.tokens[self.spoken..], pcm)?;
+            self.spoken = self.tokens.len();
+        }
         if !more {
             self.codec.finish(pcm);
             self.stats.utterances += 1;
@@ -362,6 +384,10 @@ impl Synthesizer {
         self.stats.codec += codec_clock.elapsed();
         self.stats.compute += clock.elapsed();
         self.stats.samples += (pcm.len() - before) as u64;
+        self.sounded += pcm.len() - before;
+        if self.sounded > 0 {
+            self.sounding.get_or_insert_with(Instant::now);
+        }
         if pcm.len() > before && self.stats.first_audio.is_none() {
             self.stats.first_audio = Some(self.started.elapsed());
         }
