@@ -193,6 +193,8 @@ struct Cpu {
     features: Vec<String>,
     cores: u32,
     threads: u32,
+    clock_ghz: f64,
+    instructions_per_cycle: f64,
 }
 
 #[derive(serde::Deserialize)]
@@ -242,6 +244,8 @@ fn device_profiles_are_whole() {
             assert!(!v.contains(['"', '\\', '\n']), "{id}: {v}");
         }
         assert!(p.cpu.threads >= 1 && p.cpu.threads <= p.cpu.cores, "{id}: threads");
+        assert!((0.5..6.0).contains(&p.cpu.clock_ghz), "{id}: clock");
+        assert!((0.3..4.0).contains(&p.cpu.instructions_per_cycle), "{id}: instructions");
         assert!(p.memory.budget_mb * 2 <= p.memory.smallest_board_mb, "{id}: budget");
         assert!(p.memory.peak_gb_s > 0.0 && !p.memory.peak_source.is_empty(), "{id}: peak");
         assert_eq!(p.memory.memcpy_gb_s.is_some(), p.memory.memcpy_source.is_some(), "{id}");
