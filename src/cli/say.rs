@@ -32,7 +32,7 @@ impl Speaker {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum ArmName {
     /// One token a pass of the target
     Ar,

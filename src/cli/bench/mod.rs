@@ -1,33 +1,63 @@
+//! `voxgrain bench`: what the library costs on this machine, and what it would elsewhere.
+
+mod cold;
+mod compare;
+mod html;
+mod kernels;
+mod machine;
+mod predict;
+mod report;
+mod run;
+mod stats;
+
 use super::say::{ArmName, progress};
 use super::{VoiceArgs, output, read_file, usage};
-use clap::Args;
-use serde_json::{Value, json};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use clap::{Args, ValueEnum};
+use run::{Lane, Report, Sentence, Settings, VoiceFacts};
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use voxgrain::core::accept::Emission;
-use voxgrain::core::rng::{SeededRng, Uniform};
-use voxgrain::decode::{Arm, Options, SpecStats};
-use voxgrain::speech::synth::Synthesizer;
+use voxgrain::decode::Options;
+use voxgrain::speech::synth::{Synthesizer, Voice};
 use voxgrain::speech::text::{self, TextFrontend};
+use voxgrain::{Error, ErrorKind};
 
-/// What every decoding arm costs on this machine, in one alternating run
+/// Measure every decoding arm on this machine; compare two runs; measure kernels; predict
 ///
 /// Each sentence is spoken by every arm in turn, in rotating order, so that drifts of the
 /// machine's speed meet all arms alike. Speed-ups are medians of the per-sentence ratios of
-/// compute seconds a second of sound.
+/// compute seconds a second of sound (rtf: lower is better). Playback is simulated: the
+/// measured times of the chunks against a player's clock and buffers. Before the run a few
+/// fresh processes are started for the cold start and the memory of one engine.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  voxgrain bench
-  voxgrain bench --utterances 100 --threads 1 --json > bench.json
-  voxgrain bench --arm ar --arm pcg --gamma 6 -f sentences.txt")]
+  voxgrain bench                                      a Markdown report, about two minutes
+  voxgrain bench --quick                              a few sentences, to see that it works
+  voxgrain bench --threads 1 --json > one.json        all that was measured
+  voxgrain bench --json=a.json --csv=a.csv --html=a.html
+  voxgrain bench --arm ar --arm pcg --gamma 6 --set long -n 20
+  voxgrain bench --compare a.json b.json              paired ratios with intervals
+  voxgrain bench --kernels                            GB/s a kernel against the memory's
+  voxgrain bench --predict                            rtf of the boards in targets/, computed
+
+Directions: rtf, milliseconds and bytes are better low; tokens a second, speed-up and GB/s
+are better high. For figures to publish, leave the machine alone meanwhile: the report says
+what share of it other programs took.")]
 pub struct Bench {
-    /// Sentences, one a line [default: forty Harvard sentences]
-    #[arg(short, long, value_name = "FILE")]
+    /// Sentences, one a line, instead of the built-in ones
+    #[arg(short, long, value_name = "FILE", conflicts_with = "set")]
     file: Option<PathBuf>,
-    /// How many sentences, over again if there are fewer
-    #[arg(short = 'n', long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    utterances: u32,
+    /// Built-in sentences: 1 to 3 words, Harvard sentences, 150 to 200 characters
+    #[arg(long, value_enum, default_value = "all")]
+    set: SetName,
+    /// How many utterances an arm, over again if there are fewer sentences [default: 100]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    utterances: Option<u32>,
+    /// A smoke run: 3 utterances, one start (with --kernels and --predict: short as well)
+    #[arg(long)]
+    quick: bool,
     /// Arms to run, again for each [default: all]
     #[arg(long = "arm", value_enum)]
     arms: Vec<ArmName>,
@@ -37,238 +67,404 @@ pub struct Bench {
     /// Seed of every random choice
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Print one JSON object on stdout instead of a table
+    /// Leave out the fresh processes: no cold start, no memory of one engine
     #[arg(long)]
-    json: bool,
+    no_cold_start: bool,
+    /// Everything as one JSON object, to a file or to stdout instead of the Markdown
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// A line an utterance and arm, to a file or to stdout instead of the Markdown
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    csv: Option<PathBuf>,
+    /// One page with plots that needs nothing else, to a file or to stdout
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    html: Option<PathBuf>,
+    /// Compare two runs saved with --json, utterance by utterance
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["kernels", "predict", "html"])]
+    compare: Vec<PathBuf>,
+    /// Matrix kernels: GB/s by rows against the measured read bandwidth
+    #[arg(long, conflicts_with_all = ["predict", "html", "file", "arms"])]
+    kernels: bool,
+    /// Predict rtf for the device profiles; acceptance is measured here or taken from --from
+    #[arg(long, conflicts_with_all = ["html", "file"])]
+    predict: bool,
+    /// A run saved with --json, whose acceptance --predict uses
+    #[arg(long, value_name = "FILE", requires = "predict")]
+    from: Option<PathBuf>,
+    /// Speaks once and reports; what the cold start runs
+    #[arg(long, hide = true)]
+    probe: bool,
     #[command(flatten)]
     voice: VoiceArgs,
 }
 
-const HARVARD: &str = include_str!("../../tools/data/harvard.txt");
-
-/// One spoken sentence.
-struct Run {
-    tokens: u64,
-    audio: f64,
-    compute: f64,
-    first_audio: f64,
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum SetName {
+    Short,
+    Medium,
+    Long,
+    All,
 }
 
-struct Lane {
-    arm: Arm,
-    synthesizer: Synthesizer,
-    runs: Vec<Run>,
-}
+const SETS: [(&str, &str); 3] = [
+    ("short", include_str!("sentences/short.txt")),
+    ("medium", include_str!("../../../tools/data/harvard.txt")),
+    ("long", include_str!("sentences/long.txt")),
+];
 
-impl Lane {
-    fn speak(&mut self, chunks: &[text::Chunk], rate: f64) -> voxgrain::Result<Run> {
-        let before = self.synthesizer.stats();
-        let clock = Instant::now();
-        let mut first = None;
-        let mut pcm = Vec::new();
-        for chunk in chunks {
-            let mut speech = self.synthesizer.speak(&chunk.text)?;
-            loop {
-                pcm.clear();
-                if !speech.next_into(&mut pcm)? {
-                    break;
-                }
-                if !pcm.is_empty() {
-                    first.get_or_insert_with(|| clock.elapsed());
-                }
-            }
+/// Sentences of the built-in sets, mixed so that a part of them is a mixture as well.
+fn built_in(set: SetName) -> voxgrain::Result<Vec<Sentence>> {
+    let mut all = Vec::new();
+    for (i, (name, text)) in SETS.iter().enumerate() {
+        if set != SetName::All && set as usize != i {
+            continue;
         }
-        let after = self.synthesizer.stats();
-        Ok(Run {
-            tokens: after.tokens - before.tokens,
-            audio: (after.samples - before.samples) as f64 / rate,
-            compute: (after.compute - before.compute).as_secs_f64(),
-            first_audio: first.unwrap_or_default().as_secs_f64() * 1e3,
-        })
+        let lines: Vec<&str> = text.lines().collect();
+        for (k, line) in lines.iter().enumerate() {
+            all.push(((k as f64 + 0.5) / lines.len() as f64, sentence(name, line)?));
+        }
     }
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Ok(all.into_iter().map(|s| s.1).collect())
 }
 
-impl Run {
-    fn rtf(&self) -> f64 {
-        if self.audio > 0.0 { self.compute / self.audio } else { f64::NAN }
-    }
+fn sentence(set: &'static str, line: &str) -> voxgrain::Result<Sentence> {
+    let chunks = TextFrontend::default().speak(line)?.chunks;
+    Ok(Sentence { set, text: line.trim().to_owned(), chunks })
 }
 
-/// The value below which `share` of the finite `values` lie.
-fn quantile(values: impl Iterator<Item = f64>, share: f64) -> f64 {
-    let mut v: Vec<f64> = values.filter(|x| x.is_finite()).collect();
-    if v.is_empty() {
-        return f64::NAN;
+/// Where a format goes: a file, or stdout.
+fn write_to(path: &Path, text: &str) -> voxgrain::Result<()> {
+    if path.as_os_str() == "-" {
+        return output::line(text.trim_end());
     }
-    v.sort_by(f64::total_cmp);
-    v[((v.len() - 1) as f64 * share).round() as usize]
+    let write = || {
+        let mut file = std::fs::File::create(path)?;
+        file.write_all(text.as_bytes())?;
+        file.write_all(if text.ends_with('\n') { b"" } else { b"\n" })
+    };
+    write().map_err(|e| {
+        let what = format!("cannot write {}: {e}", path.display());
+        Error::with_source(ErrorKind::Unwritable, what, e)
+    })
 }
 
-/// Median and 95 % bootstrap interval.
-fn interval(values: &[f64]) -> [f64; 3] {
-    let mut rng = SeededRng::new(7);
-    let n = values.len();
-    let medians: Vec<f64> = (0..1000)
-        .map(|_| {
-            let draw = (0..n).map(|_| values[(rng.uniform() * n as f32) as usize]);
-            quantile(draw.collect::<Vec<_>>().into_iter(), 0.5)
-        })
-        .collect();
-    let all = values.iter().copied();
-    [
-        quantile(all, 0.5),
-        quantile(medians.iter().copied(), 0.025),
-        quantile(medians.iter().copied(), 0.975),
-    ]
+fn to_json<T: serde::Serialize>(value: &T) -> voxgrain::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|e| Error::with_source(ErrorKind::Numeric, "a figure is not a number", e))
+}
+
+/// A run saved with --json.
+fn load(path: &Path) -> voxgrain::Result<Report> {
+    let bytes = read_file(path)?;
+    let malformed = |what: String| Error::new(ErrorKind::Malformed, what);
+    let value: serde_json::Value = serde_json::from_slice(&bytes)
+        .map_err(|e| malformed(format!("{} is not JSON: {e}", path.display())))?;
+    match value["voxgrain_bench"].as_u64() {
+        Some(v) if v == u64::from(run::FORMAT) => {}
+        Some(v) => {
+            let what = format!(
+                "{} has format {v}, this program reads {}: measure again",
+                path.display(),
+                run::FORMAT
+            );
+            return Err(malformed(what));
+        }
+        None => {
+            let what = format!("{} is not a run of `voxgrain bench --json`", path.display());
+            return Err(malformed(what));
+        }
+    }
+    serde_json::from_value(value).map_err(|e| malformed(format!("{}: {e}", path.display())))
+}
+
+fn sha256(path: &Path) -> voxgrain::Result<String> {
+    let digest = Sha256::digest(read_file(path)?);
+    Ok(digest.iter().map(|b| format!("{b:02x}")).collect())
 }
 
 impl Bench {
     pub fn run(self) -> anyhow::Result<()> {
-        let voice = self.voice.open()?;
-        let pool = self.voice.pool();
-        let rate = f64::from(voice.bundle().audio.sample_rate_hz);
-        let bytes = match &self.file {
-            Some(path) => read_file(path)?,
-            None => HARVARD.as_bytes().to_vec(),
-        };
-        let frontend = TextFrontend::default();
-        let mut sentences = Vec::new();
-        for line in text::utf8(&bytes)?.lines().filter(|l| !l.trim().is_empty()) {
-            sentences.push(frontend.speak(line)?.chunks);
+        let stdout = [&self.json, &self.csv, &self.html];
+        if stdout.iter().filter(|p| p.as_ref().is_some_and(|p| p.as_os_str() == "-")).count() > 1 {
+            return Err(usage(
+                "only one format can go to stdout: give the others a file, as in --csv=FILE",
+            )
+            .into());
         }
+        if self.probe {
+            return cold::probe(&self.voice, self.arms.first().copied().unwrap_or(ArmName::Pcg));
+        }
+        if let [a, b] = &self.compare[..] {
+            let comparison = compare::compare(&load(a)?, &load(b)?)?;
+            return self.emit(&comparison, compare::csv, compare::markdown);
+        }
+        if self.kernels {
+            let threads = self.voice.pool().threads();
+            let measured = kernels::measure(threads, self.quick);
+            return self.emit(&measured, kernels::csv, kernels::markdown);
+        }
+        if self.predict {
+            let predicted = self.prediction()?;
+            return self.emit(&predicted, predict::csv, predict::markdown);
+        }
+        let report = self.measure()?;
+        if let Some(path) = &self.html {
+            write_to(path, &html::page(&report))?;
+            if path.as_os_str() == "-" {
+                return Ok(());
+            }
+        }
+        self.emit(&report, report::csv, report::markdown)
+    }
+
+    /// JSON and CSV where they are wanted; Markdown unless one of them took stdout.
+    fn emit<T: serde::Serialize>(
+        &self,
+        value: &T,
+        csv: impl Fn(&T) -> String,
+        markdown: impl Fn(&T) -> String,
+    ) -> anyhow::Result<()> {
+        let mut taken = false;
+        if let Some(path) = &self.json {
+            taken |= path.as_os_str() == "-";
+            write_to(path, &to_json(value)?)?;
+        }
+        if let Some(path) = &self.csv {
+            taken |= path.as_os_str() == "-";
+            write_to(path, &csv(value))?;
+        }
+        if !taken {
+            output::line(markdown(value).trim_end())?;
+        }
+        Ok(())
+    }
+
+    fn sentences(&self) -> voxgrain::Result<Vec<Sentence>> {
+        let Some(path) = &self.file else { return built_in(self.set) };
+        let bytes = read_file(path)?;
+        let lines = text::utf8(&bytes)?.lines().filter(|l| !l.trim().is_empty());
+        let sentences: Vec<Sentence> =
+            lines.map(|l| sentence("file", l)).collect::<voxgrain::Result<_>>()?;
+        // A line of nothing but signs is no utterance.
+        let sentences: Vec<_> = sentences.into_iter().filter(|s| !s.chunks.is_empty()).collect();
         if sentences.is_empty() {
-            return Err(usage("the file has no sentences").into());
+            return Err(usage(format!("{} has no sentences", path.display())));
         }
-        let all = [ArmName::Ar, ArmName::Sd, ArmName::Tolerance, ArmName::Pcg];
-        let names = if self.arms.is_empty() { &all[..] } else { &self.arms };
-        let mut lanes = Vec::new();
-        for name in names {
+        Ok(sentences)
+    }
+
+    fn arm_names(&self) -> Vec<ArmName> {
+        if self.arms.is_empty() {
+            return vec![ArmName::Ar, ArmName::Sd, ArmName::Tolerance, ArmName::Pcg];
+        }
+        let mut names: Vec<ArmName> = Vec::new();
+        for &name in &self.arms {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    fn lanes(&self, voice: &Voice) -> voxgrain::Result<Vec<Lane>> {
+        self.lanes_of(voice, &self.arm_names())
+    }
+
+    fn lanes_of(&self, voice: &Voice, names: &[ArmName]) -> voxgrain::Result<Vec<Lane>> {
+        let pool = self.voice.pool();
+        let lane = |name: ArmName| {
             let arm = name.arm(0.4, Emission::StandIn);
             let mut options: Options = voice.options(arm);
             options.seed = self.seed;
             options.gamma = self.gamma.unwrap_or(options.gamma);
-            let synthesizer = Synthesizer::new(&voice, options, &pool)?;
-            lanes.push(Lane { arm, synthesizer, runs: Vec::new() });
-        }
+            Ok(Lane::new(arm, &options, Synthesizer::new(voice, options, &pool)?))
+        };
+        names.iter().copied().map(lane).collect()
+    }
+
+    fn measure(&self) -> anyhow::Result<Report> {
+        let sentences = self.sentences()?;
+        // Opened once to refuse what is wrong before anything is measured.
+        drop(self.lanes(&self.voice.open()?)?);
+        let names = self.arm_names();
+        let cold_start = if self.no_cold_start {
+            None
+        } else {
+            output::status("bench: starting fresh processes");
+            let arm = if names.contains(&ArmName::Pcg) { ArmName::Pcg } else { names[0] };
+            Some(cold::measure(&self.voice, arm, self.quick)?)
+        };
+
+        let voice = self.voice.open()?;
+        let rate = voice.bundle().audio.sample_rate_hz;
+        let mut lanes = self.lanes(&voice)?;
+        let total = self.utterances.map_or(if self.quick { 3 } else { 100 }, |n| n as usize);
+        output::status(&format!(
+            "bench: warming up, then {total} utterances by {} arms in turn",
+            lanes.len()
+        ));
         for lane in &mut lanes {
-            lane.speak(&sentences[0], rate)?;
+            for sentence in sentences.iter().take(if self.quick { 1 } else { 4 }) {
+                lane.warm_up(sentence)?;
+            }
         }
-        let warm: Vec<_> = lanes.iter().map(|l| l.synthesizer.stats()).collect();
-        let total = self.utterances as usize;
-        let bar = progress(total as u64, self.json);
+        let mut watch = machine::Watch::new();
+        let bar = progress(total as u64, false);
+        let mut all = Vec::with_capacity(total * lanes.len());
         for i in 0..total {
-            for k in 0..lanes.len() {
-                let at = (i + k) % lanes.len();
-                let run = lanes[at].speak(&sentences[i % sentences.len()], rate)?;
-                lanes[at].runs.push(run);
+            for turn in 0..lanes.len() {
+                let at = (i + turn) % lanes.len();
+                let sentence = &sentences[i % sentences.len()];
+                all.push(lanes[at].speak(i, turn, sentence, rate, &mut watch)?);
             }
             bar.inc(1);
         }
         bar.finish_and_clear();
-
-        let base = lanes.iter().position(|l| l.arm == Arm::Ar);
-        let rows: Vec<Value> = lanes
-            .iter()
-            .zip(&warm)
-            .map(|(lane, warm)| {
-                let ratios: Option<Vec<f64>> = base.map(|b| {
-                    let pairs = lanes[b].runs.iter().zip(&lane.runs);
-                    pairs.map(|(a, x)| a.rtf() / x.rtf()).collect()
-                });
-                row(lane, &warm.spec, warm.codec, ratios.as_deref())
-            })
-            .collect();
-        let head = json!({
-            "voxgrain": env!("CARGO_PKG_VERSION"),
-            "voice": voice.bundle().name,
-            "kernel": pool.kernel().name(),
-            "threads": pool.threads(),
-            "utterances": total,
-            "load_ms": voice.load_time().as_secs_f64() * 1e3,
-            "peak_rss_bytes": output::peak_rss_bytes(),
-            "arms": rows,
-        });
-        if self.json {
-            return Ok(output::json(&head)?);
+        let conditions = watch.end();
+        let mut sets = std::collections::BTreeMap::new();
+        for i in 0..total {
+            *sets.entry(sentences[i % sentences.len()].set.to_owned()).or_insert(0) += 1;
         }
-        output::line(&table(&head))?;
-        Ok(())
+        let sampling = voice.sampling();
+        let bundle = voice.bundle();
+        let groups = self.voice.groups.clone().or_else(|| bundle.groups_path());
+        Ok(Report {
+            voxgrain_bench: run::FORMAT,
+            build: machine::build(),
+            machine: machine::describe(self.voice.pool().threads()),
+            conditions,
+            voice: VoiceFacts {
+                name: bundle.name.clone(),
+                sha256: sha256(&bundle.path(voxgrain::bundle::FILE_NAME))?,
+                groups_sha256: match groups.filter(|p| p.exists()) {
+                    Some(path) => Some(sha256(&path)?),
+                    None => None,
+                },
+                mapped_bytes: [voice.target(), voice.draft(), voice.codec()]
+                    .iter()
+                    .map(|m| m.mapped_bytes() as u64)
+                    .sum(),
+                target_bits: bundle.target.bits,
+                sample_rate_hz: rate,
+                frame_rate_hz: bundle.audio.frame_rate_hz,
+            },
+            settings: Settings {
+                utterances: total,
+                sets,
+                seed: self.seed,
+                gamma: self.gamma.unwrap_or(bundle.sampling.gamma),
+                temperature: sampling.temperature,
+                top_k: sampling.transforms.top_k,
+                top_p: sampling.transforms.top_p,
+                min_p: sampling.transforms.min_p,
+                device_ms: run::DEVICE_MS,
+                ring_ms: run::RING_MS,
+            },
+            load_ms: voice.load_time().as_secs_f64() * 1e3,
+            rss_bytes: output::rss_bytes(),
+            peak_rss_bytes: output::peak_rss_bytes(),
+            cold_start,
+            arms: lanes.into_iter().map(|l| l.report(&all)).collect(),
+            definitions: run::definitions(),
+            utterances: all,
+        })
     }
-}
 
-fn row(lane: &Lane, warm: &SpecStats, warm_codec: Duration, ratios: Option<&[f64]>) -> Value {
-    let s = lane.synthesizer.stats();
-    let runs = &lane.runs;
-    let tokens: u64 = runs.iter().map(|r| r.tokens).sum();
-    let compute: f64 = runs.iter().map(|r| r.compute).sum();
-    let audio: f64 = runs.iter().map(|r| r.audio).sum();
-    let rounds = s.spec.rounds - warm.rounds;
-    let proposed = s.spec.proposed - warm.proposed;
-    let accepted = s.spec.accepted - warm.accepted;
-    let emitted = s.spec.emitted - warm.emitted;
-    let share = |a: Duration, b: Duration| (a.saturating_sub(b)).as_secs_f64() / compute;
-    json!({
-        "arm": lane.arm.name(),
-        "tokens": tokens,
-        "audio_seconds": audio,
-        "compute_seconds": compute,
-        "tokens_per_second": tokens as f64 / compute,
-        "rtf": compute / audio,
-        "speed_up": ratios.map(interval),
-        "acceptance_rate": (proposed > 0).then(|| accepted as f64 / proposed as f64),
-        "tokens_per_round": emitted as f64 / rounds.max(1) as f64,
-        "first_audio_ms": {
-            "p50": quantile(runs.iter().map(|r| r.first_audio), 0.5),
-            "p95": quantile(runs.iter().map(|r| r.first_audio), 0.95),
-        },
-        "share": {
-            "prefill": share(s.spec.prefill, warm.prefill),
-            "draft": share(s.spec.draft, warm.draft),
-            "verify": share(s.spec.verify, warm.verify),
-            "sampling": share(s.spec.sampling, warm.sampling),
-            "codec": share(s.codec, warm_codec),
-        },
-    })
-}
-
-fn table(v: &Value) -> String {
-    let mut out = format!(
-        "{} sentences, {} threads, {}; voice {} loaded in {:.0} ms, at most {:.0} MB resident\n\n",
-        v["utterances"],
-        v["threads"],
-        v["kernel"].as_str().unwrap_or_default(),
-        v["voice"].as_str().unwrap_or_default(),
-        v["load_ms"].as_f64().unwrap_or(f64::NAN),
-        v["peak_rss_bytes"].as_f64().unwrap_or(f64::NAN) / 1e6,
-    );
-    out.push_str(
-        "| arm | tokens/s | rtf | speed-up [95 %] | accepted | tokens a round | first audio ms \
-         p50 / p95 | prefill, draft, verify, sampling, codec % |\n|---|---|---|---|---|---|---|---|\n",
-    );
-    let f = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
-    for a in v["arms"].as_array().into_iter().flatten() {
-        let speed = match a["speed_up"].as_array() {
-            Some(s) => format!("{:.2} [{:.2}, {:.2}]", f(&s[0]), f(&s[1]), f(&s[2])),
-            None => "-".into(),
-        };
-        let accepted = match a["acceptance_rate"].as_f64() {
-            Some(r) => format!("{:.0} %", r * 100.0),
-            None => "-".into(),
-        };
-        let share: Vec<String> = ["prefill", "draft", "verify", "sampling", "codec"]
-            .iter()
-            .map(|k| format!("{:.0}", 100.0 * f(&a["share"][k])))
+    /// The bundle asked for, and the other voices beside it (not the tests' noise).
+    fn bundles(&self) -> voxgrain::Result<Vec<PathBuf>> {
+        let main = voxgrain::bundle::Bundle::find(self.voice.bundle.as_deref())?;
+        let mut all = vec![main.clone()];
+        let beside = main.parent().and_then(|p| std::fs::read_dir(p).ok()).into_iter().flatten();
+        let mut others: Vec<PathBuf> = beside
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.file_name() != main.file_name() && !p.ends_with("tiny"))
+            .filter(|p| p.join(voxgrain::bundle::FILE_NAME).is_file())
             .collect();
-        out.push_str(&format!(
-            "| {} | {:.0} | {:.3} | {speed} | {accepted} | {:.2} | {:.0} / {:.0} | {} |\n",
-            a["arm"].as_str().unwrap_or_default(),
-            f(&a["tokens_per_second"]),
-            f(&a["rtf"]),
-            f(&a["tokens_per_round"]),
-            f(&a["first_audio_ms"]["p50"]),
-            f(&a["first_audio_ms"]["p95"]),
-            share.join(", ")
-        ));
+        others.sort();
+        all.extend(others);
+        Ok(all)
     }
-    out.trim_end().to_string()
+
+    fn prediction(&self) -> anyhow::Result<predict::Prediction> {
+        let given = self.from.as_deref().map(load).transpose()?;
+        let sentences = built_in(SetName::Medium)?;
+        let count = self.utterances.map_or(if self.quick { 2 } else { 10 }, |n| n as usize);
+        let mut out = predict::Prediction {
+            prediction: true,
+            bundles: Vec::new(),
+            rows: Vec::new(),
+            check: None,
+        };
+        for (i, dir) in self.bundles()?.into_iter().enumerate() {
+            let args = VoiceArgs { bundle: Some(dir.clone()), ..self.voice.clone() };
+            let args = if i == 0 { args } else { VoiceArgs { groups: None, ..args } };
+            let voice = args.open()?;
+            // As a person would type it.
+            let here = std::env::current_dir().unwrap_or_default();
+            let name = dir.strip_prefix(&here).unwrap_or(&dir).display().to_string();
+            let (behaviour, measured) = match given.as_ref().filter(|_| i == 0) {
+                Some(report) => (behaviour_of(report)?, Vec::new()),
+                None => self.behaviour(&voice, &sentences, count)?,
+            };
+            let facts = predict::facts(&name, &voice, behaviour);
+            out.rows.extend(predict::rows(&voice, &facts)?);
+            if i == 0 && !measured.is_empty() {
+                let threads = self.voice.pool().threads();
+                let budget = std::time::Duration::from_millis(if self.quick { 10 } else { 500 });
+                let read = machine::Field::new().read_gb_s(threads, budget);
+                out.check = predict::check(&voice, &facts, threads, read, &measured)?;
+            }
+            out.bundles.push(facts);
+        }
+        Ok(out)
+    }
+
+    /// Speaks by ar and pcg in turn: what pcg accepts, and the rtf of both.
+    fn behaviour(
+        &self,
+        voice: &Voice,
+        sentences: &[Sentence],
+        count: usize,
+    ) -> anyhow::Result<(predict::Behaviour, Vec<(String, f64)>)> {
+        let mut lanes = self.lanes_of(voice, &[ArmName::Ar, ArmName::Pcg])?;
+        let rate = voice.bundle().audio.sample_rate_hz;
+        let mut watch = machine::Watch::new();
+        let mut all = Vec::new();
+        for lane in &mut lanes {
+            lane.warm_up(&sentences[0])?;
+        }
+        for i in 0..count {
+            for (turn, lane) in lanes.iter_mut().enumerate() {
+                all.push(lane.speak(i, turn, &sentences[i % sentences.len()], rate, &mut watch)?);
+            }
+        }
+        let reports: Vec<_> = lanes.into_iter().map(|l| l.report(&all)).collect();
+        let measured = reports.iter().map(|a| (a.arm.clone(), a.rtf)).collect();
+        let source = format!("measured here on {count} Harvard sentences");
+        Ok((behaviour(&reports[1], &all, source), measured))
+    }
+}
+
+fn behaviour(a: &run::ArmReport, all: &[run::Utterance], source: String) -> predict::Behaviour {
+    let own = || all.iter().filter(|u| u.arm == a.arm);
+    let tokens: f64 = own().map(|u| u.tokens as f64).sum();
+    // The prompt is there from the first token on, the speech grows.
+    let context = own()
+        .map(|u| u.tokens as f64 * (u.text.chars().count() as f64 + 2.0 + u.tokens as f64 / 2.0));
+    predict::Behaviour {
+        source,
+        gamma: a.gamma,
+        acceptance_rate: a.acceptance_rate.unwrap_or(0.0),
+        tokens_per_round: a.tokens_per_round,
+        context: context.sum::<f64>() / tokens.max(1.0),
+    }
+}
+
+fn behaviour_of(report: &Report) -> voxgrain::Result<predict::Behaviour> {
+    let arm = report.arms.iter().find(|a| a.arm == "pcg");
+    let arm = arm.ok_or_else(|| usage("the run of --from has no arm pcg"))?;
+    let source = format!("measured on {} utterances of --from", report.settings.utterances);
+    Ok(behaviour(arm, &report.utterances, source))
 }
