@@ -1,12 +1,13 @@
 //! The matrix kernels against the memory: weights larger than the caches are read once a call.
 
-use super::machine::{self, Build, Field, Machine};
+use super::machine::{self, Build, Machine};
 use super::predict::Counts;
 use crate::cli::output;
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 use voxgrain::kernel::{self, BLOCK, Bits, Kernel, QuantizedRows, TILE};
+use voxgrain::map::Map;
 
 /// The target's largest shape.
 const N: usize = 2752;
@@ -27,6 +28,8 @@ pub struct Kernels {
 pub struct Read {
     pub threads: usize,
     pub gb_s: f64,
+    /// The same over the voice's mapped files: other pages, and perhaps part of them cached.
+    pub voice_gb_s: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -110,14 +113,21 @@ impl Weights {
     }
 }
 
-pub fn measure(threads: usize, quick: bool) -> Kernels {
+/// `files`: the voice's, mapped, if there is one.
+pub fn measure(threads: usize, quick: bool, files: &[Map]) -> Kernels {
     let budget = Duration::from_millis(if quick { 20 } else { 300 });
     let most = std::thread::available_parallelism().map_or(1, |n| n.get()).max(threads);
     output::status("bench: reading memory");
-    let field = Field::new();
-    let read: Vec<Read> =
-        (1..=most).map(|t| Read { threads: t, gb_s: field.read_gb_s(t, 2 * budget) }).collect();
-    let total = if quick { field.bytes() / 4 } else { field.bytes() };
+    let field = machine::field();
+    let files: Vec<&[u8]> = files.iter().map(|f| &f[..]).collect();
+    let read: Vec<Read> = (1..=most)
+        .map(|t| Read {
+            threads: t,
+            gb_s: machine::read_gb_s(&[&field], t, 2 * budget),
+            voice_gb_s: (!files.is_empty()).then(|| machine::read_gb_s(&files, t, 2 * budget)),
+        })
+        .collect();
+    let total = if quick { field.len() / 4 } else { field.len() };
     drop(field);
     let counts = Counts::load();
     let best = kernel::best().name();
@@ -201,7 +211,7 @@ pub fn markdown(k: &Kernels) -> String {
         "# voxgrain bench --kernels\n\n{}, {}; picked: {}\n\n\
          Matrices of {N} x {K}, {:.0} MB of them, each read once a call: GB/s of weights and scales, \
          the best of several passes. Higher is better; the memory's own figure is the most that one \
-         row can reach.\n\n| threads | the memory alone, GB/s |\n|---|---|\n",
+         row can reach.\n\n| threads | the memory alone, GB/s | the voice's mapped files, GB/s |\n|---|---|---|\n",
         k.machine.cpu.as_deref().unwrap_or("unnamed CPU"),
         k.build.target,
         k.machine.kernel,
@@ -209,7 +219,8 @@ pub fn markdown(k: &Kernels) -> String {
     );
     let w = &mut out;
     for r in &k.read {
-        let _ = writeln!(w, "| {} | {:.1} |", r.threads, r.gb_s);
+        let voice = r.voice_gb_s.map_or("-".into(), |g| format!("{g:.1}"));
+        let _ = writeln!(w, "| {} | {:.1} | {voice} |", r.threads, r.gb_s);
     }
     let heads: Vec<String> = ROWS.iter().map(|m| format!("m = {m}")).collect();
     let _ = write!(

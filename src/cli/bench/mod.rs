@@ -17,8 +17,10 @@ use run::{Lane, Report, Sentence, Settings, VoiceFacts};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use voxgrain::bundle::Bundle;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::Options;
+use voxgrain::map::Map;
 use voxgrain::speech::synth::{Synthesizer, Voice};
 use voxgrain::speech::text::{self, TextFrontend};
 use voxgrain::{Error, ErrorKind};
@@ -201,7 +203,7 @@ impl Bench {
         }
         if self.kernels {
             let threads = self.voice.pool().threads();
-            let measured = kernels::measure(threads, self.quick);
+            let measured = kernels::measure(threads, self.quick, &self.files().unwrap_or_default());
             return self.emit(&measured, kernels::csv, kernels::markdown);
         }
         if self.predict {
@@ -371,9 +373,16 @@ impl Bench {
         })
     }
 
+    /// The weights, mapped as a voice maps them.
+    fn files(&self) -> voxgrain::Result<Vec<Map>> {
+        let bundle = Bundle::open(Bundle::find(self.voice.bundle.as_deref())?)?;
+        let data = bundle.files.iter().filter(|f| f.path.ends_with(".data"));
+        data.map(|f| Map::open(bundle.path(&f.path))).collect()
+    }
+
     /// The bundle asked for, and the other voices beside it (not the tests' noise).
     fn bundles(&self) -> voxgrain::Result<Vec<PathBuf>> {
-        let main = voxgrain::bundle::Bundle::find(self.voice.bundle.as_deref())?;
+        let main = Bundle::find(self.voice.bundle.as_deref())?;
         let mut all = vec![main.clone()];
         let beside = main.parent().and_then(|p| std::fs::read_dir(p).ok()).into_iter().flatten();
         let mut others: Vec<PathBuf> = beside
@@ -413,7 +422,9 @@ impl Bench {
             if i == 0 && !measured.is_empty() {
                 let threads = self.voice.pool().threads();
                 let budget = std::time::Duration::from_millis(if self.quick { 10 } else { 500 });
-                let read = machine::Field::new().read_gb_s(threads, budget);
+                let files = self.files()?;
+                let parts: Vec<&[u8]> = files.iter().map(|f| &f[..]).collect();
+                let read = machine::read_gb_s(&parts, threads, budget);
                 out.check = predict::check(&voice, &facts, threads, read, &measured)?;
             }
             out.bundles.push(facts);
