@@ -33,6 +33,7 @@ Examples:
   voxgrain say -o canoe.wav \"The birch canoe slid on the smooth planks.\"
   voxgrain inspect
   voxgrain asg inspect
+  voxgrain bench --quick
 
 Exit codes:
   0  done
@@ -56,7 +57,7 @@ enum Command {
     Asg(asg::Asg),
     /// Show what is in a bundle
     Inspect(inspect::Inspect),
-    /// Measure every decoding arm on this machine
+    /// Measure every decoding arm on this machine, compare runs, predict boards
     Bench(bench::Bench),
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]

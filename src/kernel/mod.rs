@@ -244,7 +244,7 @@ impl Kernel {
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let total = (self.factor_softmax)(scores, inverse_temperature, probs, sums, scratch);
-            (1e-12..=f32::MAX).contains(&total)
+            (1e-20..=f32::MAX).contains(&total)
         })
     }
 
