@@ -35,12 +35,12 @@ macro_rules! each_lane {
 /// # Safety
 /// See [`RowsFn`]; NEON and the dot product extension exist. `G` divides 4.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn tile8<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
+unsafe fn tile8<const M: usize, const G: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
     // SAFETY: every address is inside the extents promised by TileArgs.
     unsafe {
         let flip = vdupq_n_u8(128);
         for first in (0..4).step_by(G) {
-            let mut acc = [[vdupq_n_f32(0.0); M]; G];
+            let mut acc = begin::<M, G, LAYOUT>(out, first);
             for b in 0..t.blocks {
                 let mut dot = [[vdupq_n_s32(0); M]; G];
                 for half in 0..2 {
@@ -48,10 +48,15 @@ unsafe fn tile8<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
                     for i in 0..M {
                         a[i] = vld1q_s8(t.q.add(i * t.k + b * BLOCK + half * 16));
                     }
-                    let w = t.w.add(b * 512 + half * 256 + first * 16);
+                    let w = t.w.wrapping_add(b * 512 + half * 256 + first * 16);
+                    let rows = row_vectors::<G, LAYOUT>(t, first, b * 32 + half * 16);
                     each_lane!(J, {
                         for g in 0..G {
-                            let w = veorq_u8(vld1q_u8(w.add(J * 64 + g * 16)), flip);
+                            let w = match LAYOUT {
+                                PACKED => vld1q_u8(w.add(J * 64 + g * 16)),
+                                _ => rows[g][J],
+                            };
+                            let w = veorq_u8(w, flip);
                             for i in 0..M {
                                 let w = vreinterpretq_s8_u8(w);
                                 dot[g][i] = sdot::<J>(dot[g][i], w, a[i]);
@@ -60,8 +65,7 @@ unsafe fn tile8<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
                     });
                 }
                 for g in 0..G {
-                    let s = t.scales.add(b * TILE + (first + g) * 4);
-                    accumulate(&mut acc[g], dot[g], s, t.x_scale.add(b), t.blocks);
+                    accumulate::<M, LAYOUT>(&mut acc[g], dot[g], t, b, first + g);
                 }
             }
             for g in 0..G {
@@ -76,29 +80,33 @@ unsafe fn tile8<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
 /// # Safety
 /// See [`RowsFn`]; NEON and the dot product extension exist. `G` divides 4.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn tile4<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
+unsafe fn tile4<const M: usize, const G: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
     // SAFETY: every address is inside the extents promised by TileArgs.
     unsafe {
         let mask = vdupq_n_u8(15);
         for first in (0..4).step_by(G) {
-            let mut acc = [[vdupq_n_f32(0.0); M]; G];
+            let mut acc = begin::<M, G, LAYOUT>(out, first);
             for b in 0..t.blocks {
                 let mut dot = [[vdupq_n_s32(0); M]; G];
                 let mut a0 = [vdupq_n_s8(0); M];
                 let mut a1 = [vdupq_n_s8(0); M];
                 for i in 0..M {
                     // Nibbles are stored as w + 8: take 8 times the activations' sum off.
-                    let zero = vdupq_n_s32(*t.x_sum.add(i * t.blocks + b) * -8);
+                    let zero = vdupq_n_s32(*t.x_sum.add(i * t.x_blocks + b) * -8);
                     for g in 0..G {
                         dot[g][i] = zero;
                     }
                     let q = t.q.add(i * t.k + b * BLOCK);
                     (a0[i], a1[i]) = (vld1q_s8(q), vld1q_s8(q.add(16)));
                 }
-                let w = t.w.add(b * 256 + first * 16);
+                let w = t.w.wrapping_add(b * 256 + first * 16);
+                let rows = row_vectors::<G, LAYOUT>(t, first, b * 16);
                 each_lane!(J, {
                     for g in 0..G {
-                        let v = vld1q_u8(w.add(J * 64 + g * 16));
+                        let v = match LAYOUT {
+                            PACKED => vld1q_u8(w.add(J * 64 + g * 16)),
+                            _ => rows[g][J],
+                        };
                         let low = vreinterpretq_s8_u8(vandq_u8(v, mask));
                         let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(v));
                         for i in 0..M {
@@ -108,8 +116,7 @@ unsafe fn tile4<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
                     }
                 });
                 for g in 0..G {
-                    let s = t.scales.add(b * TILE + (first + g) * 4);
-                    accumulate(&mut acc[g], dot[g], s, t.x_scale.add(b), t.blocks);
+                    accumulate::<M, LAYOUT>(&mut acc[g], dot[g], t, b, first + g);
                 }
             }
             for g in 0..G {

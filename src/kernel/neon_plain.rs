@@ -3,23 +3,31 @@ const WIDE: usize = 1;
 
 /// # Safety
 /// See [`RowsFn`]; NEON exists. `G` divides 4.
-unsafe fn tile8<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
+unsafe fn tile8<const M: usize, const G: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
     // SAFETY: every address is inside the extents promised by TileArgs.
     unsafe {
         let flip = vdupq_n_u8(128);
         for first in (0..4).step_by(G) {
-            let mut acc = [[vdupq_n_f32(0.0); M]; G];
+            let mut acc = begin::<M, G, LAYOUT>(out, first);
             for b in 0..t.blocks {
                 // Rows 0 and 1 of a group, rows 2 and 3; two lanes a row.
                 let mut low = [[vdupq_n_s32(0); M]; G];
                 let mut high = [[vdupq_n_s32(0); M]; G];
+                let mut rows = [[vdupq_n_u8(0); 4]; G];
                 for j in (0..8).step_by(2) {
-                    let w = t.w.add(b * 512 + j * 64 + first * 16);
+                    if j % 4 == 0 {
+                        rows = row_vectors::<G, LAYOUT>(t, first, b * 32 + j * 4);
+                    }
+                    let w = t.w.wrapping_add(b * 512 + j * 64 + first * 16);
                     for g in 0..G {
-                        let load = |p: *const u8| {
-                            vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p.add(g * 16)), flip))
+                        let load = |j: usize| {
+                            let w = match LAYOUT {
+                                PACKED => vld1q_u8(w.add(j % 2 * 64 + g * 16)),
+                                _ => rows[g][j % 4],
+                            };
+                            vreinterpretq_s8_u8(veorq_u8(w, flip))
                         };
-                        let (w0, w1) = (load(w), load(w.add(64)));
+                        let (w0, w1) = (load(j), load(j + 1));
                         for i in 0..M {
                             let a = t.q.add(i * t.k + b * BLOCK + j * 4);
                             let (a0, a1) = (broadcast(a), broadcast(a.add(4)));
@@ -37,8 +45,7 @@ unsafe fn tile8<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
                     for i in 0..M {
                         dot[i] = vpaddq_s32(low[g][i], high[g][i]);
                     }
-                    let s = t.scales.add(b * TILE + (first + g) * 4);
-                    accumulate(&mut acc[g], dot, s, t.x_scale.add(b), t.blocks);
+                    accumulate::<M, LAYOUT>(&mut acc[g], dot, t, b, first + g);
                 }
             }
             for g in 0..G {
@@ -52,19 +59,23 @@ unsafe fn tile8<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
 
 /// # Safety
 /// See [`RowsFn`]; NEON exists. `G` divides 4.
-unsafe fn tile4<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
+unsafe fn tile4<const M: usize, const G: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
     // SAFETY: every address is inside the extents promised by TileArgs.
     unsafe {
         let mask = vdupq_n_u8(15);
         for first in (0..4).step_by(G) {
-            let mut acc = [[vdupq_n_f32(0.0); M]; G];
+            let mut acc = begin::<M, G, LAYOUT>(out, first);
             for b in 0..t.blocks {
                 let mut low = [[vdupq_n_s16(0); M]; G];
                 let mut high = [[vdupq_n_s16(0); M]; G];
+                let rows = row_vectors::<G, LAYOUT>(t, first, b * 16);
                 for j in 0..4 {
-                    let w = t.w.add(b * 256 + j * 64 + first * 16);
+                    let w = t.w.wrapping_add(b * 256 + j * 64 + first * 16);
                     for g in 0..G {
-                        let v = vld1q_u8(w.add(g * 16));
+                        let v = match LAYOUT {
+                            PACKED => vld1q_u8(w.add(g * 16)),
+                            _ => rows[g][j],
+                        };
                         // Nibbles are stored as w + 8: 0 to 15.
                         let w0 = vreinterpretq_s8_u8(vandq_u8(v, mask));
                         let w1 = vreinterpretq_s8_u8(vshrq_n_u8::<4>(v));
@@ -83,11 +94,10 @@ unsafe fn tile4<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
                     for i in 0..M {
                         // 16 products of at most 15 * 127 make 30480, inside 16 bits.
                         let p = vpaddlq_s16(vpaddq_s16(low[g][i], high[g][i]));
-                        let zero = *t.x_sum.add(i * t.blocks + b) * -8;
+                        let zero = *t.x_sum.add(i * t.x_blocks + b) * -8;
                         dot[i] = vaddq_s32(p, vdupq_n_s32(zero));
                     }
-                    let s = t.scales.add(b * TILE + (first + g) * 4);
-                    accumulate(&mut acc[g], dot, s, t.x_scale.add(b), t.blocks);
+                    accumulate::<M, LAYOUT>(&mut acc[g], dot, t, b, first + g);
                 }
             }
             for g in 0..G {
