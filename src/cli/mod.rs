@@ -4,6 +4,7 @@ mod asg;
 mod bench;
 mod inspect;
 mod output;
+mod pack;
 mod say;
 
 use clap::{Args, Parser, Subcommand};
@@ -57,6 +58,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Measure every decoding arm on this machine
     Bench(bench::Bench),
+    /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
+    Pack(pack::Pack),
 }
 
 /// Where the voice comes from and what it runs on.
@@ -97,6 +100,7 @@ pub fn run() -> ExitCode {
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),
+        Command::Pack(c) => c.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

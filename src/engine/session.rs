@@ -73,6 +73,7 @@ pub struct Session {
     runner: Runner,
     len: usize,
     positions: usize,
+    wanted: usize,
 }
 
 impl std::fmt::Debug for Session {
@@ -92,7 +93,7 @@ impl Session {
     pub fn with_positions(model: &Arc<Model>, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
         let positions = positions.min(model.max_positions());
         let runner = Runner::new(model, pool, positions)?;
-        Ok(Self { model: model.clone(), runner, len: 0, positions })
+        Ok(Self { model: model.clone(), runner, len: 0, positions, wanted: 0 })
     }
 
     /// Positions in the context.
@@ -135,12 +136,15 @@ impl Session {
         });
         self.runner.run(tokens)?;
         self.len += tokens.len();
+        self.wanted = wanted;
         Ok(())
     }
 
     /// Logits of the last pass, `[wanted][vocabulary]`.
     pub fn logits(&self) -> &[f32] {
-        self.runner.output()
+        // A graph that ends in standard operators gives every row.
+        let all = self.runner.output();
+        &all[all.len().saturating_sub(self.wanted * self.vocabulary())..]
     }
 
     /// Tokens that have logits.

@@ -234,6 +234,33 @@ impl RowMajor<'_> {
         }
     }
 
+    /// Up to 16 row-major `rows` to one tile of the interleaved layout, without loss; missing
+    /// rows are zero.
+    pub fn interleave(bits: Bits, blocks: usize, rows: &[u8], tile: &mut [u8]) {
+        let bytes = bits.bytes_per_row_block();
+        assert!(rows.len() % (blocks * bytes) == 0 && rows.len() <= blocks * bytes * TILE);
+        assert_eq!(tile.len(), blocks * bits.bytes_per_block());
+        let zero = bits.zero_point();
+        tile.fill(if bits == Bits::Four { zero << 4 | zero } else { zero });
+        for (r, row) in rows.chunks_exact(blocks * bytes).enumerate() {
+            for (block, tile) in
+                row.chunks_exact(bytes).zip(tile.chunks_exact_mut(bits.bytes_per_block()))
+            {
+                for j in 0..bytes / 4 {
+                    for i in 0..4 {
+                        tile[(j * TILE + r) * 4 + i] = match bits {
+                            Bits::Eight => block[4 * j + i],
+                            Bits::Four => {
+                                let at = |c| Self::stored(bits, block, c);
+                                at(4 * j + i) | at(16 + 4 * j + i) << 4
+                            }
+                        };
+                    }
+                }
+            }
+        }
+    }
+
     /// Rows `N`.
     pub fn rows(&self) -> usize {
         self.scales.len() / self.blocks

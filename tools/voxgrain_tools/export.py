@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from . import bundle
 from .onnx_functions import DOMAIN, FACTORS, IR_VERSION, OPSET, SPEECH, functions
-from .quantize import BLOCK, pack, quantise
+from .quantize import BLOCK, pack, pack_rows, quantise
 
 EXAMPLE = "python -m voxgrain_tools export --checkpoints /tmp/vx --out models/slt"
 
@@ -22,6 +22,9 @@ CHARACTERS = " ',.?!abcdefghijklmnopqrstuvwxyz"
 FIRST_CHARACTER = SPEECH + 4
 LOGITS = SPEECH + 1
 SPECTRUM = 642
+# How matrix products are written: our interleaved operator, or the one that other tools know.
+MATMULS = ("packed", "stock")
+STOCK_DOMAIN = "com.microsoft"
 
 
 class Checkpoint:
@@ -94,8 +97,10 @@ def pad_rows(weight: np.ndarray, rows: int) -> np.ndarray:
 class Graph:
     """Nodes and external initialisers of one model file."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, matmul: str = "packed") -> None:
+        assert matmul in MATMULS
         self.name = name
+        self.stock = matmul == "stock"
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
         self.data = bytearray()
@@ -129,6 +134,8 @@ class Graph:
         weight = pad_columns(weight)
         rows, columns = weight.shape
         matrix = quantise(weight, bits.of(name))
+        if self.stock:
+            return self.stock_matmul(name, x, matrix, bias, residual, outputs)
         packed, scales = pack(matrix)
         inputs = [x, self.weight(f"{name}.packed", packed), self.weight(f"{name}.scales", scales)]
         inputs += [self.f32(f"{name}.bias", bias) if bias is not None else "", residual]
@@ -137,6 +144,26 @@ class Graph:
         return self.op(
             "QMatMul", name, *inputs, outputs=outputs, N=rows, K=columns, bits=matrix.bits
         )
+
+    def stock_matmul(self, name, x, matrix, bias, residual, outputs) -> str:
+        """`com.microsoft.MatMulNBits`, its residual a plain Add."""
+        rows, columns = matrix.values.shape
+        weights, scales = pack_rows(matrix)
+        inputs = [x, self.weight(f"{name}.weights", weights), self.weight(f"{name}.scales", scales)]
+        if bias is not None:
+            inputs += ["", "", self.f32(f"{name}.bias", bias)]
+        own = [f"{name}.product"] if residual else outputs or [f"{name}.out"]
+        self.nodes.append(
+            helper.make_node(
+                "MatMulNBits", inputs, own, name=name, domain=STOCK_DOMAIN,
+                N=rows, K=columns, bits=matrix.bits, block_size=BLOCK,
+            )
+        )
+        if not residual:
+            return own[0]
+        outputs = outputs or [f"{name}.out"]
+        self.nodes.append(helper.make_node("Add", [own[0], residual], outputs, name=f"{name}.add"))
+        return outputs[0]
 
     def save(self, folder: Path, inputs, outputs, metadata: dict[str, str]) -> onnx.ModelProto:
         graph = helper.make_graph(
@@ -148,8 +175,13 @@ class Graph:
         )
         model = helper.make_model(
             graph,
-            functions=functions(n.op_type for n in self.nodes),
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+            # Stock files bring QMatMul along, so that `voxgrain pack` need not write it.
+            functions=functions({n.op_type for n in self.nodes} | {"QMatMul"}),
+            opset_imports=[
+                helper.make_opsetid("", OPSET),
+                helper.make_opsetid(DOMAIN, 1),
+                *([helper.make_opsetid(STOCK_DOMAIN, 1)] if self.stock else []),
+            ],
             producer_name="voxgrain_tools",
             ir_version=IR_VERSION,
         )
@@ -161,10 +193,16 @@ class Graph:
 
 
 def language_model(
-    name: str, checkpoint: Checkpoint, folder: Path, bits: Bits, max_positions: int
+    name: str,
+    checkpoint: Checkpoint,
+    folder: Path,
+    bits: Bits,
+    max_positions: int,
+    matmul: str = "packed",
+    edit=None,
 ) -> dict:
-    """Writes `<name>.onnx` and returns its bundle section."""
-    g = Graph(name)
+    """Writes `<name>.onnx` and returns its bundle section. `edit` may change the graph first."""
+    g = Graph(name, matmul)
     hidden = checkpoint["final_norm.weight"].shape[0]
     layers = checkpoint.count("layers")
     heads = checkpoint.setting("nh", "heads", default=None)
@@ -226,6 +264,8 @@ def language_model(
     assert head.shape[0] == FACTORS + 1
     scores = g.matmul("head", x, head, bits)
     g.op("FactorLogits", "logits", scores, outputs=["logits"], digits=8, levels=4)
+    if edit:
+        edit(g)
     g.save(folder, inputs, outputs, {"voxgrain.kind": "language_model"})
     return {
         "file": f"{name}.onnx",
@@ -241,9 +281,11 @@ def language_model(
     }
 
 
-def codec_decoder(checkpoint: Checkpoint, folder: Path, bits: Bits) -> dict:
+def codec_decoder(
+    checkpoint: Checkpoint, folder: Path, bits: Bits, matmul: str = "packed"
+) -> dict:
     """Writes `codec.onnx` and returns its bundle section."""
-    g = Graph("codec")
+    g = Graph("codec", matmul)
     epsilon = float(checkpoint.setting("layer_norm_epsilon", default=1e-6))
     approximate = str(checkpoint.setting("gelu", "approximate", default="none"))
 
@@ -314,6 +356,7 @@ def write(
     *,
     name: str,
     bits: dict[str, Bits] | None = None,
+    matmul: str = "packed",
     max_positions: int = 2048,
     groups: str | None = None,
     sampling: dict | None = None,
@@ -326,10 +369,12 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     sections = {
         "target": language_model(
-            "target", target, out, bits.get("target", Bits()), max_positions
+            "target", target, out, bits.get("target", Bits()), max_positions, matmul
         ),
-        "draft": language_model("draft", draft, out, bits.get("draft", Bits()), max_positions),
-        "codec": codec_decoder(codec, out, bits.get("codec", Bits())),
+        "draft": language_model(
+            "draft", draft, out, bits.get("draft", Bits()), max_positions, matmul
+        ),
+        "codec": codec_decoder(codec, out, bits.get("codec", Bits()), matmul),
     }
     bundle.write(
         out,
@@ -356,6 +401,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument("--bits", default="8", help="for models without their own setting")
     parser.add_argument("--head-bits", type=int, help="bits of the language models' heads")
+    parser.add_argument(
+        "--matmul",
+        choices=MATMULS,
+        default="packed",
+        help="packed: ai.voxgrain.QMatMul; stock: com.microsoft.MatMulNBits, which voxgrain reads "
+        "in place as well and `voxgrain pack` turns into the former",
+    )
     parser.add_argument("--max-positions", type=int, default=2048)
     parser.add_argument("--groups", default="../../asg-cache/default.asg")
     parser.add_argument("--sampling", default="{}", help="JSON over the default sampling")
@@ -378,6 +430,7 @@ def run(args: argparse.Namespace) -> None:
         Checkpoint.open(args.checkpoints / args.codec),
         name=args.name or args.out.resolve().name,
         bits=bits,
+        matmul=args.matmul,
         max_positions=args.max_positions,
         groups=args.groups,
         sampling=json.loads(args.sampling),
