@@ -553,15 +553,16 @@ fn damaged_stock_models_never_panic() {
             }
         }
         std::fs::write(&path, &bytes).unwrap();
-        if let Ok(model) = Model::load(&path, 64)
-            && let Ok(mut s) = Session::new(&model, &pool)
+        let loaded = Model::load(&path, 64);
+        if let Ok(model) = &loaded
+            && let Ok(mut s) = Session::new(model, &pool)
         {
             let _ = s.step(&[1, 70, 65537, 65540], 2);
         }
         match pack(&path, &out, true, |_, _| ()) {
             Ok(_) => {
                 packed += 1;
-                let _ = Model::load(&out, 64);
+                assert!(Model::load(&out, 64).is_ok() || loaded.is_err(), "round {round}");
             }
             Err(e) => {
                 refused += 1;
@@ -624,4 +625,106 @@ fn stock_bundle(dir: &Dir) -> PathBuf {
     voxgrain::asg::retarget(&mut index, &digests[1].0, &digests[1].1).unwrap();
     std::fs::write(dir.path("asg-cache/tiny.asg"), index).unwrap();
     to
+}
+
+#[cfg(feature = "cli")]
+mod program {
+    use super::*;
+    use std::process::{Command, Output};
+
+    fn run(dir: &Dir, args: &[&str]) -> Output {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_voxgrain"));
+        c.current_dir(&dir.0).env_remove("VOXGRAIN_BUNDLE").args(args).output().unwrap()
+    }
+
+    fn ok(o: Output) -> Output {
+        assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
+        o
+    }
+
+    fn files(dir: &Dir) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(&dir.0)
+            .unwrap()
+            .map(|f| f.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn with_model(name: &str) -> Dir {
+        let dir = Dir::new(name);
+        for file in ["stock.onnx", "stock.onnx.data"] {
+            std::fs::copy(root().join("tests/data/stock").join(file), dir.path(file)).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn pack_writes_a_model_and_says_what_it_did() {
+        let dir = with_model("cli-pack");
+        let o = ok(run(&dir, &["pack", "stock.onnx", "packed.onnx"]));
+        assert!(o.stdout.is_empty());
+        let status = String::from_utf8(o.stderr).unwrap();
+        for words in ["3 nodes packed, 2 kept", "layers.0.down stays", "wrote packed.onnx"] {
+            assert!(status.contains(words), "{status}");
+        }
+        let all = ["packed.onnx", "packed.onnx.data", "stock.onnx", "stock.onnx.data"];
+        assert_eq!(files(&dir), all);
+
+        let o = ok(run(&dir, &["pack", "--json", "--force", "stock.onnx", "packed.onnx"]));
+        let v: Value = serde_json::from_slice(&o.stdout).unwrap();
+        assert_eq!(v["models"][0]["packed"].as_array().unwrap().len(), 3);
+        assert_eq!(v["models"][0]["kept"][1]["node"], "layers.0.down");
+        let bytes = std::fs::metadata(dir.path("packed.onnx.data")).unwrap().len();
+        assert_eq!(v["models"][0]["bytes_after"], bytes);
+
+        let o = ok(run(&dir, &["pack", "--help"]));
+        let help = String::from_utf8(o.stdout).unwrap();
+        assert!(help.contains("Examples:") && help.contains("MatMulNBits"), "{help}");
+    }
+
+    #[test]
+    fn pack_refuses_and_leaves_nothing_behind() {
+        let dir = with_model("cli-refuse");
+        std::fs::write(dir.path("taken.onnx.data"), b"mine").unwrap();
+        std::fs::write(dir.path("bad.onnx"), b"not a model").unwrap();
+        std::fs::write(dir.path("bad.onnx.data"), b"none").unwrap();
+        let tiny = root().join("models/tiny/draft.onnx");
+        let before = files(&dir);
+        for (args, code, words) in [
+            (&["stock.onnx", "stock.onnx"][..], 2, "is the input"),
+            (&["--force", "stock.onnx", "./stock.onnx"], 2, "is the input"),
+            (&["stock.onnx", "taken.onnx"], 2, "--force"),
+            (&["absent.onnx", "out.onnx"], 3, "absent.onnx"),
+            (&["bad.onnx", "out.onnx"], 4, "not an ONNX model"),
+            (&["stock.onnx", "no/such/folder/out.onnx"], 5, "cannot write"),
+            (&[tiny.to_str().unwrap(), "out.onnx"], 2, "nothing to pack"),
+            (&["stock.onnx"], 2, "OUT"),
+            (&[".", "out"], 3, "bundle.toml"),
+        ] {
+            let o = run(&dir, &[&["pack"], args].concat());
+            let text = String::from_utf8(o.stderr).unwrap();
+            assert_eq!(o.status.code(), Some(code), "{args:?}: {text}");
+            assert!(text.contains(words), "{args:?}: {text}");
+            assert_eq!(files(&dir), before, "{args:?}");
+        }
+        assert_eq!(std::fs::read(dir.path("taken.onnx.data")).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_packed_bundle_speaks_with_the_same_samples() {
+        let dir = Dir::new("cli-bundle");
+        stock_bundle(&dir);
+        ok(run(&dir, &["pack", "models/stock", "models/packed"]));
+        ok(run(&dir, &["inspect", "--verify", "--bundle", "models/packed"]));
+        let say = |bundle: &str| {
+            let text = "One two three, and four.";
+            ok(run(&dir, &["say", "-q", "--seed", "3", "-o", "x.wav", "--bundle", bundle, text]));
+            std::fs::read(dir.path("x.wav")).unwrap()
+        };
+        let tiny = root().join("models/tiny");
+        let want = say(tiny.to_str().unwrap());
+        assert!(say("models/stock") == want, "row-major");
+        assert!(say("models/packed") == want, "packed");
+    }
 }

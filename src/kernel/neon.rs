@@ -10,7 +10,7 @@
 //! operand of eight columns a row would need two shuffles per vector of weights.
 #![allow(unsafe_code)]
 
-use super::tiles::{PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, TileArgs, qgemm, qgemm_rows};
+use super::tiles::{PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, SPAN, TileArgs, qgemm, qgemm_rows};
 use super::{
     Attend, BLOCK, Bits, Kernel, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE, body, scalar,
 };
@@ -71,18 +71,33 @@ macro_rules! instruction_set {
                 }
             }
 
-    static ROWS8: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile8, PACKED);
-    static ROWS4: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile4, PACKED);
+            static ROWS8: [RowsFn; ROWS_PER_TILE] =
+        instruction_set!(@rows tile8::<1, 4, PACKED>, tile8, PACKED);
+            static ROWS4: [RowsFn; ROWS_PER_TILE] =
+        instruction_set!(@rows tile4::<1, 4, PACKED>, tile4, PACKED);
             static BY_ROW8: RowTables = RowTables {
-        plain: instruction_set!(@rows tile8, ROWS),
-        zero: instruction_set!(@rows tile8, ROWS_ZERO),
+        plain: instruction_set!(@rows one8::<ROWS>, tile8, ROWS),
+        zero: instruction_set!(@rows one8::<ROWS_ZERO>, tile8, ROWS_ZERO),
                 transpose,
             };
             static BY_ROW4: RowTables = RowTables {
-        plain: instruction_set!(@rows tile4, ROWS),
-        zero: instruction_set!(@rows tile4, ROWS_ZERO),
+        plain: instruction_set!(@rows one4::<ROWS>, tile4, ROWS),
+        zero: instruction_set!(@rows one4::<ROWS_ZERO>, tile4, ROWS_ZERO),
                 transpose,
             };
+
+            /// # Safety
+            /// See [`one`]; the CPU has the features.
+            unsafe fn one8<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
+                // SAFETY: passed on to the caller.
+                unsafe { one::<LAYOUT>(t, BLOCK, 0, |w, q| block8(w, q), out) }
+            }
+            /// # Safety
+            /// See [`one`]; the CPU has the features.
+            unsafe fn one4<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
+                // SAFETY: passed on to the caller.
+                unsafe { one::<LAYOUT>(t, BLOCK / 2, -8, |w, q| block4(w, q), out) }
+            }
 
             include!(concat!("neon_", stringify!($module), ".rs"));
         }
@@ -90,9 +105,9 @@ macro_rules! instruction_set {
     // Indexed by the number of activation rows less one. The second number is how many groups
     // of four weight rows run together: for few rows enough of them to hide the latency of a
     // sum, for many what 32 registers hold.
-    (@rows $f:ident, $layout:ident) => {
+    (@rows $one:expr, $f:ident, $layout:ident) => {
         [
-            $f::<1, 4, $layout>,
+            $one,
             $f::<2, 2, $layout>,
             $f::<3, WIDE, $layout>,
             $f::<4, WIDE, $layout>,
@@ -308,6 +323,55 @@ unsafe fn begin<const M: usize, const G: usize, const LAYOUT: u8>(
             }
         }
         acc
+    }
+}
+
+/// One activation row over row-major weights: each row is read from end to end, as it lies in
+/// memory, and gives a sum a block; the sums are then taken across rows. `dot` gives a block's
+/// sum in four parts, to which `usual` times the sum of the activations is to be added.
+///
+/// # Safety
+/// NEON exists; see [`RowsFn`]; at most [`SPAN`] blocks of `row` bytes.
+#[inline(always)]
+unsafe fn one<const LAYOUT: u8>(
+    t: &TileArgs,
+    row: usize,
+    usual: i32,
+    dot: impl Fn(*const u8, *const i8) -> int32x4_t,
+    out: *mut f32,
+) {
+    // SAFETY: every address is inside the extents promised by TileArgs; `dots` has SPAN, a
+    // multiple of 4, sums for each row.
+    unsafe {
+        let mut dots = std::mem::MaybeUninit::<[i32; SPAN * TILE]>::uninit();
+        let dots = dots.as_mut_ptr().cast::<i32>();
+        for r in 0..TILE {
+            let w = t.w.add(r * t.stride);
+            for b in (0..t.blocks).step_by(4) {
+                let mut v = [vdupq_n_s32(0); 4];
+                for j in 0..4 {
+                    if b + j < t.blocks {
+                        v[j] = dot(w.add((b + j) * row), t.q.add((b + j) * BLOCK));
+                    }
+                }
+                let sums = vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3]));
+                vst1q_s32(dots.add(r * SPAN + b), sums);
+            }
+        }
+        let mut acc = begin::<1, 4, LAYOUT>(out, 0);
+        for b in (0..t.blocks).step_by(4) {
+            for g in 0..4 {
+                let words = transposed(dots.add(4 * g * SPAN + b).cast(), SPAN * 4);
+                for j in 0..4.min(t.blocks - b) {
+                    let usual = vdupq_n_s32(*t.x_sum.add(b + j) * usual);
+                    let dot = vaddq_s32(vreinterpretq_s32_u8(words[j]), usual);
+                    accumulate::<1, LAYOUT>(&mut acc[g], [dot], t, b + j, g);
+                }
+            }
+        }
+        for g in 0..4 {
+            vst1q_f32(out.add(g * 4), acc[g][0]);
+        }
     }
 }
 

@@ -127,3 +127,51 @@ unsafe fn tile4<const M: usize, const G: usize, const LAYOUT: u8>(t: &TileArgs, 
         }
     }
 }
+
+/// Adds to each of four sums the products of four weights with four activations.
+///
+/// # Safety
+/// NEON and the dot product extension exist.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn sdot_all(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+    let out;
+    // SAFETY: registers only.
+    unsafe {
+        asm!("sdot {acc:v}.4s, {w:v}.16b, {a:v}.16b",
+             acc = inlateout(vreg) acc => out, w = in(vreg) w, a = in(vreg) a,
+             options(pure, nomem, nostack, preserves_flags));
+    }
+    out
+}
+
+/// The sum of a block of one row, in four parts.
+///
+/// # Safety
+/// NEON and the dot product extension exist; 32 bytes at both.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn block8(w: *const u8, q: *const i8) -> int32x4_t {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let load = |at: usize| vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w.add(at)), vdupq_n_u8(128)));
+        let sum = sdot_all(vdupq_n_s32(0), load(0), vld1q_s8(q));
+        sdot_all(sum, load(16), vld1q_s8(q.add(16)))
+    }
+}
+
+/// [`block8`] for 4 bits, stored as w + 8.
+///
+/// # Safety
+/// NEON and the dot product extension exist; 16 bytes at `w`, 32 at `q`.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn block4(w: *const u8, q: *const i8) -> int32x4_t {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let v = vld1q_u8(w);
+        let low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
+        let sum = sdot_all(vdupq_n_s32(0), low, vld1q_s8(q));
+        sdot_all(sum, vreinterpretq_s8_u8(vshrq_n_u8::<4>(v)), vld1q_s8(q.add(16)))
+    }
+}

@@ -108,3 +108,40 @@ unsafe fn tile4<const M: usize, const G: usize, const LAYOUT: u8>(t: &TileArgs, 
         }
     }
 }
+
+/// The sum of a block of one row, in four parts.
+///
+/// # Safety
+/// NEON exists; 32 bytes at both.
+#[inline(always)]
+unsafe fn block8(w: *const u8, q: *const i8) -> int32x4_t {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let pairs = |at: usize| {
+            let w = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w.add(at)), vdupq_n_u8(128)));
+            let q = vld1q_s8(q.add(at));
+            // |w| <= 128 and |q| <= 127: two products stay inside 16 bits.
+            vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(q)), w, q)
+        };
+        vpadalq_s16(vpaddlq_s16(pairs(0)), pairs(16))
+    }
+}
+
+/// [`block8`] for 4 bits, stored as w + 8.
+///
+/// # Safety
+/// NEON exists; 16 bytes at `w`, 32 at `q`.
+#[inline(always)]
+unsafe fn block4(w: *const u8, q: *const i8) -> int32x4_t {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let v = vld1q_u8(w);
+        let low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
+        let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(v));
+        let (a, c) = (vld1q_s8(q), vld1q_s8(q.add(16)));
+        // Four products of at most 15 * 127 make 7620, inside 16 bits.
+        let p = vmlal_high_s8(vmull_s8(vget_low_s8(low), vget_low_s8(a)), low, a);
+        let p = vmlal_high_s8(vmlal_s8(p, vget_low_s8(high), vget_low_s8(c)), high, c);
+        vpaddlq_s16(p)
+    }
+}
