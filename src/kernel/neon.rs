@@ -79,11 +79,13 @@ macro_rules! instruction_set {
         plain: instruction_set!(@rows one8::<ROWS>, tile8, ROWS),
         zero: instruction_set!(@rows one8::<ROWS_ZERO>, tile8, ROWS_ZERO),
                 transpose,
+                prefetch,
             };
             static BY_ROW4: RowTables = RowTables {
         plain: instruction_set!(@rows one4::<ROWS>, tile4, ROWS),
         zero: instruction_set!(@rows one4::<ROWS_ZERO>, tile4, ROWS_ZERO),
                 transpose,
+                prefetch,
             };
 
             /// # Safety
@@ -245,6 +247,21 @@ unsafe fn transpose(w: *const u8, stride: usize, out: *mut f32) {
     }
 }
 
+/// See [`RowTables`].
+///
+/// # Safety
+/// None is needed: a prefetch does not fault.
+#[inline(always)]
+unsafe fn prefetch(from: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(64) {
+        // SAFETY: a hint.
+        unsafe {
+            asm!("prfm pldl1keep, [{p}]", p = in(reg) from.wrapping_add(at),
+                 options(nostack, preserves_flags, readonly));
+        }
+    }
+}
+
 /// [`transposed`] for the groups of four rows from `first` on, or nothing where the layout is
 /// interleaved already.
 ///
@@ -261,9 +278,7 @@ unsafe fn row_vectors<const G: usize, const LAYOUT: u8>(
         let mut out = [[vdupq_n_u8(0); 4]; G];
         if LAYOUT != PACKED {
             for g in 0..G {
-                let line = (rows / 16 * 4 + first + g) * 64;
-                asm!("prfm pldl1keep, [{p}]", p = in(reg) t.ahead.wrapping_add(line),
-                     options(nostack, preserves_flags, readonly));
+                prefetch(t.ahead.wrapping_add((rows / 16 * 4 + first + g) * 64), 64);
                 out[g] = transposed(t.w.add((first + g) * 4 * t.stride + rows), t.stride);
             }
         }

@@ -109,6 +109,8 @@ pub(super) struct RowTables {
     pub(super) zero: [RowsFn; ROWS_PER_TILE],
     /// Four words of each of 16 rows, `stride` bytes apart, to `[4][16]`.
     pub(super) transpose: unsafe fn(*const u8, usize, *mut f32),
+    /// Asks for so many bytes from an address on, which need not exist.
+    pub(super) prefetch: unsafe fn(*const u8, usize),
 }
 
 /// The walk over rows. A tile is cut into spans of columns, so that its scales fit a small
@@ -137,6 +139,10 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
         // Rows that are multiples of 2 KiB apart, read side by side, would push each other out
         // of the first cache.
         let copied = valid < TILE || m > 1 && stride % 2048 == 0;
+        // Scales are read from all rows at once: without a word before, each tile would wait.
+        let next = w.scales_at((t + 1) * TILE);
+        // SAFETY: a hint.
+        unsafe { (tables.prefetch)(next, w.scales_at(TILE).addr() - w.scales_at(0).addr()) };
         let step = if copied { COPIED_SPAN } else { SPAN };
         for first in (0..blocks).step_by(step) {
             let span = step.min(blocks - first);

@@ -111,11 +111,13 @@ macro_rules! instruction_set {
                 plain: instruction_set!(@rows one8_fn::<ROWS>, tile8_fn, ROWS),
                 zero: instruction_set!(@rows one8_fn::<ROWS_ZERO>, tile8_fn, ROWS_ZERO),
                 transpose: transpose_fn,
+                prefetch,
             };
             static BY_ROW4: RowTables = RowTables {
                 plain: instruction_set!(@rows one4_fn::<ROWS>, tile4_fn, ROWS),
                 zero: instruction_set!(@rows one4_fn::<ROWS_ZERO>, tile4_fn, ROWS_ZERO),
                 transpose: transpose_fn,
+                prefetch,
             };
 
             /// # Safety
@@ -178,3 +180,14 @@ instruction_set!(
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
     16
 );
+
+/// See [`RowTables`].
+///
+/// # Safety
+/// None is needed: a prefetch does not fault.
+unsafe fn prefetch(from: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(64) {
+        // SAFETY: a hint; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) }
+    }
+}
