@@ -71,19 +71,21 @@ macro_rules! instruction_set {
                 }
             }
 
-            static ROWS8: [RowsFn; ROWS_PER_TILE] =
-        instruction_set!(@rows tile8::<1, 4, PACKED>, tile8, PACKED);
-            static ROWS4: [RowsFn; ROWS_PER_TILE] =
-        instruction_set!(@rows tile4::<1, 4, PACKED>, tile4, PACKED);
+    static ROWS8: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile8, PACKED);
+    static ROWS4: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile4, PACKED);
             static BY_ROW8: RowTables = RowTables {
-        plain: instruction_set!(@rows one8::<ROWS>, tile8, ROWS),
-        zero: instruction_set!(@rows one8::<ROWS_ZERO>, tile8, ROWS_ZERO),
+        plain: instruction_set!(@rows tile8, ROWS),
+        zero: instruction_set!(@rows tile8, ROWS_ZERO),
+                one: one8::<ROWS>,
+                one_zero: one8::<ROWS_ZERO>,
                 transpose,
                 prefetch,
             };
             static BY_ROW4: RowTables = RowTables {
-        plain: instruction_set!(@rows one4::<ROWS>, tile4, ROWS),
-        zero: instruction_set!(@rows one4::<ROWS_ZERO>, tile4, ROWS_ZERO),
+        plain: instruction_set!(@rows tile4, ROWS),
+        zero: instruction_set!(@rows tile4, ROWS_ZERO),
+                one: one4::<ROWS>,
+                one_zero: one4::<ROWS_ZERO>,
                 transpose,
                 prefetch,
             };
@@ -107,9 +109,9 @@ macro_rules! instruction_set {
     // Indexed by the number of activation rows less one. The second number is how many groups
     // of four weight rows run together: for few rows enough of them to hide the latency of a
     // sum, for many what 32 registers hold.
-    (@rows $one:expr, $f:ident, $layout:ident) => {
+    (@rows $f:ident, $layout:ident) => {
         [
-            $one,
+            $f::<1, 4, $layout>,
             $f::<2, 2, $layout>,
             $f::<3, WIDE, $layout>,
             $f::<4, WIDE, $layout>,
@@ -278,7 +280,13 @@ unsafe fn row_vectors<const G: usize, const LAYOUT: u8>(
         let mut out = [[vdupq_n_u8(0); 4]; G];
         if LAYOUT != PACKED {
             for g in 0..G {
-                prefetch(t.ahead.wrapping_add((rows / 16 * 4 + first + g) * 64), 64);
+                let line = t.ahead.wrapping_add((rows / 16 * 4 + first + g) * 64);
+                if t.near {
+                    prefetch(line, 64);
+                } else {
+                    asm!("prfm pldl2keep, [{p}]", p = in(reg) line,
+                         options(nostack, preserves_flags, readonly));
+                }
                 out[g] = transposed(t.w.add((first + g) * 4 * t.stride + rows), t.stride);
             }
         }

@@ -266,14 +266,6 @@ impl RowMajor<'_> {
         self.scales.len() / self.blocks
     }
 
-    /// The address of the scales of a row, which may not exist.
-    pub(super) fn scales_at(&self, row: usize) -> *const u8 {
-        match self.scales {
-            RowScales::F32(s) => s.as_ptr().wrapping_add(row * self.blocks).cast(),
-            RowScales::F16(s) => s.as_ptr().wrapping_add(row * self.blocks).cast(),
-        }
-    }
-
     /// Brings the scales of blocks `first..` of `valid` rows from `row` on into the order of
     /// the interleaved layout, `[block][16]`, those of missing rows zero. `four` does it for four
     /// blocks of 16 rows at a time.

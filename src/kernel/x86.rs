@@ -105,17 +105,21 @@ macro_rules! instruction_set {
                 }
             }
 
-            static ROWS8: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile8_fn::<1, PACKED>, tile8_fn, PACKED);
-            static ROWS4: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile4_fn::<1, PACKED>, tile4_fn, PACKED);
+            static ROWS8: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile8_fn, PACKED);
+            static ROWS4: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile4_fn, PACKED);
             static BY_ROW8: RowTables = RowTables {
-                plain: instruction_set!(@rows one8_fn::<ROWS>, tile8_fn, ROWS),
-                zero: instruction_set!(@rows one8_fn::<ROWS_ZERO>, tile8_fn, ROWS_ZERO),
+                plain: instruction_set!(@rows tile8_fn, ROWS),
+                zero: instruction_set!(@rows tile8_fn, ROWS_ZERO),
+                one: one8_fn::<ROWS>,
+                one_zero: one8_fn::<ROWS_ZERO>,
                 transpose: transpose_fn,
                 prefetch,
             };
             static BY_ROW4: RowTables = RowTables {
-                plain: instruction_set!(@rows one4_fn::<ROWS>, tile4_fn, ROWS),
-                zero: instruction_set!(@rows one4_fn::<ROWS_ZERO>, tile4_fn, ROWS_ZERO),
+                plain: instruction_set!(@rows tile4_fn, ROWS),
+                zero: instruction_set!(@rows tile4_fn, ROWS_ZERO),
+                one: one4_fn::<ROWS>,
+                one_zero: one4_fn::<ROWS_ZERO>,
                 transpose: transpose_fn,
                 prefetch,
             };
@@ -155,9 +159,9 @@ macro_rules! instruction_set {
         }
     };
     // Indexed by the number of activation rows less one.
-    (@rows $one:expr, $f:ident, $layout:ident) => {
+    (@rows $f:ident, $layout:ident) => {
         [
-            $one, $f::<2, $layout>, $f::<3, $layout>, $f::<4, $layout>,
+            $f::<1, $layout>, $f::<2, $layout>, $f::<3, $layout>, $f::<4, $layout>,
             $f::<5, $layout>, $f::<6, $layout>, $f::<7, $layout>, $f::<8, $layout>,
         ]
     };
@@ -180,6 +184,22 @@ instruction_set!(
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
     16
 );
+
+/// Asks for a line of the next tile: to the first cache where that is near enough to stay
+/// there, else to the second.
+///
+/// # Safety
+/// None is needed: a prefetch does not fault.
+#[inline(always)]
+unsafe fn ask(near: bool, line: *const u8) {
+    // SAFETY: a hint; SSE is part of x86-64.
+    unsafe {
+        match near {
+            true => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
+            false => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
+        }
+    }
+}
 
 /// See [`RowTables`].
 ///

@@ -73,7 +73,7 @@ unsafe fn vectors<const LAYOUT: u8>(
         } else {
             for line in 0..2 {
                 let at = packed + (2 * half + line) * 64;
-                _mm_prefetch::<_MM_HINT_T0>(t.ahead.wrapping_add(at).cast());
+                ask(false, t.ahead.wrapping_add(at));
             }
             transposed(t.w.add(half * 8 * t.stride + rows), t.stride)
         }

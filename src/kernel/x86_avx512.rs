@@ -50,6 +50,7 @@ unsafe fn vectors<const LAYOUT: u8>(
     t: &TileArgs,
     packed: usize,
     rows: usize,
+    near: bool,
 ) -> [__m512i; 4] {
     // SAFETY: passed on to the caller.
     unsafe {
@@ -58,7 +59,7 @@ unsafe fn vectors<const LAYOUT: u8>(
             std::array::from_fn(|j| _mm512_loadu_si512(w.add(j * 64).cast()))
         } else {
             for line in 0..4 {
-                _mm_prefetch::<_MM_HINT_T0>(t.ahead.wrapping_add(packed + line * 64).cast());
+                ask(near, t.ahead.wrapping_add(packed + line * 64));
             }
             transposed(t.w.add(rows), t.stride)
         }
@@ -125,7 +126,7 @@ unsafe fn tile8<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 dot[i] = _mm512_set1_epi32(*t.x_sum.add(i * t.x_blocks + b) * -128);
             }
             for half in 0..2 {
-                let w = vectors::<LAYOUT>(t, b * 512 + half * 256, b * 32 + half * 16);
+                let w = vectors::<LAYOUT>(t, b * 512 + half * 256, b * 32 + half * 16, false);
                 for j in 0..4 {
                     for i in 0..M {
                         let a = t.q.add(i * t.k + b * BLOCK + half * 16 + j * 4);
@@ -155,7 +156,7 @@ unsafe fn tile4<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
             for i in 0..M {
                 dot[i] = _mm512_set1_epi32(*t.x_sum.add(i * t.x_blocks + b) * -8);
             }
-            let w = vectors::<LAYOUT>(t, b * 256, b * 16);
+            let w = vectors::<LAYOUT>(t, b * 256, b * 16, t.near);
             for j in 0..4 {
                 let lo = _mm512_and_si512(w[j], mask);
                 let hi = _mm512_and_si512(_mm512_srli_epi16::<4>(w[j]), mask);
