@@ -220,20 +220,28 @@ fn tokens(v: &Value) -> Vec<u32> {
     v.as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect()
 }
 
-/// Logits of every row of the golden calls.
-fn replay(model: &Arc<Model>, header: &Value, pool: &Arc<Pool>) -> Vec<f32> {
+/// Features of `rows` rows from `at` on, for models that read some.
+fn features(model: &Model, at: usize, rows: usize) -> Vec<f32> {
+    let width = model.feature_width();
+    (at * width..(at + rows) * width).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect()
+}
+
+/// Logits and hidden states of every row of the golden calls.
+fn replay(model: &Arc<Model>, header: &Value, pool: &Arc<Pool>) -> (Vec<f32>, Vec<f32>) {
     let mut s = Session::new(model, pool).unwrap();
-    let mut rows = Vec::new();
+    let (mut rows, mut hidden) = (Vec::new(), Vec::new());
     for call in header["calls"].as_array().unwrap() {
         if call["kind"] == "rollback" {
             s.rollback(s.len() - call["count"].as_u64().unwrap() as usize);
             continue;
         }
         let t = tokens(&call["tokens"]);
-        s.step(&t, t.len()).unwrap();
+        s.step_with(&t, &features(model, s.len(), t.len()), t.len()).unwrap();
         rows.extend_from_slice(s.logits());
+        assert_eq!(s.hidden().len(), t.len() * s.hidden_width());
+        hidden.extend_from_slice(s.hidden());
     }
-    rows
+    (rows, hidden)
 }
 
 fn load(path: &Path) -> Arc<Model> {
@@ -246,9 +254,10 @@ fn a_stock_model_matches_onnxruntime() {
     let model = load(&root().join("tests/data/stock/stock.onnx"));
     let got = replay(&model, &header, &Pool::new(kernel::best(), 1));
     let columns = tokens(&header["columns"]);
-    let rows = got.chunks_exact(model.output_columns());
-    let kept: Vec<f32> = rows.flat_map(|r| columns.iter().map(|&c| r[c as usize])).collect();
-    for reference in ["logits", "logits_torch"] {
+    let rows = got.0.chunks_exact(model.output_columns());
+    let logits: Vec<f32> = rows.flat_map(|r| columns.iter().map(|&c| r[c as usize])).collect();
+    for reference in ["logits", "logits_torch", "hidden", "hidden_torch"] {
+        let kept = if reference.starts_with("logits") { &logits } else { &got.1 };
         let want = &tensors[reference];
         assert_eq!(kept.len(), want.len());
         let error: f64 = kept.iter().zip(want).map(|(g, w)| (*g as f64 - *w as f64).powi(2)).sum();
@@ -291,7 +300,7 @@ fn both_layouts_give_the_same_bits_and_packing_is_lossless() {
     let dir = Dir::new("layouts");
     let (header, _) = golden();
     let pool = Pool::new(kernel::best(), 2);
-    for name in ["target", "draft"] {
+    for name in ["target", "draft", "draft_plain"] {
         let own = root().join(format!("models/tiny/{name}.onnx"));
         let (stock, packed) = (dir.path("stock.onnx"), dir.path("packed.onnx"));
         to_stock(&own).write(&stock);
@@ -303,6 +312,10 @@ fn both_layouts_give_the_same_bits_and_packing_is_lossless() {
         assert!(replay(&load(&packed), &header, &pool) == want, "{name}: packed differs");
         let (a, b) = (load(&own), load(&stock));
         assert!(a.head_rows() == b.head_rows() && a.embedding_rows() == b.embedding_rows());
+        assert!(a.head_rows().is_some() && a.embedding_rows().is_some());
+        let widths = |m: &Model| (m.feature_width(), m.hidden_width());
+        assert_eq!(widths(&a), widths(&b));
+        assert_eq!(a.feature_width() > 0, name == "draft");
         // Every matrix came back byte by byte.
         let (own, packed) = (File::read(&own), File::read(&packed));
         for t in &own.proto.graph.as_ref().unwrap().initializer {
@@ -410,15 +423,44 @@ fn a_graph_may_end_in_standard_operators() {
     });
     file.write(&dir.path("tail.onnx"));
     let pool = Pool::new(kernel::best(), 1);
-    let step = |path: &Path| {
+    let step = |path: &Path, wanted: usize| {
         let mut s = Session::new(&load(path), &pool).unwrap();
-        s.step(&[65537, 1, 2, 3, 4], 2).unwrap();
-        s.logits().to_vec()
+        s.step(&[65537, 1, 2, 3, 4], wanted).unwrap();
+        let (mut p, mut q) = (vec![0.0; s.vocabulary()], vec![0.0; s.vocabulary()]);
+        let mut sums = vec![0.0; s.vocabulary().div_ceil(256)];
+        assert!(s.softmax(0, 1.25, &mut p, &mut sums));
+        let logits = s.logits().to_vec();
+        assert_eq!(logits.len(), wanted * q.len());
+        kernel::best().softmax(&logits[..q.len()], 1.25, &mut q, &mut sums);
+        assert!(p.iter().zip(&q).all(|(p, q)| (p - q).abs() <= 1e-4 * q), "softmax");
+        logits
     };
-    let want = step(&root().join("tests/data/stock/stock.onnx"));
-    let got = step(&dir.path("tail.onnx"));
+    let stock = root().join("tests/data/stock/stock.onnx");
+    let want = step(&stock, 2);
+    let got = step(&dir.path("tail.onnx"), 2);
     assert_eq!(got.len(), want.len());
     assert!(got.iter().zip(&want).all(|(g, w)| *g == w + 1.0));
+
+    // The scores of the factors may come from one too: here the head's, with a bias of zeros.
+    let mut file = File::golden();
+    let scores = file.node("logits").input[0].clone();
+    file.node("logits").input[0] = "scores.sum".into();
+    file.set("zero", F32, &[1], &0f32.to_le_bytes());
+    let at = file.graph().node.len() - 1;
+    file.graph().node.insert(
+        at,
+        pb::NodeProto {
+            name: "head.bias".into(),
+            op_type: "Add".into(),
+            input: vec![scores, "zero".into()],
+            output: vec!["scores.sum".into()],
+            ..Default::default()
+        },
+    );
+    file.write(&dir.path("scores.onnx"));
+    for wanted in [1, 2, 5] {
+        assert!(step(&dir.path("scores.onnx"), wanted) == step(&stock, wanted), "{wanted} rows");
+    }
 }
 
 #[test]
@@ -601,8 +643,10 @@ fn stock_bundle(dir: &Dir) -> PathBuf {
     let to = dir.path("models/stock");
     std::fs::create_dir_all(&to).unwrap();
     std::fs::create_dir_all(dir.path("asg-cache")).unwrap();
-    for name in ["codec.onnx", "codec.onnx.data"] {
-        std::fs::copy(tiny.join(name), to.join(name)).unwrap();
+    for name in ["codec", "draft_plain"] {
+        for file in [format!("{name}.onnx"), format!("{name}.onnx.data")] {
+            std::fs::copy(tiny.join(&file), to.join(&file)).unwrap();
+        }
     }
     let mut text = std::fs::read_to_string(tiny.join("bundle.toml")).unwrap();
     let mut digests = Vec::new();

@@ -5,6 +5,7 @@ mod bench;
 mod inspect;
 mod output;
 mod pack;
+mod passes;
 mod say;
 
 use clap::{Args, Parser, Subcommand};
@@ -60,6 +61,9 @@ enum Command {
     Bench(bench::Bench),
     /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
     Pack(pack::Pack),
+    /// Time bare passes of one model file, for tools/compare
+    #[command(hide = true)]
+    Passes(passes::Passes),
 }
 
 /// Where the voice comes from and what it runs on.
@@ -101,6 +105,7 @@ pub fn run() -> ExitCode {
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),
         Command::Pack(c) => c.run(),
+        Command::Passes(c) => c.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,5 +16,5 @@ mod wire;
 
 pub use graph::{Model, TensorInfo};
 pub use pack::{PackReport, pack, pack_bundle, stock_nodes};
-pub use pool::Pool;
+pub use pool::{Pool, pin};
 pub use session::{CodecSession, Session};

@@ -10,6 +10,7 @@
 //! operand of eight columns a row would need two shuffles per vector of weights.
 #![allow(unsafe_code)]
 
+use super::body::Halves;
 use super::tiles::{PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, SPAN, TileArgs, qgemm, qgemm_rows};
 use super::{
     Attend, BLOCK, Bits, Kernel, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE, body, scalar,
@@ -94,13 +95,13 @@ macro_rules! instruction_set {
             /// See [`one`]; the CPU has the features.
             unsafe fn one8<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 // SAFETY: passed on to the caller.
-                unsafe { one::<LAYOUT>(t, BLOCK, 0, |w, q| block8(w, q), out) }
+                unsafe { one::<LAYOUT>(t, BLOCK, false, |w, q| block8(w, q), out) }
             }
             /// # Safety
             /// See [`one`]; the CPU has the features.
             unsafe fn one4<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 // SAFETY: passed on to the caller.
-                unsafe { one::<LAYOUT>(t, BLOCK / 2, -8, |w, q| block4(w, q), out) }
+                unsafe { one::<LAYOUT>(t, BLOCK / 2, true, |w, q| block4(w, q), out) }
             }
 
             include!(concat!("neon_", stringify!($module), ".rs"));
@@ -127,7 +128,16 @@ instruction_set!(plain, "neon");
 instruction_set!(dotprod, "neon-dotprod");
 
 fn attend(a: &Attend, scores: &mut [f32], out: &mut [f32]) {
-    let widen = |x: &[u16]| {
+    body::attend::<4>(a, scores, out, Neon)
+}
+
+/// f16 by `fcvtl`.
+#[derive(Clone, Copy)]
+struct Neon;
+
+impl Halves for Neon {
+    #[inline(always)]
+    fn widen(self, x: &[u16]) -> [f32; 16] {
         let x: &[u16; 16] = x[..16].try_into().unwrap();
         let mut out = [0f32; 16];
         for i in (0..16).step_by(4) {
@@ -135,8 +145,7 @@ fn attend(a: &Attend, scores: &mut [f32], out: &mut [f32]) {
             unsafe { vst1q_f32(out[i..].as_mut_ptr(), widen4(vld1_u16(x[i..].as_ptr()))) };
         }
         out
-    };
-    body::attend::<4>(a, scores, out, widen)
+    }
 }
 
 fn to_half(x: &[f32], out: &mut [u16]) {
@@ -156,29 +165,7 @@ fn to_half(x: &[f32], out: &mut [u16]) {
 }
 
 fn sum_rows(table: &[u16], rows: &[u32], out: &mut [f32]) {
-    let c = out.len();
-    let whole = c - c % 16;
-    for at in (0..whole).step_by(16) {
-        // SAFETY: NEON was checked by `detect`; 16 numbers from `at` are inside the row,
-        // which is inside the table.
-        unsafe {
-            let mut acc = [vdupq_n_f32(0.0); 4];
-            for &r in rows {
-                let row = &table[r as usize * c + at..][..16];
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    *acc = vaddq_f32(*acc, widen4(vld1_u16(row[4 * i..].as_ptr())));
-                }
-            }
-            for (i, acc) in acc.into_iter().enumerate() {
-                vst1q_f32(out[at + 4 * i..].as_mut_ptr(), acc);
-            }
-        }
-    }
-    for at in whole..c {
-        out[at] = rows
-            .iter()
-            .fold(0.0, |sum, &r| sum + half::f16::from_bits(table[r as usize * c + at]).to_f32());
-    }
+    body::sum_rows_by(table, rows, out, Neon)
 }
 
 /// Four f16 as f32.
@@ -351,7 +338,8 @@ unsafe fn begin<const M: usize, const G: usize, const LAYOUT: u8>(
 
 /// One activation row over row-major weights: each row is read from end to end, as it lies in
 /// memory, and gives a sum a block; the sums are then taken across rows. `dot` gives a block's
-/// sum in four parts, to which `usual` times the sum of the activations is to be added.
+/// sum in four parts, to which the start of the sums is to be added if it has the weights as
+/// they are `stored`.
 ///
 /// # Safety
 /// NEON exists; see [`RowsFn`]; at most [`SPAN`] blocks of `row` bytes.
@@ -359,7 +347,7 @@ unsafe fn begin<const M: usize, const G: usize, const LAYOUT: u8>(
 unsafe fn one<const LAYOUT: u8>(
     t: &TileArgs,
     row: usize,
-    usual: i32,
+    stored: bool,
     dot: impl Fn(*const u8, *const i8) -> int32x4_t,
     out: *mut f32,
 ) {
@@ -386,8 +374,8 @@ unsafe fn one<const LAYOUT: u8>(
             for g in 0..4 {
                 let words = transposed(dots.add(4 * g * SPAN + b).cast(), SPAN * 4);
                 for j in 0..4.min(t.blocks - b) {
-                    let usual = vdupq_n_s32(*t.x_sum.add(b + j) * usual);
-                    let dot = vaddq_s32(vreinterpretq_s32_u8(words[j]), usual);
+                    let start = if stored { *t.x_start.add(b + j) } else { 0 };
+                    let dot = vaddq_s32(vreinterpretq_s32_u8(words[j]), vdupq_n_s32(start));
                     accumulate::<1, LAYOUT>(&mut acc[g], [dot], t, b + j, g);
                 }
             }

@@ -34,8 +34,11 @@ pub(super) struct TileArgs {
     pub(super) offsets: *const i32,
     /// First activation row; the next rows follow `k` bytes apart.
     pub(super) q: *const i8,
-    /// Activation scales and sums; the next rows follow `x_blocks` apart.
+    /// Activation scales and starts of the sums, which take the weights' usual offset off;
+    /// the next rows follow `x_blocks` apart.
     pub(super) x_scale: *const f32,
+    pub(super) x_start: *const i32,
+    /// The activations' sums; `ROWS_ZERO` only.
     pub(super) x_sum: *const i32,
     pub(super) k: usize,
     pub(super) x_blocks: usize,
@@ -58,6 +61,7 @@ pub(super) unsafe fn qgemm<const BYTES: usize>(
     table: &[RowsFn; ROWS_PER_TILE],
 ) {
     let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let start = if BYTES == TILE * BLOCK { &x.start8 } else { &x.start4 };
     for ((w, scales), out) in w
         .chunks_exact(blocks * BYTES)
         .zip(scales.chunks_exact(blocks * TILE))
@@ -73,6 +77,7 @@ pub(super) unsafe fn qgemm<const BYTES: usize>(
             offsets: std::ptr::null(),
             q: x.q.as_ptr(),
             x_scale: x.scale.as_ptr(),
+            x_start: start.as_ptr(),
             x_sum: x.sum.as_ptr(),
             k,
             x_blocks: blocks,
@@ -95,6 +100,7 @@ unsafe fn all_rows(mut args: TileArgs, m: usize, out: *mut f32, table: &[RowsFn;
             table[rows - 1](&args, out.add(row * TILE));
             args.q = args.q.wrapping_add(rows * args.k);
             args.x_scale = args.x_scale.wrapping_add(rows * args.x_blocks);
+            args.x_start = args.x_start.wrapping_add(rows * args.x_blocks);
             args.x_sum = args.x_sum.wrapping_add(rows * args.x_blocks);
         }
         row += rows;
@@ -124,8 +130,7 @@ pub(super) struct RowTables {
 }
 
 /// The walk over rows. A tile is cut into spans of columns, so that its scales fit a small
-/// buffer; a last tile of fewer than 16 rows is copied, filled
-/// up with its last row.
+/// buffer; a last tile of fewer than 16 rows is copied, filled up with its last row.
 ///
 /// # Safety
 /// The features of `tables` exist, the lengths are those that `Kernel::qgemm_rows` checks
@@ -137,6 +142,7 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
     tables: &RowTables,
 ) {
     let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let starts = if ROW == BLOCK { &x.start8 } else { &x.start4 };
     let stride = blocks * ROW;
     let rows = w.rows();
     let mut scales = [0f32; SPAN * TILE];
@@ -182,6 +188,7 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
                 offsets: offsets.as_ptr(),
                 q: x.q[first * BLOCK..].as_ptr(),
                 x_scale: x.scale[first..].as_ptr(),
+                x_start: starts[first..].as_ptr(),
                 x_sum: x.sum[first..].as_ptr(),
                 k,
                 x_blocks: blocks,

@@ -173,7 +173,7 @@ unsafe fn tile4<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
             for b in 0..t.blocks {
                 let mut dot = [_mm256_setzero_si256(); M];
                 for i in 0..M {
-                    dot[i] = _mm256_set1_epi32(*t.x_sum.add(i * t.x_blocks + b) * -8);
+                    dot[i] = _mm256_set1_epi32(*t.x_start.add(i * t.x_blocks + b));
                 }
                 let w = vectors::<LAYOUT>(t, half, b * 256, b * 16);
                 for j in 0..4 {
@@ -260,7 +260,7 @@ unsafe fn one<const LAYOUT: u8, const ROW: usize>(t: &TileArgs, out: *mut f32) {
             for b in (0..t.blocks).step_by(4) {
                 let dot = transposed(dots.add(half * 8 * SPAN + b).cast(), SPAN * 4);
                 for j in 0..4.min(t.blocks - b) {
-                    let usual = if ROW == BLOCK { 0 } else { *t.x_sum.add(b + j) * -8 };
+                    let usual = if ROW == BLOCK { 0 } else { *t.x_start.add(b + j) };
                     let dot = _mm256_add_epi32(dot[j], _mm256_set1_epi32(usual));
                     accumulate::<1, LAYOUT>(t, half, b + j, [dot], &mut acc);
                 }

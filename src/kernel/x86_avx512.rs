@@ -1,3 +1,7 @@
+/// Bytes ahead of the weights in use that are asked for where several rows keep the
+/// processor busy: with one row its own guess is as good.
+const FETCH: usize = 2048;
+
 /// Four words of each of 16 rows as four vectors, each a word of every row.
 ///
 /// # Safety
@@ -46,7 +50,7 @@ unsafe fn transpose(w: *const u8, stride: usize, out: *mut f32) {
 /// 256 bytes at `packed`, or rows as [`transposed`] needs them at `rows`.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn vectors<const LAYOUT: u8>(
+unsafe fn vectors<const M: usize, const LAYOUT: u8>(
     t: &TileArgs,
     packed: usize,
     rows: usize,
@@ -56,7 +60,12 @@ unsafe fn vectors<const LAYOUT: u8>(
     unsafe {
         if LAYOUT == PACKED {
             let w = t.w.add(packed);
-            std::array::from_fn(|j| _mm512_loadu_si512(w.add(j * 64).cast()))
+            std::array::from_fn(|j| {
+                if M > 2 {
+                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(FETCH + j * 64).cast());
+                }
+                _mm512_loadu_si512(w.add(j * 64).cast())
+            })
         } else {
             for line in 0..4 {
                 ask(near, t.ahead.wrapping_add(packed + line * 64));
@@ -122,11 +131,10 @@ unsafe fn tile8<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
         for b in 0..t.blocks {
             let mut dot = [_mm512_setzero_si512(); M];
             for i in 0..M {
-                // Weights are stored as w + 128: take 128 times the activations' sum off.
-                dot[i] = _mm512_set1_epi32(*t.x_sum.add(i * t.x_blocks + b) * -128);
+                dot[i] = _mm512_set1_epi32(*t.x_start.add(i * t.x_blocks + b));
             }
             for half in 0..2 {
-                let w = vectors::<LAYOUT>(t, b * 512 + half * 256, b * 32 + half * 16, false);
+                let w = vectors::<M, LAYOUT>(t, b * 512 + half * 256, b * 32 + half * 16, false);
                 for j in 0..4 {
                     for i in 0..M {
                         let a = t.q.add(i * t.k + b * BLOCK + half * 16 + j * 4);
@@ -154,9 +162,9 @@ unsafe fn tile4<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
         for b in 0..t.blocks {
             let mut dot = [_mm512_setzero_si512(); M];
             for i in 0..M {
-                dot[i] = _mm512_set1_epi32(*t.x_sum.add(i * t.x_blocks + b) * -8);
+                dot[i] = _mm512_set1_epi32(*t.x_start.add(i * t.x_blocks + b));
             }
-            let w = vectors::<LAYOUT>(t, b * 256, b * 16, t.near);
+            let w = vectors::<M, LAYOUT>(t, b * 256, b * 16, t.near);
             for j in 0..4 {
                 let lo = _mm512_and_si512(w[j], mask);
                 let hi = _mm512_and_si512(_mm512_srli_epi16::<4>(w[j]), mask);
@@ -243,7 +251,7 @@ unsafe fn one8<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 _mm512_storeu_si512(dots.add(r * SPAN + b).cast(), sum);
             }
         }
-        finish_one::<LAYOUT>(t, dots, -128, out);
+        finish_one::<LAYOUT>(t, dots, out);
     }
 }
 
@@ -288,7 +296,7 @@ unsafe fn one4<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 _mm512_storeu_si512(dots.add(r * SPAN + b).cast(), sum);
             }
         }
-        finish_one::<LAYOUT>(t, dots, -8, out);
+        finish_one::<LAYOUT>(t, dots, out);
     }
 }
 
@@ -299,20 +307,15 @@ unsafe fn one4<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
 /// up to the last block defined, rounded up to four.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c")]
 #[inline]
-unsafe fn finish_one<const LAYOUT: u8>(
-    t: &TileArgs,
-    dots: *const i32,
-    zero: i32,
-    out: *mut f32,
-) {
+unsafe fn finish_one<const LAYOUT: u8>(t: &TileArgs, dots: *const i32, out: *mut f32) {
     // SAFETY: passed on to the caller.
     unsafe {
         let mut acc = begin::<1, LAYOUT>(out);
         for b in (0..t.blocks).step_by(4) {
             let dot = transposed(dots.add(b).cast(), SPAN * 4);
             for j in 0..4.min(t.blocks - b) {
-                let sum = _mm512_set1_epi32(*t.x_sum.add(b + j) * zero);
-                accumulate::<1, LAYOUT>(t, b + j, [_mm512_add_epi32(dot[j], sum)], &mut acc);
+                let start = _mm512_set1_epi32(*t.x_start.add(b + j));
+                accumulate::<1, LAYOUT>(t, b + j, [_mm512_add_epi32(dot[j], start)], &mut acc);
             }
         }
         _mm512_storeu_ps(out, acc[0]);

@@ -4,7 +4,7 @@ use super::codec::CodecDecoder;
 use super::text;
 use crate::asg::{Index, Weights};
 use crate::bundle::{Bundle, FILE_NAME};
-use crate::decode::{Arm, Options, RoundEnd, Sampling, SpecStats, Speculator};
+use crate::decode::{Arm, Costs, DraftLength, Options, RoundEnd, Sampling, SpecStats, Speculator};
 use crate::engine::{Model, Pool, Session};
 use crate::map::Map;
 use crate::{Error, ErrorKind, Result};
@@ -185,11 +185,21 @@ impl Voice {
         }
     }
 
+    /// The voice's own number of drafts a round: by the running acceptance where the voice says
+    /// what its passes cost, else fixed.
+    pub fn draft_length(&self) -> DraftLength {
+        let s = &self.bundle.sampling;
+        match (s.draft_cost, s.row_cost) {
+            (Some(draft), Some(row)) => DraftLength::Adaptive(Costs { draft, row }),
+            _ => DraftLength::Fixed(s.gamma),
+        }
+    }
+
     /// The voice's own options for `arm`.
     pub fn options(&self, arm: Arm) -> Options {
         Options {
             arm,
-            gamma: self.bundle.sampling.gamma,
+            gamma: self.draft_length(),
             sampling: self.sampling(),
             seed: 0,
             end: self.bundle.vocabulary.end_of_speech,

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from voxgrain_tools import bundle, codec, export, lm  # noqa: E402
+from voxgrain_tools import bundle, codec, export, features, lm  # noqa: E402
 from voxgrain_tools.runtime import Codec, LanguageModel, istft  # noqa: E402
 
 
@@ -55,6 +55,42 @@ def test_language_model(exported, which):
     got = LanguageModel(out / facts["file"]).step(tokens)
     assert got.shape == expected.shape
     assert noise(got, expected) < 0.03
+
+
+@torch.no_grad()
+def test_an_exported_feature_draft_drafts_as_it_was_unrolled(tmp_path):
+    torch.manual_seed(1)
+    target = lm.LanguageModel(lm.TOY_TARGET).eval()
+    draft = lm.LanguageModel(features.TOY).eval()
+    for model in (target, draft):
+        for parameter in model.parameters():
+            parameter.mul_(1 + 0.3 * torch.randn_like(parameter) if parameter.ndim == 1 else 2)
+    for name, model in (("target", target), ("draft", draft)):
+        model.save(str(tmp_path / f"{name}.safetensors"))
+        checkpoint = export.Checkpoint.open(tmp_path / f"{name}.safetensors")
+        export.language_model(name, checkpoint, tmp_path, export.Bits(), 512)
+    # Read back, both are exactly what the exported files compute.
+    target, draft = (lm.lm_from_bundle(str(tmp_path), name) for name in ("target", "draft"))
+    tokens = [65537, 65541, 65570, 65538, 5, 65535, 1234, 40000, 77, 9000]
+    n, steps = len(tokens), 4
+    x, places, zeros = torch.tensor(tokens), torch.arange(n), torch.zeros(n, dtype=torch.long)
+    hidden = target(x, places, zeros, None)
+    unrolled = features.Unroll(draft, steps, n)(x, places, zeros, None, hidden)
+
+    engine_target, engine = (LanguageModel(tmp_path / f"{m}.onnx") for m in ("target", "draft"))
+    engine_target.step(tokens)
+    assert np.allclose(engine_target.hidden, hidden.numpy(), atol=1e-3)
+    before = np.concatenate([np.zeros((1, 64), np.float32), engine_target.hidden[:-1]])
+    for p in range(n):
+        # The accepted token with its true feature, then a chain on the draft's own.
+        logits = engine.step(tokens[p : p + 1], before[p : p + 1])
+        for s in range(min(steps, n - p)):
+            assert np.allclose(engine.hidden[-1], unrolled[s][p + s].numpy(), atol=2e-3)
+            expected = lm.full_logits(draft._head(unrolled[s][p + s][None])).numpy()
+            assert np.allclose(logits[-1:], expected, atol=2e-2)
+            if p + s + 1 < n:
+                logits = engine.step(tokens[p + s + 1 : p + s + 2], engine.hidden[-1:])
+        engine.rollback(engine.length - p - 1)
 
 
 def test_codec_decoder(exported):
@@ -112,3 +148,35 @@ def test_rows_give_back_the_same_weights(bits):
     rows, scales = quantize.pack_rows(matrix)
     assert rows.shape == (5, 3, 4 * bits) and scales.dtype == np.float32
     np.testing.assert_array_equal(quantize.dequantise_rows(rows, scales, bits), matrix.dequantise())
+    back = quantize.unpack_rows(rows, scales, bits)
+    np.testing.assert_array_equal(back.values, matrix.values)
+    np.testing.assert_array_equal(back.scales, matrix.scales)
+    scales[0, 0] = np.nextafter(scales[0, 0], np.float32(1))
+    with pytest.raises(ValueError, match="exactly"):
+        quantize.unpack_rows(rows, scales, bits)
+
+
+def test_a_stock_export_read_back_is_the_packed_one(tmp_path):
+    """Both forms of a feature draft hold the same integers: each can be written from the other."""
+    from voxgrain_tools import tiny
+
+    draft = tiny.language_model(5, 1, 64, 2, 1, 88, features=64)
+    bits = export.Bits(4, {"head": 8})
+    files = {}
+    for name, checkpoint, matmul in (
+        ("packed", draft, "packed"),
+        ("stock", draft, "stock"),
+        ("back", None, "packed"),
+    ):
+        out = tmp_path / name
+        out.mkdir()
+        checkpoint = checkpoint or export.Checkpoint.of_export(tmp_path / "stock/draft.onnx")
+        assert export.language_model("draft", checkpoint, out, bits, 64, matmul)["features"] == 64
+        files[name] = [(out / f"draft.onnx{end}").read_bytes() for end in ("", ".data")]
+    assert files["back"] == files["packed"] != files["stock"]
+    packed, stock = (LanguageModel(tmp_path / m / "draft.onnx") for m in ("packed", "stock"))
+    features = np.random.default_rng(7).standard_normal((3, 64)).astype(np.float32)
+    for model in (packed, stock):
+        model.logits = model.step([65537, 5, 1234], features)
+    np.testing.assert_allclose(stock.logits, packed.logits, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(stock.hidden, packed.hidden, rtol=0, atol=1e-4)

@@ -132,6 +132,15 @@ def dequantise_rows(
     return blocks.reshape(n, kb * BLOCK)
 
 
+def unpack_rows(weights: np.ndarray, scales: np.ndarray, bits: int) -> Quantised:
+    """The inverse of `pack_rows`; scales that f16 does not hold exactly are refused."""
+    half = scales.reshape(weights.shape[:2]).astype(np.float16)
+    if not np.array_equal(half.astype(np.float32), scales.reshape(half.shape).astype(np.float32)):
+        raise ValueError("f16 does not hold the scales exactly")
+    whole = dequantise_rows(weights, np.ones_like(half), bits)
+    return Quantised(whole.astype(np.int8), half, bits)
+
+
 def unpack(packed: np.ndarray, scales: np.ndarray, rows: int, bits: int) -> Quantised:
     """The inverse of `pack`."""
     n16, kb = packed.shape[:2]

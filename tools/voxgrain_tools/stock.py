@@ -56,7 +56,7 @@ def make(out: Path, seed: int = 31) -> None:
             lambda g: vary(g, seed),
         )
         bundle.write(folder, name="stock", sections={"target": facts}, groups=None)
-        header, tensors, difference = golden.language_model(Voice(folder), "target", seed, COLUMNS)
+        header, tensors, difference = golden.language_model(Voice(folder), "stock.onnx", seed, COLUMNS)
         checksum = bundle.sha256(folder / "stock.onnx.data")
         golden.save(out / "stock.bin", {"data_sha256": checksum, **header}, tensors)
         for name in ("stock.onnx", "stock.onnx.data"):
