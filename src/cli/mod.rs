@@ -4,6 +4,7 @@ mod asg;
 mod bench;
 mod inspect;
 mod output;
+mod pack;
 mod passes;
 mod say;
 
@@ -59,6 +60,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Measure every decoding arm on this machine, compare runs, predict boards
     Bench(bench::Bench),
+    /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
+    Pack(pack::Pack),
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
     Passes(passes::Passes),
@@ -102,6 +105,7 @@ pub fn run() -> ExitCode {
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),
+        Command::Pack(c) => c.run(),
         Command::Passes(c) => c.run(),
     };
     match result {
