@@ -601,17 +601,19 @@ impl Resolved {
         let rows = gamma + 1;
         let row = b.vocabulary.scored() * 4;
         let probabilities = (2 * gamma + 1) * (row + row / 128) + (64 << 10);
-        // A session keeps the results of the last four sizes of pass: whole and partial
-        // passes of the prompt, and rounds; the codec sees one size for each number of
-        // tokens that a round can emit.
+        // Prompts go through in passes of many rows, rounds want the laws of all of theirs.
         let language = |m: &crate::engine::Model, wanted| {
-            4 * m.pass_bytes(PREFILL_ROWS, 1) + 3 * m.pass_bytes(rows, wanted)
+            m.pass_bytes(PREFILL_ROWS, 1).max(m.pass_bytes(rows, wanted))
+                + wanted * 4 * m.output_columns()
         };
-        let passes = language(target, rows) + language(draft, 1) + 5 * codec.pass_bytes(rows, rows);
+        let codec_rows = rows + crate::speech::synth::CODEC_TOKENS;
+        let passes =
+            language(target, rows) + language(draft, 1) + codec.pass_bytes(codec_rows, codec_rows);
         // One product at a time: activations in 8 bits, results in pieces, scores of a head.
         let widest = |m: &bundle::LanguageModel| PREFILL_ROWS * 8 * (2 * m.ffn + m.hidden + 480);
         let products = widest(&b.target).max(widest(&b.draft)) + 16 * n + (256 << 10);
-        let samples = (rows + 2) * b.audio.samples_per_frame() + 8 * b.audio.fft_size as usize;
+        let samples =
+            (codec_rows + 2) * b.audio.samples_per_frame() + 8 * b.audio.fft_size as usize;
         // Text grows on the way to words; its own parts are small.
         let text = 24 * self.max_text + (1 << 20);
         let work = probabilities + passes + products + 8 * samples + text;

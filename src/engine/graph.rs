@@ -2,6 +2,7 @@ use super::kv::LayerCache;
 use super::nbits;
 use super::ops::{CODEBOOK, FACTORS, Floats, Halves, Kind, Operator, State};
 use super::pool::{Pool, Weight, packed_shape};
+use super::program::Program;
 use crate::kernel::SUM_BLOCK;
 use crate::map::{Map, MappedSlice};
 use crate::{Error, ErrorKind, Result};
@@ -43,6 +44,7 @@ pub struct TensorInfo {
 /// A loaded graph: immutable, shared by any number of sessions.
 pub struct Model {
     pub(super) plan: Arc<TypedSimplePlan>,
+    pub(super) program: Option<Program>,
     /// `(kv_heads, head_dim)` of each attention layer.
     caches: Vec<(usize, usize)>,
     /// `(k - 1) * C` of each causal convolution.
@@ -154,16 +156,21 @@ impl Model {
         2 * halves + rope + 4 * self.tails.iter().sum::<usize>()
     }
 
-    /// Bytes of every intermediate result of one pass over `rows` tokens with the logits of
-    /// `wanted` of them. A session keeps those of the few sizes of pass it met last.
+    /// Bytes that a session keeps for the results of passes over at most `rows` tokens with
+    /// the logits of at most `wanted` of them.
     pub fn pass_bytes(&self, rows: usize, wanted: usize) -> usize {
+        if let Some(program) = &self.program {
+            return program.bytes(rows, wanted);
+        }
+        // tract's executor keeps those of the few sizes of pass that it met last.
         let model = self.plan.model();
         let mut values = SymbolValues::default();
         for (name, value) in [("rows", rows), (super::ops::WANTED, wanted)] {
             values = values.with(&model.symbols.sym(name), value as i64);
         }
         let size = |f: &TypedFact| f.shape.eval_to_usize(&values).map_or(0, |s| s.iter().product());
-        4 * model.nodes().iter().flat_map(|n| &n.outputs).map(|o| size(&o.fact)).sum::<usize>()
+        let all = model.nodes().iter().flat_map(|n| &n.outputs).map(|o| size(&o.fact));
+        super::ops::SIZES_KEPT * 4 * all.sum::<usize>()
     }
 
     pub(super) fn state(&self, pool: Arc<Pool>, positions: usize) -> State {
@@ -358,6 +365,7 @@ impl Loader {
                 + CODEBOOK;
         }
         Ok(Arc::new(Model {
+            program: Program::of(plan.model()),
             plan,
             caches: found.caches,
             tails: found.tails,

@@ -11,6 +11,7 @@ mod nbits;
 mod ops;
 mod pack;
 mod pool;
+mod program;
 mod session;
 mod wire;
 

@@ -7,6 +7,7 @@
 
 use super::kv::{LayerCache, Rope};
 use super::pool::{Attention, Pool, Weight};
+use super::program::Shape;
 use crate::kernel::Kernel;
 use crate::map::MappedSlice;
 use half::f16;
@@ -34,7 +35,7 @@ pub(super) struct State {
 }
 
 /// Sizes of recycled outputs kept for one operator.
-const SIZES_KEPT: usize = 4;
+pub(super) const SIZES_KEPT: usize = 4;
 
 impl State {
     pub fn new(
@@ -157,7 +158,7 @@ impl Kind {
 
 impl Kind {
     /// Whether the input is tokens, not activations.
-    fn reads_tokens(&self) -> bool {
+    pub fn reads_tokens(&self) -> bool {
         matches!(self, Kind::FactorEmbed { .. } | Kind::Embed { .. } | Kind::FsqEmbed { .. })
     }
 }
@@ -284,6 +285,23 @@ impl Expansion for Operator {
     }
 }
 
+impl Operator {
+    /// Shape of the output for an input of `rows x columns` of which `wanted` rows are read.
+    pub fn out_shape(&self, (rows, columns): Shape, wanted: usize) -> Shape {
+        let rows = if self.selects_rows { rows.min(wanted) } else { rows };
+        match &*self.kind {
+            Kind::FactorEmbed { hidden, .. } | Kind::Embed { hidden, .. } => (rows, *hidden),
+            Kind::FsqEmbed { channels, .. } => (rows, *channels),
+            Kind::QMatMul { weight, .. } => (rows, weight.shape().n),
+            Kind::Attention { heads, head_dim, .. } => (rows, heads * head_dim),
+            Kind::SwiGlu => (rows, columns / 2),
+            Kind::FactorLogits => (rows, columns - FACTORS + CODEBOOK),
+            Kind::Upsample { factor } => (rows * factor, columns / factor),
+            _ => (rows, columns),
+        }
+    }
+}
+
 /// The session's state for the turn.
 pub(super) type Shared = RefCell<State>;
 
@@ -296,7 +314,18 @@ impl EvalOp for Operator {
             .and_then(|s| s.get::<Shared>())
             .context("this plan runs inside a session only")?;
         let state = &mut *state.borrow_mut();
-        let out = self.compute(state, &inputs)?;
+        let shape = inputs[0].shape();
+        let from = (shape[0], shape.get(1).copied().unwrap_or(1));
+        let to = self.out_shape(from, state.wanted);
+        let mut out = state.output(self.slot, to.0, to.1)?;
+        let tokens = self.kind.reads_tokens();
+        let view = inputs[0].try_as_plain_ram()?;
+        let (tokens, x) = match tokens {
+            true => (view.as_slice::<i64>()?, &[][..]),
+            false => (&[][..], view.as_slice::<f32>()?),
+        };
+        let residual = inputs.get(1).map(floats).transpose()?;
+        self.compute(state, tokens, x, from, residual, floats_mut(&mut out)?)?;
         state.keep(self.slot, &out);
         Ok(tvec!(TValue::from_const(out)))
     }
@@ -312,99 +341,99 @@ fn floats_mut(t: &mut Arc<Tensor>) -> TractResult<&mut [f32]> {
 }
 
 impl Operator {
-    fn compute(&self, state: &mut State, inputs: &[TValue]) -> TractResult<Arc<Tensor>> {
+    /// Computes `out` of the shape that [`out_shape`](Self::out_shape) says, from `tokens` or
+    /// from `x[rows][columns]`.
+    pub fn compute(
+        &self,
+        state: &mut State,
+        tokens: &[i64],
+        mut x: &[f32],
+        (mut rows, columns): Shape,
+        residual: Option<&[f32]>,
+        out: &mut [f32],
+    ) -> TractResult<()> {
         let kernel = state.pool.kernel();
-        let slot = self.slot;
-        if self.kind.reads_tokens() {
-            let tokens = inputs[0].try_as_plain_ram()?.as_slice::<i64>()?;
-            return self.embed(state, tokens);
-        }
-        let x = floats(&inputs[0])?;
-        let (mut rows, columns) = (inputs[0].shape()[0], inputs[0].shape()[1]);
-        let mut x = x;
         if self.selects_rows && rows > state.wanted {
             x = &x[(rows - state.wanted) * columns..];
             rows = state.wanted;
         }
+        // Row by row, `width` columns of output each.
         let each = |out: &mut [f32], width: usize, f: &mut dyn FnMut(&[f32], &mut [f32])| {
             for (x, o) in x.chunks_exact(columns).zip(out.chunks_exact_mut(width)) {
                 f(x, o)
             }
         };
         match &*self.kind {
-            Kind::FactorEmbed { .. } | Kind::Embed { .. } | Kind::FsqEmbed { .. } => {
-                unreachable!("handled above")
+            Kind::FactorEmbed { hidden, factors, extra } => {
+                for (o, &t) in out.chunks_exact_mut(*hidden).zip(tokens) {
+                    let t = usize::try_from(t).ok().context("negative token")?;
+                    if t < CODEBOOK {
+                        kernel.sum_rows(factors.get(), &factor_rows(t), o);
+                    } else {
+                        ensure!((t - CODEBOOK + 1) * hidden <= extra.len(), "token {t} unknown");
+                        kernel.sum_rows(extra.get(), &[(t - CODEBOOK) as u32], o);
+                    }
+                }
+            }
+            Kind::Embed { hidden, table } => {
+                for (o, &t) in out.chunks_exact_mut(*hidden).zip(tokens) {
+                    let row = u32::try_from(t).ok().filter(|&t| {
+                        (t as usize + 1).checked_mul(*hidden).is_some_and(|end| end <= table.len())
+                    });
+                    let row = row.with_context(|| format!("token {t} unknown"))?;
+                    kernel.sum_rows(table.get(), &[row], o);
+                }
+            }
+            Kind::FsqEmbed { channels, weight, bias } => {
+                for (o, &t) in out.chunks_exact_mut(*channels).zip(tokens) {
+                    for ((o, w), b) in
+                        o.iter_mut().zip(weight.get().chunks_exact(8)).zip(bias.get())
+                    {
+                        *o = *b;
+                        for (i, w) in w.iter().enumerate() {
+                            let level = (t >> (2 * i) & 3) as f32;
+                            *o = w.mul_add((level - 1.5) / 1.5, *o);
+                        }
+                    }
+                }
             }
             Kind::RmsNorm { weight, epsilon } => {
-                let mut out = state.output(slot, rows, columns)?;
-                each(floats_mut(&mut out)?, columns, &mut |x, o| {
-                    kernel.rms_norm(x, weight.get(), *epsilon, o)
-                });
-                Ok(out)
+                each(out, columns, &mut |x, o| kernel.rms_norm(x, weight.get(), *epsilon, o))
             }
-            Kind::LayerNorm { weight, bias, epsilon } => {
-                let mut out = state.output(slot, rows, columns)?;
-                each(floats_mut(&mut out)?, columns, &mut |x, o| {
-                    kernel.layer_norm(x, weight.get(), bias.get(), *epsilon, o)
-                });
-                Ok(out)
-            }
+            Kind::LayerNorm { weight, bias, epsilon } => each(out, columns, &mut |x, o| {
+                kernel.layer_norm(x, weight.get(), bias.get(), *epsilon, o)
+            }),
             Kind::QMatMul { weight, bias } => {
-                let n = weight.shape().n;
-                let mut out = state.output(slot, rows, n)?;
-                let residual = inputs.get(1).map(floats).transpose()?;
                 let bias = bias.as_ref().map(Floats::get);
-                state.pool.multiply(weight, x, bias, residual, floats_mut(&mut out)?);
-                Ok(out)
+                state.pool.multiply(weight, x, bias, residual, out);
             }
             Kind::SwiGlu => {
                 let half = columns / 2;
-                let mut out = state.output(slot, rows, half)?;
-                each(floats_mut(&mut out)?, half, &mut |x, o| {
-                    kernel.swiglu(&x[..half], &x[half..], o)
-                });
-                Ok(out)
+                each(out, half, &mut |x, o| kernel.swiglu(&x[..half], &x[half..], o))
             }
             Kind::Gelu { tanh } => {
-                let mut out = state.output(slot, rows, columns)?;
-                let o = floats_mut(&mut out)?;
-                o.copy_from_slice(x);
-                if *tanh {
-                    kernel.gelu_tanh(o)
-                } else {
-                    kernel.gelu_erf(o)
-                }
-                Ok(out)
+                out.copy_from_slice(x);
+                if *tanh { kernel.gelu_tanh(out) } else { kernel.gelu_erf(out) }
             }
             Kind::FactorLogits => {
                 let width = columns - FACTORS + CODEBOOK;
-                let mut out = state.output(slot, rows, width)?;
-                each(floats_mut(&mut out)?, width, &mut |x, o| expand_logits(kernel, x, o));
-                Ok(out)
+                each(out, width, &mut |x, o| expand_logits(kernel, x, o))
             }
-            Kind::Upsample { factor } => {
-                let mut out = state.output(slot, rows * factor, columns / factor)?;
-                floats_mut(&mut out)?.copy_from_slice(x);
-                Ok(out)
-            }
+            Kind::Upsample { .. } => out.copy_from_slice(x),
             Kind::CausalConv { tail, taps, weight, bias } => {
-                let mut out = state.output(slot, rows, columns)?;
                 let past = &mut state.tails[*tail];
                 let window = &mut state.window;
                 window.clear();
                 window.extend_from_slice(past);
                 window.extend_from_slice(x);
-                let o = floats_mut(&mut out)?;
-                for (r, o) in o.chunks_exact_mut(columns).enumerate() {
+                for (r, o) in out.chunks_exact_mut(columns).enumerate() {
                     let x = &window[r * columns..][..taps * columns];
                     kernel.conv(x, weight.get(), bias.get(), o);
                 }
                 past.copy_from_slice(&window[window.len() - (taps - 1) * columns..]);
-                Ok(out)
             }
             Kind::Attention { layer, heads, kv_heads, head_dim, rope_base } => {
                 let (d, group) = (*head_dim, heads / kv_heads);
-                let mut out = state.output(slot, rows, heads * d)?;
                 let past = state.len;
                 let State { rope, layers, pool, rotated, half, .. } = state;
                 rope.cover(*rope_base, d, past + rows);
@@ -436,59 +465,10 @@ impl Operator {
                     }
                 };
                 let task = Attention { layer, head_dim: d, group, past, rows };
-                pool.attend(&task, query, floats_mut(&mut out)?);
-                Ok(out)
+                pool.attend(&task, query, out);
             }
         }
-    }
-
-    fn embed(&self, state: &mut State, tokens: &[i64]) -> TractResult<Arc<Tensor>> {
-        let kernel = state.pool.kernel();
-        match &*self.kind {
-            Kind::FactorEmbed { hidden, factors, extra } => {
-                let mut out = state.output(self.slot, tokens.len(), *hidden)?;
-                for (o, &t) in floats_mut(&mut out)?.chunks_exact_mut(*hidden).zip(tokens) {
-                    let t = usize::try_from(t).ok().context("negative token")?;
-                    if t < CODEBOOK {
-                        kernel.sum_rows(factors.get(), &factor_rows(t), o);
-                    } else {
-                        ensure!((t - CODEBOOK + 1) * hidden <= extra.len(), "token {t} unknown");
-                        kernel.sum_rows(extra.get(), &[(t - CODEBOOK) as u32], o);
-                    }
-                }
-                Ok(out)
-            }
-            Kind::Embed { hidden, table } => {
-                let mut out = state.output(self.slot, tokens.len(), *hidden)?;
-                for (o, &t) in floats_mut(&mut out)?.chunks_exact_mut(*hidden).zip(tokens) {
-                    let row = u32::try_from(t).ok().filter(|&t| {
-                        (t as usize + 1).checked_mul(*hidden).is_some_and(|end| end <= table.len())
-                    });
-                    kernel.sum_rows(
-                        table.get(),
-                        &[row.with_context(|| format!("token {t} unknown"))?],
-                        o,
-                    );
-                }
-                Ok(out)
-            }
-            Kind::FsqEmbed { channels, weight, bias } => {
-                let mut out = state.output(self.slot, tokens.len(), *channels)?;
-                for (o, &t) in floats_mut(&mut out)?.chunks_exact_mut(*channels).zip(tokens) {
-                    for ((o, w), b) in
-                        o.iter_mut().zip(weight.get().chunks_exact(8)).zip(bias.get())
-                    {
-                        *o = *b;
-                        for (i, w) in w.iter().enumerate() {
-                            let level = (t >> (2 * i) & 3) as f32;
-                            *o = w.mul_add((level - 1.5) / 1.5, *o);
-                        }
-                    }
-                }
-                Ok(out)
-            }
-            _ => bail!("not an embedding"),
-        }
+        Ok(())
     }
 }
 

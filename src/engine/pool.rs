@@ -194,6 +194,13 @@ struct Buffer {
     scratch: Vec<f32>,
 }
 
+impl Buffer {
+    fn reserve(&mut self, (out, scratch): (usize, usize)) {
+        self.out.reserve(out.saturating_sub(self.out.len()));
+        self.scratch.reserve(scratch.saturating_sub(self.scratch.len()));
+    }
+}
+
 #[derive(Default)]
 struct Piece {
     done: AtomicBool,
@@ -233,6 +240,19 @@ impl Work {
 
     fn range(&self, piece: usize) -> std::ops::Range<usize> {
         self.units * piece / self.count..self.units * (piece + 1) / self.count
+    }
+
+    /// Floats of result and of scratch that the largest piece takes.
+    fn need(&self) -> (usize, usize) {
+        let units = self.units.div_ceil(self.count);
+        match &self.task {
+            Task::None => (0, 0),
+            Task::Multiply(_) => (units * self.x.rows() * TILE, 0),
+            Task::Attend(t) => {
+                let longest = (t.past + t.rows).next_multiple_of(16);
+                (units * t.rows * t.group * t.head_dim, 8 * longest)
+            }
+        }
     }
 
     fn compute(&self, kernel: Kernel, piece: usize, b: &mut Buffer) {
@@ -318,8 +338,18 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<std::thread::JoinHandle<()>>,
-    /// Works to use again. One task at a time, also when two sessions share the pool.
-    works: Mutex<Vec<Arc<Work>>>,
+    /// One task at a time, also when two sessions share the pool.
+    works: Mutex<Works>,
+}
+
+/// Works to use again, in turn, so that each has room for every size of task.
+struct Works {
+    ring: Vec<Arc<Work>>,
+    next: usize,
+    /// For pieces that are computed again.
+    spare: Buffer,
+    /// Floats of the largest result and scratch of a piece so far.
+    most: (usize, usize),
 }
 
 impl std::fmt::Debug for Pool {
@@ -344,7 +374,7 @@ impl Pool {
             current: Mutex::new(Current { epoch: 0, stop: false, work: Arc::default() }),
             wake: Condvar::new(),
         });
-        let workers = (1..threads)
+        let workers: Vec<_> = (1..threads)
             .filter_map(|i| {
                 let shared = shared.clone();
                 let cpu = cpus.get(i).copied();
@@ -362,7 +392,10 @@ impl Pool {
                     .ok()
             })
             .collect();
-        Arc::new(Self { shared, workers, works: Mutex::new(Vec::new()) })
+        // The last task's is still in `current`, and each worker may be late in another.
+        let ring = (0..workers.len() + 2).map(|_| Arc::default()).collect();
+        let works = Works { ring, next: 0, spare: Buffer::default(), most: (0, 0) };
+        Arc::new(Self { shared, workers, works: Mutex::new(works) })
     }
 
     /// Threads that compute, the caller's included.
@@ -435,17 +468,30 @@ impl Pool {
         prepare: impl FnOnce(&mut Work),
         mut take: impl FnMut(std::ops::Range<usize>, &[f32]),
     ) {
-        let mut works = lock(&self.works);
+        let works = &mut *lock(&self.works);
+        let Works { ring, next, spare, most } = works;
         let kernel = self.shared.kernel;
-        // All but the last task's are free, unless a worker was put aside in one.
-        let free = works.iter_mut().position(|w| Arc::get_mut(w).is_some());
+        let n = ring.len();
+        let free =
+            (*next..*next + n).map(|i| i % n).find(|&i| Arc::get_mut(&mut ring[i]).is_some());
         let free = free.unwrap_or_else(|| {
-            works.push(Arc::default());
-            works.len() - 1
+            ring.push(Arc::default());
+            n
         });
-        let Some(work) = Arc::get_mut(&mut works[free]) else { return };
+        *next = free + 1;
+        let Some(work) = Arc::get_mut(&mut ring[free]) else { return };
         prepare(work);
-        let work = &works[free];
+        // Room for what any piece ever needed: which thread computes which, and in which `Work`,
+        // must not decide when memory is taken.
+        let (out, scratch) = work.need();
+        *most = (most.0.max(out), most.1.max(scratch));
+        for piece in &mut work.pieces {
+            piece.buffer.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(*most);
+        }
+        if work.count > 1 {
+            spare.reserve(*most);
+        }
+        let work = &ring[free];
         if work.count == 1 {
             let mut buffer = lock(&work.pieces[0].buffer);
             work.compute(kernel, 0, &mut buffer);
@@ -462,9 +508,8 @@ impl Pool {
             }
             if late {
                 // Its thread is not running now. The result is the same whoever computes it.
-                let mut again = Buffer::default();
-                work.compute(kernel, c, &mut again);
-                take(work.range(c), &again.out);
+                work.compute(kernel, c, spare);
+                take(work.range(c), &spare.out);
             } else {
                 take(work.range(c), &lock(&piece.buffer).out);
             }

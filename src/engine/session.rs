@@ -1,6 +1,7 @@
 use super::graph::Model;
 use super::ops::{CODEBOOK, FACTORS, Shared, State, expand_logits};
 use super::pool::Pool;
+use super::program::Buffers;
 use crate::{Error, ErrorKind, Result};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,60 +11,88 @@ fn failed(what: &str, e: TractError) -> Error {
     Error::with_source(ErrorKind::Numeric, format!("{what} failed; the model may be damaged"), e)
 }
 
-/// A running plan with its state.
-struct Runner {
-    state: TypedSimpleState,
-    outputs: TVec<TValue>,
-    tokens: Arc<Tensor>,
-    features: Arc<Tensor>,
+/// A model with the state of one session.
+enum Runner {
+    /// All operators are ours.
+    Own { model: Arc<Model>, state: State, buffers: Buffers },
+    /// Some are tract's, so tract runs them all.
+    Plan {
+        state: TypedSimpleState,
+        outputs: TVec<TValue>,
+        tokens: Arc<Tensor>,
+        features: Arc<Tensor>,
+    },
 }
 
 impl Runner {
-    fn new(model: &Model, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
+    fn new(model: &Arc<Model>, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
+        let own = model.state(pool.clone(), positions);
+        if model.program.is_some() {
+            let buffers = Buffers::default();
+            return Ok(Self::Own { model: model.clone(), state: own, buffers });
+        }
         let mut state = model.plan.spawn().map_err(|e| failed("starting a session", e))?;
-        let own: Shared = RefCell::new(model.state(pool.clone(), positions));
+        let own: Shared = RefCell::new(own);
         state.turn_state.shared.insert(own);
         let tokens = Arc::new(Tensor::zero::<i64>(&[1]).map_err(|e| failed("starting", e))?);
         let features = Tensor::zero::<f32>(&[1, model.feature_width()]);
         let features = Arc::new(features.map_err(|e| failed("starting", e))?);
-        Ok(Self { state, outputs: tvec!(), tokens, features })
+        Ok(Self::Plan { state, outputs: tvec!(), tokens, features })
     }
 
     fn with<T>(&mut self, f: impl FnOnce(&mut State) -> T) -> T {
-        match self.state.turn_state.shared.get_mut::<Shared>() {
-            Some(s) => f(s.get_mut()),
-            None => unreachable!("inserted by new"),
+        match self {
+            Self::Own { state, .. } => f(state),
+            Self::Plan { state, .. } => match state.turn_state.shared.get_mut::<Shared>() {
+                Some(s) => f(s.get_mut()),
+                None => unreachable!("inserted by new"),
+            },
         }
     }
 
-    fn run(&mut self, tokens: &[u32], features: &[f32]) -> Result<()> {
-        self.outputs.clear();
-        let mut run = || -> TractResult<()> {
-            let values = tokens.iter().map(|&t| t as i64);
-            fill(&mut self.tokens, &[tokens.len()], values)?;
-            let mut inputs = tvec!(TValue::from_const(self.tokens.clone()));
-            if !features.is_empty() {
-                let width = features.len() / tokens.len();
-                fill(&mut self.features, &[tokens.len(), width], features.iter().copied())?;
-                inputs.push(TValue::from_const(self.features.clone()));
+    fn run(&mut self, given: &[u32], numbers: &[f32]) -> Result<()> {
+        match self {
+            Self::Own { model, state, buffers } => match &model.program {
+                Some(program) => buffers.run(program, state, given, numbers),
+                None => unreachable!("checked by new"),
             }
-            self.outputs = self.state.run(inputs)?;
-            Ok(())
-        };
-        run().map_err(|e| {
-            // A failed pass leaves wires behind; the next one must not see them.
-            let _ = self.state.reset_turn();
-            failed("a model pass", e)
-        })
+            .map_err(|e| failed("a model pass", e)),
+            Self::Plan { state, outputs, tokens, features } => {
+                outputs.clear();
+                let mut run = || -> TractResult<()> {
+                    fill(tokens, &[given.len()], given.iter().map(|&t| i64::from(t)))?;
+                    let mut inputs = tvec!(TValue::from_const(tokens.clone()));
+                    if !numbers.is_empty() {
+                        let width = numbers.len() / given.len();
+                        fill(features, &[given.len(), width], numbers.iter().copied())?;
+                        inputs.push(TValue::from_const(features.clone()));
+                    }
+                    *outputs = state.run(inputs)?;
+                    Ok(())
+                };
+                let result = run();
+                result.map_err(|e| {
+                    // A failed pass leaves wires behind; the next one must not see them.
+                    let _ = state.reset_turn();
+                    failed("a model pass", e)
+                })
+            }
+        }
     }
 
     /// `[rows][columns]` of one output of the last pass.
     fn output(&self, which: usize) -> &[f32] {
-        self.outputs
-            .get(which)
-            .and_then(|t| t.as_plain_ram())
-            .and_then(|v| v.as_slice::<f32>().ok())
-            .unwrap_or(&[])
+        match self {
+            Self::Own { model, buffers, .. } => match &model.program {
+                Some(program) => buffers.output(program, which),
+                None => &[],
+            },
+            Self::Plan { outputs, .. } => outputs
+                .get(which)
+                .and_then(|t| t.as_plain_ram())
+                .and_then(|v| v.as_slice::<f32>().ok())
+                .unwrap_or(&[]),
+        }
     }
 }
 

@@ -250,7 +250,7 @@ pub struct Synthesizer {
 
 /// Tokens that the codec decodes at once where the sound is far enough ahead: its weights
 /// are then read once for all of them.
-const CODEC_TOKENS: usize = 6;
+pub(crate) const CODEC_TOKENS: usize = 6;
 /// How far ahead of a player's clock that is.
 const LEAD: Duration = Duration::from_millis(120);
 
