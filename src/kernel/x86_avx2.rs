@@ -1,3 +1,7 @@
+/// Bytes ahead of the weights in use that are asked for where several rows keep the
+/// processor busy. Only for the first half of the rows: the second reads the same lines.
+const FETCH: usize = 2048;
+
 /// Four-way dot products of eight rows, exact: |w| <= 128 and |a| <= 127 keep every pair
 /// sum inside 16 bits.
 ///
@@ -59,7 +63,7 @@ unsafe fn transpose(w: *const u8, stride: usize, out: *mut f32) {
 /// 256 bytes at `packed`, or rows as [`transposed`] needs them at `rows`.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn vectors<const LAYOUT: u8>(
+unsafe fn vectors<const M: usize, const LAYOUT: u8>(
     t: &TileArgs,
     half: usize,
     packed: usize,
@@ -69,7 +73,12 @@ unsafe fn vectors<const LAYOUT: u8>(
     unsafe {
         if LAYOUT == PACKED {
             let w = t.w.add(packed + half * 32);
-            std::array::from_fn(|j| _mm256_loadu_si256(w.add(j * 64).cast()))
+            std::array::from_fn(|j| {
+                if M > 2 && half == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(FETCH + j * 64).cast());
+                }
+                _mm256_loadu_si256(w.add(j * 64).cast())
+            })
         } else {
             for line in 0..2 {
                 let at = packed + (2 * half + line) * 64;
@@ -141,7 +150,7 @@ unsafe fn tile8<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 let mut dot = [_mm256_setzero_si256(); M];
                 for part in 0..2 {
                     let (packed, rows) = (b * 512 + part * 256, b * 32 + part * 16);
-                    let w = vectors::<LAYOUT>(t, half, packed, rows);
+                    let w = vectors::<M, LAYOUT>(t, half, packed, rows);
                     for j in 0..4 {
                         let wj = _mm256_xor_si256(w[j], flip);
                         for i in 0..M {
@@ -175,7 +184,7 @@ unsafe fn tile4<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 for i in 0..M {
                     dot[i] = _mm256_set1_epi32(*t.x_start.add(i * t.x_blocks + b));
                 }
-                let w = vectors::<LAYOUT>(t, half, b * 256, b * 16);
+                let w = vectors::<M, LAYOUT>(t, half, b * 256, b * 16);
                 for j in 0..4 {
                     let lo = _mm256_and_si256(w[j], mask);
                     let hi = _mm256_and_si256(_mm256_srli_epi16::<4>(w[j]), mask);
