@@ -5,8 +5,8 @@
 //! `bare` is the half that needs nothing (feature `capi-core`), `speech` the half over the
 //! whole library (feature `capi`).
 //!
-//! Three things keep the border tight. [`guard`] lets no panic across. [`read`] and
-//! [`write`] move structs of any version without trusting their size or alignment. Pointers
+//! Three things keep the border tight. `guard` lets no panic across. `read` and
+//! `write` move structs of any version without trusting their size or alignment. Pointers
 //! become references only after they were checked for null and, where it matters, alignment;
 //! what cannot be checked (that they point to what the header says) is each function's safety
 //! condition.
@@ -138,7 +138,7 @@ unsafe fn slice<'a, T>(p: *const T, len: usize) -> Result<&'a [T], vx_status> {
 /// The same, to be written to.
 ///
 /// # Safety
-/// As [`slice`], and nobody else looks at them for `'a`.
+/// As `slice`, and nobody else looks at them for `'a`.
 unsafe fn slice_mut<'a, T>(p: *mut T, len: usize) -> Result<&'a mut [T], vx_status> {
     if len == 0 {
         return Ok(&mut []);

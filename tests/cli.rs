@@ -192,6 +192,29 @@ fn without_a_sound_device_a_file_is_written_and_one_line_says_so() {
 }
 
 #[test]
+fn bench_compares_every_arm() {
+    let dir = Dir::new("bench");
+    dir.bundle();
+    let args = [&["bench", "-n", "3", "--json"], TINY].concat();
+    let v = json(&ok(run(&dir, &args, b"")));
+    let arms = v["arms"].as_array().unwrap();
+    let names: Vec<&str> = arms.iter().map(|a| a["arm"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ar", "sd", "tolerance", "pcg"]);
+    assert_eq!(arms[0]["speed_up"][0], 1.0, "ar against itself");
+    for a in arms {
+        assert!(a["tokens"].as_u64().unwrap() > 0 && a["rtf"].as_f64().unwrap() > 0.0);
+        let shares = a["share"].as_object().unwrap().values();
+        let total: f64 = shares.map(|s| s.as_f64().unwrap()).sum();
+        assert!(total > 0.5 && total < 1.01, "{total} of the time is told apart");
+    }
+    let o = ok(run(&dir, &[&["bench", "-n", "1", "--arm", "sd"], TINY].concat(), b""));
+    assert!(String::from_utf8_lossy(&o.stdout).contains("| sd |"));
+    std::fs::write(dir.path("none.txt"), "\n").unwrap();
+    let o = run(&dir, &[&["bench", "-f", "none.txt"], TINY].concat(), b"");
+    assert_eq!(o.status.code(), Some(2));
+}
+
+#[test]
 fn a_batch_writes_a_file_a_line() {
     let dir = Dir::new("batch");
     dir.bundle();
@@ -227,6 +250,9 @@ fn an_index_is_built_inspected_verified_and_used() {
     assert!((total - 1.0).abs() < 1e-5, "every token has 25 owners");
     ok(run(&dir, &["asg", "verify", "new/h1.asg"], b""));
     ok(say(&dir, &["-q", "--groups", "new/h1.asg", "-o", "x.wav", "Hello."]));
+    build(&["--metric", "fsq-l1", "--theta", "1", "--power", "2", "-o", "new/s.asg"]);
+    let similar = &["-q", "--groups", "new/s.asg", "--weights", "similarity", "-o", "y.wav", "Hi."];
+    ok(say(&dir, similar));
     let o = ok(run(&dir, &[&["inspect", "--json", "--verify", "--tensors"], TINY].concat(), b""));
     let v = json(&o);
     assert_eq!(v["verified"], true);
@@ -234,6 +260,26 @@ fn an_index_is_built_inspected_verified_and_used() {
     assert_eq!(v["groups"]["metric"], "fsq-l1");
     let o = ok(run(&dir, &[&["inspect"], TINY].concat(), b""));
     assert!(String::from_utf8_lossy(&o.stdout).contains("2 layers x 64"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn loading_a_voice_leaves_its_weights_on_disk() {
+    let dir = Dir::new("rss");
+    let load = |name: &str| {
+        let bundle = root().join("models").join(name);
+        let o = run(&dir, &["inspect", "--json", "--bundle", bundle.to_str().unwrap()], b"");
+        json(&ok(o))
+    };
+    let (tiny, voice) = (load("tiny"), load("voice"));
+    let rss = |v: &Value| v["rss_bytes"].as_u64().unwrap();
+    let mapped: u64 = ["target", "draft", "codec"]
+        .iter()
+        .map(|m| voice[m]["mapped_bytes"].as_u64().unwrap())
+        .sum();
+    // Against a voice of next to no weights, so that the program itself does not count.
+    let weights = rss(&voice).saturating_sub(rss(&tiny));
+    assert!(weights * 5 < mapped, "{weights} of {mapped} mapped bytes are resident after loading");
 }
 
 /// Damages a copy of the bundle, runs, and expects an exit code and words in the message.
@@ -422,6 +468,7 @@ fn absurd_options_are_refused() {
         (&["--seed", "1e99"], "seed"),
         (&["--raw"], "--raw"),
         (&["--json", "-o", "-"], "stdout"),
+        (&["--weights", "similarity"], "no similarities"),
         (&["--nonsense"], "--nonsense"),
         (&["--batch", "x"], "--batch"),
     ]

@@ -58,6 +58,7 @@ impl Inspect {
             "name": b.name, "licence": b.licence, "attribution": b.attribution,
             "verified": self.verify,
             "load_ms": voice.load_time().as_secs_f64() * 1e3,
+            "rss_bytes": output::rss_bytes(),
             "audio": {"sample_rate_hz": b.audio.sample_rate_hz, "frame_rate_hz": b.audio.frame_rate_hz},
             "target": language_model(&b.target, voice.target()),
             "draft": language_model(&b.draft, voice.draft()),

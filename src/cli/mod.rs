@@ -1,6 +1,7 @@
 //! Commands over the library's public API. Data goes to stdout, status to stderr.
 
 mod asg;
+mod bench;
 mod inspect;
 mod output;
 mod say;
@@ -54,6 +55,8 @@ enum Command {
     Asg(asg::Asg),
     /// Show what is in a bundle
     Inspect(inspect::Inspect),
+    /// Measure every decoding arm on this machine
+    Bench(bench::Bench),
 }
 
 /// Where the voice comes from and what it runs on.
@@ -93,6 +96,7 @@ pub fn run() -> ExitCode {
         Command::Say(c) => c.run(),
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
+        Command::Bench(c) => c.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ use serde_json::json;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
+use voxgrain::asg::Weights;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{Arm, Options};
 #[cfg(feature = "audio")]
@@ -43,12 +44,31 @@ pub enum ArmName {
     Pcg,
 }
 
+impl ArmName {
+    pub fn arm(self, beta: f32, emission: Emission) -> Arm {
+        match self {
+            ArmName::Ar => Arm::Ar,
+            ArmName::Sd => Arm::Sd,
+            ArmName::Tolerance => Arm::Tolerance { beta },
+            ArmName::Pcg => Arm::Pcg { emission },
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 pub enum EmissionName {
     /// An accepted draft stands in for its group
     StandIn,
     /// An accepted draft is replaced by a draw from its group: the law is the target's
     Resample,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum WeightsName {
+    /// A token's mass is split evenly over its groups
+    Equal,
+    /// By similarity, with the power that the index was built with
+    Similarity,
 }
 
 const EXAMPLES: &str = "\
@@ -104,6 +124,9 @@ pub struct Say {
     /// What the pcg arm emits for an accepted draft
     #[arg(long, value_enum, default_value = "stand-in")]
     emission: EmissionName,
+    /// How a token's mass is split over the groups that contain it
+    #[arg(long, value_enum, default_value = "equal")]
+    weights: WeightsName,
     /// Longest stretch spoken in one breath, in characters
     #[arg(long, value_name = "N", default_value_t = text::Options::default().max_chars)]
     max_chars: usize,
@@ -159,7 +182,10 @@ impl Say {
             return Err(usage("--raw needs -o FILE or -o -").into());
         }
         let frontend = TextFrontend::new(text::Options { max_chars: self.max_chars })?;
-        let voice = self.voice.open()?;
+        let mut voice = self.voice.open()?;
+        if let WeightsName::Similarity = self.weights {
+            voice = voice.with_weights(Weights::Similarity)?;
+        }
         let options = self.options(&voice)?;
         let pool = self.voice.pool();
         if self.batch.is_some() {
@@ -203,12 +229,7 @@ impl Say {
             EmissionName::StandIn => Emission::StandIn,
             EmissionName::Resample => Emission::Resample,
         };
-        let arm = match self.arm {
-            ArmName::Ar => Arm::Ar,
-            ArmName::Sd => Arm::Sd,
-            ArmName::Tolerance => Arm::Tolerance { beta: self.beta },
-            ArmName::Pcg => Arm::Pcg { emission },
-        };
+        let arm = self.arm.arm(self.beta, emission);
         let mut o = voice.options(arm);
         o.seed = self.seed;
         o.gamma = self.gamma.unwrap_or(o.gamma);

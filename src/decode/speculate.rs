@@ -47,7 +47,7 @@ impl Arm {
 pub struct Options {
     /// The acceptance rule.
     pub arm: Arm,
-    /// Tokens drafted a round, at most [`MAX_GAMMA`]; 0 is plain decoding.
+    /// Tokens drafted a round, at most 15; 0 is plain decoding.
     pub gamma: usize,
     /// The law that tokens are drawn from.
     pub sampling: Sampling,

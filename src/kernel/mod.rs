@@ -2,7 +2,7 @@
 //!
 //! A [`Kernel`] is a table of entry points for one instruction set. [`best`] picks the
 //! widest one that this CPU has, once; [`all`] lists every one that it has, for tests and
-//! benchmarks. Every kernel gives **bit for bit the same result** as [`scalar`], and row `i`
+//! benchmarks. Every kernel gives **bit for bit the same result** as [`scalar()`], and row `i`
 //! of an `m`-row call equals the one-row call: integer sums are exact, float sums run in one
 //! fixed order (16 lanes, then a fixed tree), and products are fused where the reference
 //! fuses them. That is what makes greedy speculation reproduce plain decoding exactly and

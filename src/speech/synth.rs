@@ -2,7 +2,7 @@
 
 use super::codec::CodecDecoder;
 use super::text;
-use crate::asg::Index;
+use crate::asg::{Index, Weights};
 use crate::bundle::{Bundle, FILE_NAME};
 use crate::decode::{Arm, Options, RoundEnd, Sampling, SpecStats, Speculator};
 use crate::engine::{Model, Pool, Session};
@@ -131,6 +131,19 @@ impl Voice {
             ));
         }
         self.groups = Some(index);
+        Ok(self)
+    }
+
+    /// The same voice with another split of tokens over groups.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the index cannot weigh that way or there is none.
+    pub fn with_weights(mut self, weights: Weights) -> Result<Self> {
+        let bad = |what: String| Error::new(ErrorKind::InvalidArgument, what);
+        match &mut self.groups {
+            Some(index) => index.set_weights(weights).map_err(|e| bad(e.to_string()))?,
+            None => return Err(bad("the voice has no group index to weigh by".into())),
+        }
         Ok(self)
     }
 
