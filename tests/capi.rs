@@ -762,7 +762,8 @@ fn budget_of(dir: &Path) {
     // Every kind of text that grows on the way to words, as much as fits.
     let dense = "1234567 %&@#$ 12/11/2026 3.14159 ~ \u{20ac}5 \u{2265} \u{1f600}!\n";
     for (gamma, max_positions, max_text) in [(0, 0, 0), (15, 0, 0), (VX_OFF, 150, 8192)] {
-        let o = vx_options { gamma, max_positions, max_text, ..options() };
+        let max_chars = if max_positions == 0 { 0 } else { 90 };
+        let o = vx_options { gamma, max_positions, max_text, max_chars, ..options() };
         let m = voice.estimate(&o);
         let (e, _, opened) = measured(|| voice.engine(&o));
         let (_, spoken, _) = measured(|| {

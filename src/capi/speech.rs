@@ -1,7 +1,7 @@
 //! The whole library: voices, engines, text in, PCM out.
 
 use super::*;
-use crate::decode::{Arm, Options, Sampling};
+use crate::decode::{Arm, Options, PREFILL_ROWS, Sampling};
 use crate::engine::Pool;
 use crate::map::Map;
 use crate::speech::synth::{Synthesizer, Voice};
@@ -599,11 +599,11 @@ impl Resolved {
         // passes of the prompt, and rounds; the codec sees one size for each number of
         // tokens that a round can emit.
         let language = |m: &crate::engine::Model, wanted| {
-            m.pass_bytes(64, 1) + m.pass_bytes(63, 1) + 3 * m.pass_bytes(rows, wanted)
+            4 * m.pass_bytes(PREFILL_ROWS, 1) + 3 * m.pass_bytes(rows, wanted)
         };
         let passes = language(target, rows) + language(draft, 1) + 5 * codec.pass_bytes(rows, rows);
         // One product at a time: activations in 8 bits, results in pieces, scores of a head.
-        let widest = |m: &bundle::LanguageModel| 64 * 8 * (2 * m.ffn + m.hidden + 480);
+        let widest = |m: &bundle::LanguageModel| PREFILL_ROWS * 8 * (2 * m.ffn + m.hidden + 480);
         let products = widest(&b.target).max(widest(&b.draft)) + 16 * n + (256 << 10);
         let samples = (rows + 2) * b.audio.samples_per_frame() + 8 * b.audio.fft_size as usize;
         // Text grows on the way to words; its own parts are small.

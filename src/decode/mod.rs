@@ -14,6 +14,9 @@ pub use stats::SpecStats;
 
 use crate::Result;
 
+/// Most rows of one pass of a prompt.
+pub const PREFILL_ROWS: usize = 16;
+
 /// A language model with a context that grows by passes and rolls back for free.
 pub trait TokenModel {
     /// Runs `tokens` behind the context in one pass; the logits of the last `wanted` of
@@ -34,9 +37,9 @@ pub trait TokenModel {
     /// Forgets everything from position `len` on.
     fn rollback(&mut self, len: usize);
     /// Runs a prompt in passes of bounded size: enough rows that weights are read seldom,
-    /// few enough that activations stay in cache.
+    /// few enough that activations stay in cache and recycled outputs stay small.
     fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
-        tokens.chunks(64).try_for_each(|c| self.step(c, 1))
+        tokens.chunks(PREFILL_ROWS).try_for_each(|c| self.step(c, 1))
     }
 }
 

@@ -290,7 +290,9 @@ impl Synthesizer {
         self.done = true;
         self.started = Instant::now();
         let vocabulary = &self.voice.bundle.vocabulary;
-        let characters = text::tokens(vocabulary, text)?;
+        // Voices learn from whole sentences: after a comma they would talk on, and on.
+        let ended = text.strip_suffix(',').map(|t| format!("{t}."));
+        let characters = text::tokens(vocabulary, ended.as_deref().unwrap_or(text))?;
         if characters.is_empty() {
             return Err(Error::new(ErrorKind::InvalidText, "there is nothing to speak"));
         }

@@ -45,9 +45,9 @@ impl Options {
 }
 
 impl Default for Options {
-    /// 90 characters: what the voices are trained on.
+    /// 200 characters: within the 250 that the voices are trained on.
     fn default() -> Self {
-        Self { max_chars: 90 }
+        Self { max_chars: 200 }
     }
 }
 
