@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds flite_synth as one static program that runs on any x86-64 Linux.
+# Builds flite_synth (voices slt and rms) as one static program that runs on any x86-64 Linux.
 # usage: tools/synth/build.sh [OUTPUT]       (default: .dev/flite_synth)
 # Takes flite1-dev where it is installed, else unpacks the package beside the output.
 set -euo pipefail
@@ -16,6 +16,8 @@ else
   include=$tmp/root/usr/include
   library=$(dirname "$(find "$tmp/root/usr/lib" -name libflite_cmu_us_slt.a | head -1)")
 fi
-"${CC:-cc}" -O2 -static -w -I"$include" "$here/flite_synth.c" -o "$output" -L"$library" \
-  -lflite_cmu_us_slt -lflite_usenglish -lflite_cmulex -lflite -lm -lpthread
-ls -l "$output"
+"${CC:-cc}" -O2 -static -s -w -Wl,--gc-sections -I"$include" "$here/flite_synth.c" -o "$output" -L"$library" \
+  -lflite_cmu_us_slt -lflite_cmu_us_rms -lflite_usenglish -lflite_cmulex -lflite -lm -lpthread
+# Compressed beside it: half the size to carry; Synthesis takes either.
+xz -9ekf "$output"
+ls -l "$output" "$output.xz"

@@ -1,12 +1,13 @@
-/* Speaks lines of text with flite (voice: CMU ARCTIC slt) for the training corpus.
+/* Speaks lines of text with flite (voices: CMU ARCTIC slt, female, and rms, male) for the training corpus.
  *
- *   flite_synth TEXTS WORKER WORKERS OUT_PREFIX [SEED [FIRST [LAST]]]
+ *   flite_synth [--voice slt|rms] [--plain] TEXTS WORKER WORKERS OUT_PREFIX [SEED [FIRST [LAST]]]
  *
  * Worker W of N takes lines W, W+N, W+2N, ... of TEXTS and appends to OUT_PREFIX.pcm
  * (16 kHz mono int16) and OUT_PREFIX.tsv: line, first sample, samples, duration stretch,
- * pitch, phones ("name:end_sample " ...), text. The .pcm data is flushed before its .tsv
+ * pitch, phones ("name:end_sample " ...), text, voice. The .pcm data is flushed before its .tsv
  * line, so a reader that takes complete lines never runs past the audio.
- * Stretch and pitch come from a hash of the text, hence are the same on every machine.
+ * Stretch and pitch come from a hash of the text, hence are the same on every machine;
+ * --plain leaves both as the voice has them.
  */
 #include <flite/flite.h>
 #include <stdint.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 
 cst_voice *register_cmu_us_slt(const char *voxdir);
+cst_voice *register_cmu_us_rms(const char *voxdir);
 
 /* libflite refers to a sound card's library that a batch program never calls. */
 #define NO_SOUND_CARD(name) int name(void) { return -1; }
@@ -46,8 +48,18 @@ static uint64_t hash_text(const char *text, uint64_t seed) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 5) {
-        fprintf(stderr, "usage: %s TEXTS WORKER WORKERS OUT_PREFIX [SEED [FIRST [LAST]]]\n", argv[0]);
+    const char *name = "slt", *program = argv[0];
+    int plain = 0;
+    while (argc > 1 && !strncmp(argv[1], "--", 2)) {
+        int used = 1;
+        if (!strcmp(argv[1], "--plain")) plain = 1;
+        else if (!strcmp(argv[1], "--voice") && argc > 2) name = argv[2], used = 2;
+        else argc = 0;
+        argc -= used, argv += used;
+    }
+    int male = !strcmp(name, "rms");
+    if (argc < 5 || (!male && strcmp(name, "slt"))) {
+        fprintf(stderr, "usage: %s [--voice slt|rms] [--plain] TEXTS WORKER WORKERS OUT_PREFIX [SEED [FIRST [LAST]]]\n", program);
         return 2;
     }
     long worker = atol(argv[2]), workers = atol(argv[3]);
@@ -65,7 +77,7 @@ int main(int argc, char **argv) {
     }
     setvbuf(pcm, NULL, _IOFBF, 1 << 20);
     flite_init();
-    cst_voice *voice = register_cmu_us_slt(NULL);
+    cst_voice *voice = male ? register_cmu_us_rms(NULL) : register_cmu_us_slt(NULL);
     long long offset = 0;
     for (long number = 0; fgets(line, sizeof line, texts); number++) {
         line[strcspn(line, "\r\n")] = 0;
@@ -74,6 +86,7 @@ int main(int argc, char **argv) {
         uint64_t h = hash_text(line, seed);
         float stretch = 0.92f + 0.23f * (float)(h & 0xffff) / 65535.0f;
         float pitch = 0.93f + 0.14f * (float)((h >> 16) & 0xffff) / 65535.0f;
+        if (plain) stretch = pitch = 1.0f;
         feat_set_float(voice->features, "duration_stretch", stretch);
         feat_set_float(voice->features, "f0_shift", pitch);
         cst_utterance *utterance = flite_synth_text(line, voice);
@@ -85,7 +98,7 @@ int main(int argc, char **argv) {
             fprintf(index, "%ld\t%lld\t%d\t%.4f\t%.4f\t", number, offset, wave->num_samples, stretch, pitch);
             for (cst_item *s = relation_head(utt_relation(utterance, "Segment")); s; s = item_next(s))
                 fprintf(index, "%s:%d ", item_name(s), (int)(item_feat_float(s, "end") * 16000.0f + 0.5f));
-            fprintf(index, "\t%s\n", line);
+            fprintf(index, "\t%s\t%s\n", line, name);
             fflush(index);
             offset += wave->num_samples;
         }

@@ -7,7 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from voxgrain_tools import bundle, golden, quantize, tiny
+from safetensors.numpy import save_file
+
+from voxgrain_tools import bundle, export, golden, onnx_read, quantize, tiny
 from voxgrain_tools.export import Bits, Checkpoint
 from voxgrain_tools.onnx_functions import DOMAIN
 from voxgrain_tools.runtime import Codec, LanguageModel, Voice, istft
@@ -96,7 +98,7 @@ def test_int8_rows_of_a_checkpoint_are_dequantised():
 
 
 def test_files_hold_what_the_engine_expects(made):
-    for name in ("target", "draft", "codec"):
+    for name in ("target", "draft", "draft_plain", "codec"):
         model = onnx.load(made / f"{name}.onnx", load_external_data=False)
         assert {n.domain for n in model.graph.node} == {DOMAIN}
         names = [n.name for n in model.graph.node]
@@ -113,20 +115,95 @@ def test_files_hold_what_the_engine_expects(made):
         assert end == (made / f"{name}.onnx.data").stat().st_size
 
 
-@pytest.mark.parametrize("which", ["target", "draft"])
+@pytest.mark.parametrize("which", ["target", "draft", "draft_plain"])
 def test_cached_steps_agree_with_torch_on_the_whole_sequence(made, which):
     pytest.importorskip("torch")
-    facts = bundle.read(made)[which]
+    path = made / f"{which}.onnx"
     rng = np.random.default_rng(6)
     tokens = [65537, 65540, 65571, 65538, *map(int, rng.integers(0, 65536, 8))]
-    model = LanguageModel(made / facts["file"])
-    model.step(tokens[:5])
-    model.step([1, 2, 3])
+    model = LanguageModel(path)
+    assert model.features == (64 if which == "draft" else 0)
+    features = None
+    if model.features:
+        features = rng.standard_normal((len(tokens), 64)).astype(np.float32)
+    part = lambda a, b=None: None if features is None else features[a:b]  # noqa: E731
+    model.step(tokens[:5], part(0, 5))
+    model.step([1, 2, 3], part(2, 5))
     model.rollback(3)
-    rows = [model.step(tokens[5:6]), model.step(tokens[6:])]
+    rows, hidden = [], []
+    for a, b in ((5, 6), (6, len(tokens))):
+        rows.append(model.step(tokens[a:b], part(a, b)))
+        hidden.append(model.hidden)
     assert model.length == len(tokens)
-    expected = golden.torch_logits(made / facts["file"], facts, tokens)[5:]
-    assert golden.relative(np.concatenate(rows), expected) < 1e-4
+    expected, states = golden.torch_language_model(path, tokens, features)
+    assert golden.relative(np.concatenate(rows), expected[5:]) < 1e-4
+    assert golden.relative(np.concatenate(hidden), states[5:]) < 1e-4
+
+
+def test_inputs_and_outputs_are_in_the_contracts_order(made):
+    def names(file):
+        graph = onnx.load(made / file, load_external_data=False).graph
+        return [i.name for i in graph.input], [o.name for o in graph.output]
+
+    inputs, outputs = names("draft.onnx")
+    assert inputs == ["tokens", "features", "past_key_0", "past_value_0"]
+    assert outputs == ["logits", "hidden", "present_key_0", "present_value_0"]
+    assert names("draft_plain.onnx") == (["tokens", *inputs[2:]], outputs)
+    assert names("target.onnx")[1][:3] == ["logits", "hidden", "present_key_0"]
+    facts = bundle.read(made)
+    assert facts["draft"]["features"] == facts["target"]["hidden"] == 64
+    assert "features" not in facts["target"]
+
+
+def test_a_draft_needs_the_targets_width(tmp_path):
+    draft = tiny.language_model(1, layers=1, hidden=32, heads=1, kv_heads=1, ffn=32, features=32)
+    target = tiny.language_model(2, layers=1, hidden=64, heads=1, kv_heads=1, ffn=32)
+    with pytest.raises(ValueError, match="32 features"):
+        export.write(tmp_path, target, draft, tiny.codec(3), name="x")
+
+
+@pytest.mark.parametrize("which", ["target", "draft", "draft_plain"])
+def test_an_export_read_back_and_exported_again_is_the_same(made, tmp_path, which):
+    checkpoint = Checkpoint.of_export(made / f"{which}.onnx")
+    export.language_model(which, checkpoint, tmp_path, Bits(), 512)
+    for name in (f"{which}.onnx", f"{which}.onnx.data"):
+        assert (tmp_path / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_onnx_files_are_read_without_the_onnx_package(made):
+    weights, file = golden.Weights(made / "draft.onnx"), onnx_read.OnnxFile(made / "draft.onnx")
+    assert set(file.nodes) == set(weights.nodes) and "features" in file.inputs
+    for name, tensor in file.tensors.items():
+        assert np.array_equal(tensor, weights._raw[name])
+    for name, node in file.nodes.items():
+        for key, value in node["attributes"].items():
+            assert value == weights.attribute(name, key)
+    tensors, config, _ = onnx_read.language_model(made / "draft.onnx")
+    assert config["features"] == 64 and config["nl"] == 1 and config["nh"] == config["nkv"] == 2
+    for name in ("layers.0.gate_up.weight", "feature.weight", "final_norm.weight"):
+        assert np.array_equal(tensors[name], weights[name].numpy().astype(np.float32))
+
+
+def test_a_new_draft_in_an_old_bundle(made, tmp_path):
+    from voxgrain_tools.__main__ import main
+
+    checkpoint = tiny.language_model(9, layers=2, hidden=64, heads=1, kv_heads=1, ffn=32, features=64)
+    tensors = checkpoint._tensors
+    save_file(tensors, tmp_path / "new.safetensors", {"config": json.dumps(checkpoint.config)})
+    (tmp_path / "facts.json").write_text('{"seed": null, "more": 1}')
+    out = tmp_path / "out"
+    line = f"x export --base {made} --draft {tmp_path}/new.safetensors --out {out} --training {tmp_path}/facts.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", line.split())
+        main()
+    old, new = bundle.read(made), bundle.read(out)
+    assert bundle.check(out) == [] and new["draft"]["layers"] == 2
+    assert new["training"] == {"note": old["training"]["note"], "more": 1}
+    assert [new[k] for k in ("name", "target", "codec", "groups", "sampling")] == [
+        old[k] for k in ("name", "target", "codec", "groups", "sampling")
+    ]
+    for name in ("target.onnx", "target.onnx.data", "codec.onnx.data"):
+        assert (out / name).read_bytes() == (made / name).read_bytes()
 
 
 def test_codec_agrees_with_torch_and_is_causal(made):

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from voxgrain_tools import bundle, codec, export, lm  # noqa: E402
+from voxgrain_tools import bundle, codec, export, features, lm  # noqa: E402
 from voxgrain_tools.runtime import Codec, LanguageModel, istft  # noqa: E402
 
 
@@ -55,6 +55,42 @@ def test_language_model(exported, which):
     got = LanguageModel(out / facts["file"]).step(tokens)
     assert got.shape == expected.shape
     assert noise(got, expected) < 0.03
+
+
+@torch.no_grad()
+def test_an_exported_feature_draft_drafts_as_it_was_unrolled(tmp_path):
+    torch.manual_seed(1)
+    target = lm.LanguageModel(lm.TOY_TARGET).eval()
+    draft = lm.LanguageModel(features.TOY).eval()
+    for model in (target, draft):
+        for parameter in model.parameters():
+            parameter.mul_(1 + 0.3 * torch.randn_like(parameter) if parameter.ndim == 1 else 2)
+    for name, model in (("target", target), ("draft", draft)):
+        model.save(str(tmp_path / f"{name}.safetensors"))
+        checkpoint = export.Checkpoint.open(tmp_path / f"{name}.safetensors")
+        export.language_model(name, checkpoint, tmp_path, export.Bits(), 512)
+    # Read back, both are exactly what the exported files compute.
+    target, draft = (lm.lm_from_bundle(str(tmp_path), name) for name in ("target", "draft"))
+    tokens = [65537, 65541, 65570, 65538, 5, 65535, 1234, 40000, 77, 9000]
+    n, steps = len(tokens), 4
+    x, places, zeros = torch.tensor(tokens), torch.arange(n), torch.zeros(n, dtype=torch.long)
+    hidden = target(x, places, zeros, None)
+    unrolled = features.Unroll(draft, steps, n)(x, places, zeros, None, hidden)
+
+    engine_target, engine = (LanguageModel(tmp_path / f"{m}.onnx") for m in ("target", "draft"))
+    engine_target.step(tokens)
+    assert np.allclose(engine_target.hidden, hidden.numpy(), atol=1e-3)
+    before = np.concatenate([np.zeros((1, 64), np.float32), engine_target.hidden[:-1]])
+    for p in range(n):
+        # The accepted token with its true feature, then a chain on the draft's own.
+        logits = engine.step(tokens[p : p + 1], before[p : p + 1])
+        for s in range(min(steps, n - p)):
+            assert np.allclose(engine.hidden[-1], unrolled[s][p + s].numpy(), atol=2e-3)
+            expected = lm.full_logits(draft._head(unrolled[s][p + s][None])).numpy()
+            assert np.allclose(logits[-1:], expected, atol=2e-2)
+            if p + s + 1 < n:
+                logits = engine.step(tokens[p + s + 1 : p + s + 2], engine.hidden[-1:])
+        engine.rollback(engine.length - p - 1)
 
 
 def test_codec_decoder(exported):

@@ -1,11 +1,15 @@
 """The training pipeline's arithmetic, at sizes that take seconds."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import torch
 
-from voxgrain_tools import codec, common, corpus_text, lm, recogniser
+from voxgrain_tools import codec, codec_eval, codec_train, common, corpus_text, lm, recogniser, synth
 
 
 def test_factored_normaliser_equals_the_full_softmax():
@@ -85,7 +89,7 @@ def test_codec_frames_tokens_and_sound():
     assert tokens.shape == (2, 11)
     assert model.decode(tokens).shape == (2, 11 * 320)
     z = torch.randn(2, 9, 8) * 2
-    assert torch.allclose(codec.values_of(codec.tokens_of(z)), codec.quantize(z), atol=1e-6)
+    assert torch.allclose(codec.values_of(codec.tokens_of(z)), codec_train.quantize(z), atol=1e-6)
     long = torch.randint(0, 65536, (1, 60))
     # One token of look-ahead: the overlap of frames.
     assert torch.allclose(model.decode(long)[:, :39 * 320], model.decode(long[:, :40])[:, :39 * 320], atol=1e-5)
@@ -95,6 +99,78 @@ def test_codec_frames_tokens_and_sound():
     for f, a in enumerate(spectrum[0].double().numpy()):
         total[f * 160:f * 160 + 640] += np.fft.irfft(np.exp(np.minimum(a[:321], 6)) * np.exp(1j * a[321:])) * window
     assert np.abs(total[240:-240] / 1.5 - sound).max() < 1e-5
+
+
+def test_wide_features_are_aligned():
+    hear = codec.WideFeatures()
+    sound = torch.zeros(1, 3200)
+    sound[0, 1680] = 0.5  # The middle of frame 10.
+    frames = hear(sound)
+    assert frames.shape == (1, 20, hear.size)
+    quiet = hear(torch.zeros(1, 3200))
+    for part in (slice(0, 80), slice(80, 160), slice(288, 608)):
+        assert (frames - quiet)[0, :, part].abs().sum(1).argmax() == 10
+
+
+def test_noise_of_training():
+    z = torch.randn(400, 5, 8)
+    values = codec.values_of(codec.tokens_of(z))
+    moved = codec_train.quantize(z, torch.zeros(400)) - values
+    assert ((moved.abs() > 0.1).sum(-1) <= 1).all() and moved.abs().max() < 0.67
+    assert torch.allclose(codec_train.quantize(z, torch.ones(400), 0.3), values, atol=1e-6)
+    blurred = codec_train.quantize(z, torch.full((400,), 0.2), 0.3)
+    assert ((blurred - torch.tanh(z)).abs() <= 1 / 3 + 1e-5).all()
+
+
+def test_flat_adam_is_adamw_and_ignores_what_is_not_finite():
+    torch.manual_seed(6)
+    ours = torch.nn.Linear(7, 3)
+    theirs = torch.nn.Linear(7, 3)
+    theirs.load_state_dict(ours.state_dict())
+    flat = codec_train.Flat((ours,), torch.device("cpu"), (0.8, 0.95), decay=0.1, limit=1e9)
+    flat.facts.copy_(torch.tensor([1e-2, 0.5]))
+    reference = torch.optim.AdamW(theirs.parameters(), 1e-2, (0.8, 0.95), weight_decay=0.1)
+    for _ in range(5):
+        x = torch.randn(4, 7)
+        flat.grad.zero_()
+        for model in (ours, theirs):
+            model(x).square().sum().backward()
+        flat.update()
+        reference.step()
+        reference.zero_grad()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6) and torch.allclose(ours.bias, theirs.bias, atol=1e-6)
+    before = float(flat.step)
+    flat.grad.fill_(float("nan"))
+    flat.update()
+    assert torch.isfinite(flat.weights).all() and float(flat.step) == before
+
+
+def test_spectral_loss_is_zero_for_the_same_sound_only():
+    torch.manual_seed(7)
+    loss, sound = codec_train.SpectralLoss(), torch.randn(2, 16000) * 0.1
+    same = loss(sound, sound.clone())
+    other = loss(sound, sound * 0.5)
+    assert abs(same["mel"]) < 1e-5 and abs(same["envelope"]) < 0.02 and same["loudness"] < 1e-6
+    assert other["mel"] > 1 and other["envelope"] < 0.02  # A correlation does not hear the level.
+    assert loss(sound, torch.randn(2, 16000) * 0.1)["envelope"] > 0.5
+    fake = (sound * 0).requires_grad_()
+    loss.total(loss(sound, fake)).backward()
+    assert torch.isfinite(fake.grad).all()
+
+
+def test_second_voice_begins_with_its_own_symbol():
+    data = {"texts": ["ab", "ab"], "lengths": np.array([3, 2], np.int32), "tokens": np.arange(5, dtype=np.uint16),
+            "speakers": np.array([0, 1], np.uint8)}
+    documents = lm.Documents(data, torch.device("cpu"))
+    assert documents.stream[documents.starts].tolist() == list(common.BEGINS) == [65537, 65539]
+
+
+def test_clicks_are_counted():
+    t = np.arange(16000)
+    tone = np.int16(8000 * np.sin(t * 0.05))
+    broken = tone.copy()
+    broken[8000:] = np.int16(8000 * np.sin(t[8000:] * 0.05 + 2.0))
+    assert codec_eval.clicks((tone, tone)) == 0 < codec_eval.clicks((tone, broken))
 
 
 def test_normalised_text():
@@ -144,3 +220,50 @@ def test_padding_does_not_change_a_transcript():
     alone, = model.log_probabilities([short])
     together = model.log_probabilities([short, long])[0]
     assert np.abs(alone[:-2] - together[:-2]).max() < 0.2
+
+
+def sounds_on_disk(folder, name):
+    """Two voices of noise and tones, in the synthesiser's files."""
+    rng = np.random.default_rng(2)
+    (folder / "audio").mkdir(exist_ok=True)
+    for i, voice in enumerate(("slt", "rms")):
+        rows, parts, at = [], [], 0
+        for n in (9600, 16000):
+            sound = 3000 * np.sin(np.arange(n) * (0.05 + 0.03 * i)) + rng.standard_normal(n) * 300
+            parts.append(np.int16(sound))
+            rows.append(f"{len(rows)}\t{at}\t{n}\t1\t1\tpau:{n} \tyes.\t{voice}\n")
+            at += n
+        np.concatenate(parts).tofile(folder / "audio" / f"{name}{i:02d}.pcm")
+        (folder / "audio" / f"{name}{i:02d}.tsv").write_text("".join(rows))
+
+
+def test_codec_training_goes_on_where_it_stopped(tmp_path):
+    sounds_on_disk(tmp_path, "w")
+    store = synth.AudioStore(str(tmp_path), "w", capacity_hours=0.01, one_chunk=True)
+    options = {"device": torch.device("cpu"), "config": codec.TOY, "batch": 2, "seconds": 0.32, "judged": 0.16, "width": 2,
+               "warmup": 1, "gan_from": 0.5}
+    _, facts = codec_train.train(str(tmp_path), store, 1e4, max_steps=4, **options)
+    assert facts["gan_steps"] == 2 and sorted(store.speakers) == [0, 0, 1, 1]
+    assert (tmp_path / "before_gan" / "codec_decoder.safetensors").exists()
+    saved = torch.load(tmp_path / "codec_state.pt", weights_only=False)
+    assert saved["critic"]["step"] == 2 and saved["generator"]["step"] == 4
+    made, facts = codec_train.train(str(tmp_path), store, 1e4, max_steps=6, resume=True, used=0.0, **options)
+    assert facts["steps"] == 6 and facts["gan_steps"] == 4
+    assert common.load(str(tmp_path / "codec_decoder.safetensors"))[1]["gan_steps"] == 4
+    tokens = codec.tokenize(made, store, torch.device("cpu"), phones=False)
+    assert tokens["ids"].tolist() == [0, 0, 1, 1] and tokens["speakers"].tolist() == [0, 1, 0, 1]
+    # On a machine without the state: the weights alone.
+    _, facts = codec_train.train(str(tmp_path / "before_gan"), store, 1e4, max_steps=7, init=str(tmp_path), **options)
+    assert facts["steps"] == 7 and facts["gan_steps"] == 1
+
+
+def test_codec_watcher_goes_on_in_a_plainer_mode(tmp_path):
+    sounds_on_disk(tmp_path, "w")
+    sounds_on_disk(tmp_path, "heldout")
+    arguments = ["--work", str(tmp_path), "--out", str(tmp_path / "out"), "--size", "toy", "--device", "cpu", "--resume", "--hours",
+                 "0.0001", "--fail-in", "graphs", "--total-budget", "16", "--call-budget", "16", "--reserve", "2", "--workers", "1"]
+    environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(codec.__file__)))
+    assert subprocess.run([sys.executable, "-m", "voxgrain_tools", "codec", *arguments], env=environment).returncode == 0
+    report = json.loads((tmp_path / "out" / "codec_report.json").read_text())
+    assert report["modes"] == ["graphs", "compiled"] and report["finished"] == "compiled"
+    assert {"codec_encoder.safetensors", "codec_decoder.safetensors"} <= set(os.listdir(tmp_path / "out"))

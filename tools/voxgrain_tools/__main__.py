@@ -8,10 +8,12 @@ import sys
 STAGES = {
     "corpus-text": ("corpus_text", "add_arguments", "run", "EXAMPLE", "training sentences from Debian's free texts"),
     "synth": ("synth", "add_arguments", "run", "EXAMPLE", "the corpus spoken by flite, with phone times"),
-    "codec": ("codec", "add_arguments", "run", "EXAMPLE", "trains the codec"),
+    "codec": ("codec_train", "add_arguments", "run", "EXAMPLE", "trains the codec, for both voices"),
+    "codec-eval": ("codec_eval", "add_arguments", "run", "EXAMPLE", "STOI, PESQ and intelligibility of a codec"),
     "tokenize": ("codec", "add_tokenize_arguments", "run_tokenize", "EXAMPLE_TOKENIZE", "the spoken corpus as codec tokens"),
     "target": ("lm", "add_target_arguments", "run_target", "EXAMPLE_TARGET", "trains the target model"),
     "draft": ("lm", "add_draft_arguments", "run_draft", "EXAMPLE_DRAFT", "trains the draft, then distils it from the target"),
+    "draft-features": ("features", "add_arguments", "run", "EXAMPLE", "trains a draft that sees the target's features"),
     "recogniser": ("recogniser", "add_arguments", "run", "EXAMPLE", "trains the character recogniser that judges speech"),
     "acceptance": ("lm", "add_acceptance_arguments", "run_acceptance", "EXAMPLE_ACCEPTANCE", "teacher-forced acceptance of the drafts"),
     "train-all": ("pipeline", "add_arguments", "run", "EXAMPLE_ALL", "all stages in three parts with time budgets"),
@@ -30,7 +32,7 @@ def main():
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print("usage: python -m voxgrain_tools STAGE [--help]\n")
         for name, entry in STAGES.items():
-            print(f"  {name:12} {entry[4]}")
+            print(f"  {name:14} {entry[4]}")
         return 0
     stage = sys.argv[1]
     if stage not in STAGES:

@@ -1,4 +1,4 @@
-"""Stage codec: the speech codec (one codebook of 65,536 codes, 50 a second), trained with a GAN."""
+"""The speech codec (one codebook of 65,536 codes, 50 a second), and stage tokenize; codec_train trains it."""
 
 import math
 import os
@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .common import Clock, autocast, device_of, load, log, maybe_compile, save, speed_settings
+from .common import device_of, load, log, save
 
-EXAMPLE = "python -m voxgrain_tools codec --work /tmp/vx --budget 430"
 EXAMPLE_TOKENIZE = "python -m voxgrain_tools tokenize --work /tmp/vx"
 RATE, HOP, FFT, FRAME = 16000, 160, 640, 320
 CONFIG = {
@@ -18,9 +17,11 @@ CONFIG = {
     "window": "hann_periodic", "overlap_divisor": 1.5, "trim_samples": 240, "fsq_digits": 8, "fsq_levels": 4,
     "gelu": "tanh", "layer_norm_eps": 1e-6, "mel_bins": 80, "mel_scale": "htk", "mel_floor": 1e-5,
     "mel_shift": 5.0, "mel_divisor": 3.0, "encoder_pad_samples": 240,
-    "enc1": [256, 3, 5], "enc2": [384, 3, 3], "dec1": [384, 3, 7], "dec2": [320, 5, 7], "expansion": 3,
+    "features": "wide", "enc1": [384, 4, 7], "enc2": [512, 6, 7], "dec1": [384, 4, 9], "dec2": [320, 4, 7], "expansion": 3,
 }
 TOY = dict(CONFIG, enc1=[32, 1, 5], enc2=[32, 1, 3], dec1=[64, 1, 7], dec2=[32, 2, 7])
+# Checkpoints from before the key existed hear log-mel frames alone.
+FEATURES_BEFORE = "mel"
 
 
 def mel_filters(bins, fft, rate=RATE):
@@ -48,6 +49,43 @@ class LogMel(nn.Module):
                               return_complex=True).abs()
         mel = (self.filters @ spectrum).clamp_min(self.config["mel_floor"]).log()
         return ((mel + self.config["mel_shift"]) / self.config["mel_divisor"]).transpose(1, 2)
+
+
+class WideFeatures(nn.Module):
+    """What the encoder hears, [B, n] -> [B, n/160, 608], every frame centred as LogMel's.
+
+    Log-mel frames, two short ones (place in time), the low bins of a long one (pitch), and compressed complex bins (phase)."""
+
+    FINE, LONG, LOW, PHASE = (256, 40), 2048, 128, 160
+
+    def __init__(self, config=CONFIG):
+        super().__init__()
+        self.mel = LogMel(config)
+        fft, bins = self.FINE
+        self.register_buffer("fine_window", torch.hann_window(fft), persistent=False)
+        self.register_buffer("fine_filters", mel_filters(bins, fft), persistent=False)
+        self.register_buffer("long_window", torch.hann_window(self.LONG), persistent=False)
+        self.size = config["mel_bins"] + 2 * bins + self.LOW + 2 * self.PHASE
+
+    @staticmethod
+    def spectrum(audio, window, hop):
+        pad = (len(window) - hop) // 2
+        return torch.stft(F.pad(audio, (pad, pad)), len(window), hop, window=window, center=False, return_complex=True)
+
+    def forward(self, audio):
+        audio = audio.float()
+        frames = audio.shape[1] // HOP
+        fine = (self.fine_filters @ self.spectrum(audio, self.fine_window, HOP // 2).abs()).clamp_min(1e-5).log()
+        fine = ((fine + 5) / 3).transpose(1, 2).reshape(audio.shape[0], frames, -1)
+        low = self.spectrum(audio, self.long_window, HOP)[:, 1:self.LOW + 1].abs().clamp_min(1e-4).log()
+        part = torch.view_as_real(self.spectrum(audio, self.mel.window, HOP)[:, 1:self.PHASE + 1])
+        part = part * (part.square().sum(-1, keepdim=True) + 1e-6) ** -0.35
+        part = part.permute(0, 2, 1, 3).reshape(audio.shape[0], frames, -1)
+        return torch.cat([self.mel(audio), fine, (low.transpose(1, 2) + 2) / 3, part], -1)
+
+
+def features_of(config):
+    return (WideFeatures if config.get("features", FEATURES_BEFORE) == "wide" else LogMel)(config)
 
 
 class Depthwise(nn.Module):
@@ -92,12 +130,13 @@ def blocks(shape, causal, expansion):
 
 
 class Encoder(nn.Module):
-    """Mel frames [B, 2T, 80] -> [B, T, 8] before the bounding tanh."""
+    """Frames of features_of(config) [B, 2T, ...] -> [B, T, 8] before the bounding tanh."""
 
     def __init__(self, config=CONFIG):
         super().__init__()
         a, b = config["enc1"], config["enc2"]
-        self.inp = nn.Linear(config["mel_bins"], a[0])
+        wide = config.get("features", FEATURES_BEFORE) == "wide"
+        self.inp = nn.Linear(WideFeatures(config).size if wide else config["mel_bins"], a[0])
         self.stage1 = blocks(a, False, config["expansion"])
         self.down = nn.Linear(2 * a[0], b[0])
         self.stage2 = blocks(b, False, config["expansion"])
@@ -171,111 +210,11 @@ def values_of(tokens, digits=8):
     return (((tokens.unsqueeze(-1) >> shifts) & 3).float() - 1.5) / 1.5
 
 
-def quantize(z, noisy=None):
-    """Digit values with a straight-through gradient; rows marked noisy get one digit moved by a step."""
-    soft = torch.tanh(z)
-    hard = (digits_of(z) - 1.5) / 1.5
-    if noisy is not None:
-        which = torch.randint(0, z.shape[-1], z.shape[:-1], device=z.device)
-        step = (torch.randint(0, 2, z.shape[:-1], device=z.device) * 2 - 1) * (2 / 3)
-        moved = hard + F.one_hot(which, z.shape[-1]) * step.unsqueeze(-1)
-        hard = torch.where(noisy[:, None, None], moved.clamp(-1, 1), hard)
-    return soft + (hard - soft).detach()
-
-
-class MelLoss(nn.Module):
-    SCALES = ((2048, 128), (1024, 80), (512, 64), (256, 32), (128, 16), (64, 8))
-
-    def __init__(self):
-        super().__init__()
-        for fft, bins in self.SCALES:
-            self.register_buffer(f"w{fft}", torch.hann_window(fft), persistent=False)
-            self.register_buffer(f"m{fft}", mel_filters(bins, fft), persistent=False)
-
-    def forward(self, real, fake):
-        both, loss = torch.cat([real, fake]), 0.0
-        for fft, _ in self.SCALES:
-            s = torch.stft(both, fft, fft // 4, window=getattr(self, f"w{fft}"), center=True, pad_mode="constant",
-                           return_complex=True)
-            s = torch.sqrt(s.real.square() + s.imag.square() + 1e-9)
-            mel = (getattr(self, f"m{fft}") @ s).clamp_min(1e-5).log10()
-            a, b = mel.chunk(2)
-            loss = loss + (a - b).abs().mean()
-        return loss
-
-
-class Conv(nn.Module):
-    """A weight-normalised 2-D convolution."""
-
-    def __init__(self, a, b, kernel, stride=(1, 1), padding=(0, 0)):
-        super().__init__()
-        w = torch.empty(b, a, *kernel)
-        nn.init.kaiming_uniform_(w, a=math.sqrt(5))
-        self.v = nn.Parameter(w)
-        self.g = nn.Parameter(w.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(b))
-        self.stride, self.padding = stride, padding
-
-    def forward(self, x):
-        w = self.v * (self.g / self.v.flatten(1).norm(dim=1).clamp_min(1e-8).reshape(-1, 1, 1, 1))
-        return F.conv2d(x, w.to(memory_format=torch.channels_last), self.bias, self.stride, self.padding)
-
-
-class Stack(nn.Module):
-    def __init__(self, convs, last):
-        super().__init__()
-        self.convs, self.last = nn.ModuleList(convs), last
-
-    def forward(self, x):
-        features = []
-        for conv in self.convs:
-            x = F.leaky_relu(conv(x), 0.1)
-            features.append(x)
-        return self.last(x), features
-
-
-class Discriminators(nn.Module):
-    PERIODS = (2, 3, 5, 7, 11)
-    FFTS = (1024, 512, 256)
-
-    def __init__(self, width=32):
-        super().__init__()
-        w = width
-        sizes = [1, w, 2 * w, 4 * w, 8 * w]
-        self.period = nn.ModuleList(
-            Stack([Conv(a, b, (5, 1), (3, 1), (2, 0)) for a, b in zip(sizes, sizes[1:])]
-                  + [Conv(8 * w, 8 * w, (5, 1), (1, 1), (2, 0))], Conv(8 * w, 1, (3, 1), (1, 1), (1, 0)))
-            for _ in self.PERIODS)
-        self.spectral = nn.ModuleList(
-            Stack([Conv(2, w, (3, 9), (1, 2), (1, 4)), Conv(w, w, (3, 9), (1, 2), (1, 4)),
-                   Conv(w, w, (3, 9), (1, 2), (1, 4)), Conv(w, w, (3, 3), (1, 1), (1, 1))],
-                  Conv(w, 1, (3, 3), (1, 1), (1, 1)))
-            for _ in self.FFTS)
-        for fft in self.FFTS:
-            self.register_buffer(f"w{fft}", torch.hann_window(fft), persistent=False)
-
-    def forward(self, audio):
-        out = []
-        for period, stack in zip(self.PERIODS, self.period):
-            x = F.pad(audio, (0, -audio.shape[1] % period))
-            x = x.reshape(x.shape[0], 1, -1, period).to(memory_format=torch.channels_last)
-            out.append(stack(x))
-        for fft, stack in zip(self.FFTS, self.spectral):
-            s = torch.stft(audio.float(), fft, fft // 4, window=getattr(self, f"w{fft}"), return_complex=True)
-            s = torch.stack([s.real, s.imag], 1).transpose(2, 3) * (2 / math.sqrt(fft))
-            out.append(stack(s.contiguous(memory_format=torch.channels_last)))
-        return out
-
-
-def parameters_of(*modules):
-    return [p for m in modules for p in m.parameters()]
-
-
 class Codec(nn.Module):
     def __init__(self, config=CONFIG):
         super().__init__()
         self.config = config
-        self.mel, self.encoder, self.decoder = LogMel(config), Encoder(config), Decoder(config)
+        self.mel, self.encoder, self.decoder = features_of(config), Encoder(config), Decoder(config)
 
     @torch.no_grad()
     def encode(self, audio):
@@ -302,145 +241,8 @@ def load_codec(folder, device="cpu"):
     return codec.to(device).eval()
 
 
-def train(work, store, budget, device, config=CONFIG, batch=40, seconds=1.28, gan_from=0.22, lr=1e-3, width=32,
-          refresh_every=20.0, out=None, max_steps=None):
-    """Trains on what the store holds (it may still be growing); saves and returns the averaged codec."""
-    speed_settings(device)
-    rng = np.random.default_rng(1)
-    count = int(seconds * RATE) // FRAME * FRAME
-    codec = Codec(config).to(device)
-    ema = Codec(config).to(device).eval()
-    ema.load_state_dict(codec.state_dict())
-    discriminators = Discriminators(width).to(device)
-    mel_loss = MelLoss().to(device)
-    generator_parameters = parameters_of(codec.encoder, codec.decoder)
-    ema.requires_grad_(False)
-    ema_parameters = parameters_of(ema.encoder, ema.decoder)
-    fused = device.type == "cuda"
-    optimizer = torch.optim.AdamW(generator_parameters, lr, (0.8, 0.95), weight_decay=0.01, fused=fused)
-    critic = torch.optim.AdamW(discriminators.parameters(), lr, (0.8, 0.95), weight_decay=0.01, fused=fused)
-    compiled = maybe_compile(block, device, dynamic=False)
-    for m in codec.modules():
-        if isinstance(m, Block):
-            m.function = compiled
-
-    def generate(real, noisy):
-        # Spectra and the last layers stay in full precision: phases suffer from bfloat16.
-        mel = codec.mel(real)
-        with autocast(device):
-            x = codec.encoder.body(mel)
-        values = quantize(codec.encoder.out(x.float()), noisy)
-        with autocast(device):
-            x = codec.decoder.body(values)
-        return sound(codec.decoder.head(x.float()))
-
-    # Compiling comes before the schedule starts, and inside the budget.
-    clock = Clock(budget)
-    probe = torch.randn(batch, count, device=device) * 0.1
-    try:
-        generate(probe, torch.zeros(batch, dtype=torch.bool, device=device)).square().mean().backward()
-    except Exception as error:  # noqa: BLE001 - any failure of the compiler
-        log("codec: not compiled:", repr(error)[:300])
-        for m in codec.modules():
-            if isinstance(m, Block):
-                m.function = block
-        generate(probe, torch.zeros(batch, dtype=torch.bool, device=device)).square().mean().backward()
-    optimizer.zero_grad(set_to_none=True)
-    log(f"codec: compiled in {clock.elapsed():.1f} s, {sum(p.numel() for p in codec.encoder.parameters()) / 1e6:.2f} M "
-        f"+ {sum(p.numel() for p in codec.decoder.parameters()) / 1e6:.2f} M, training {clock.left():.0f} s")
-    clock = Clock(clock.left())
-
-    def facts(step):
-        return {"steps": step, "train_seconds": round(clock.elapsed(), 1), "hours_seen": round(store.hours(), 2)}
-
-    lengths, known, refreshed, gan_steps, step, first, last_save = store.lengths(), len(store.ids), 0.0, 0, 0, None, 0.0
-    sums = torch.zeros(4, device=device)
-    while clock.left() > 0 and (max_steps is None or step < max_steps):
-        gan = clock.share() >= gan_from or (max_steps is not None and step >= gan_from * max_steps)
-        if clock.elapsed() - refreshed > refresh_every:
-            store.refresh(2.0)
-            lengths, known, refreshed = store.lengths(), len(store.ids), clock.elapsed()
-        rate = lr * (clock.cosine() if max_steps is None else 1.0) * min(1.0, (step + 1) / 100)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        picks = rng.integers(0, known, batch)
-        room = np.maximum(lengths[picks] - count, 0)
-        # One crop in eight starts where the utterance does, as every decoded sentence will.
-        starts = np.where(rng.random(batch) < 0.125, 0, (rng.random(batch) * (room + 1)).astype(np.int64))
-        real = store.batch(picks, starts, count).to(device)
-        noisy = torch.rand(batch, device=device) < 0.125
-        fake = generate(real, noisy)
-
-        if gan:
-            warm = min(1.0, (gan_steps + 1) / 200)
-            for group in critic.param_groups:
-                group["lr"] = rate * warm
-            for p in discriminators.parameters():
-                p.requires_grad_(True)
-            with autocast(device):
-                judged = discriminators(torch.cat([real, fake.detach()]))
-            loss_d = 0.0
-            for score, _ in judged:
-                a, b = score.float().chunk(2)
-                loss_d = loss_d + F.relu(1 - a).mean() + F.relu(1 + b).mean()
-            critic.zero_grad(set_to_none=True)
-            loss_d.backward()
-            torch.nn.utils.clip_grad_norm_(discriminators.parameters(), 10.0, foreach=True)
-            critic.step()
-            for p in discriminators.parameters():
-                p.requires_grad_(False)
-
-        loss_mel = mel_loss(real, fake)
-        loss = 15 * loss_mel
-        if gan:
-            with autocast(device):
-                judged = discriminators(torch.cat([real, fake]))
-            loss_adversarial, loss_feature = 0.0, 0.0
-            for score, features in judged:
-                loss_adversarial = loss_adversarial - score.float().chunk(2)[1].mean()
-                for f in features:
-                    a, b = f.float().chunk(2)
-                    loss_feature = loss_feature + (a.detach() - b).abs().mean()
-            ramp = min(1.0, (gan_steps + 1) / 500)
-            loss = loss + ramp * (loss_adversarial + 2 * loss_feature)
-            gan_steps += 1
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(generator_parameters, 10.0, foreach=True)
-        optimizer.step()
-        decay = min(0.999, (step + 1) / (step + 10))
-        torch._foreach_lerp_(ema_parameters, generator_parameters, 1 - decay)
-        sums += torch.stack([loss_mel.detach(), *(torch.as_tensor(x, device=device).detach().float() for x in (
-            (loss_d, loss_adversarial, loss_feature) if gan else (0.0, 0.0, 0.0)))])
-        step += 1
-        every = 200 if max_steps is None else max(1, max_steps // 4)
-        if step % every == 0 or step == 10:
-            mean = (sums / (every if step % every == 0 else 10)).tolist()
-            if step % every == 0:
-                sums.zero_()
-            if not math.isfinite(mean[0]):
-                # Start again from the average, which one bad step cannot ruin.
-                log("codec: not finite; back to the averaged weights")
-                state = ema.state_dict()
-                if all(bool(torch.isfinite(v).all()) for v in state.values()):
-                    codec.load_state_dict(state)
-                optimizer.state.clear()
-                critic.state.clear()
-            first = first or mean[0]
-            log(f"codec: step {step} ({step / clock.elapsed():.1f}/s) mel {mean[0]:.4f} d {mean[1]:.3f} adv {mean[2]:.3f} "
-                f"fm {mean[3]:.4f} {store.hours():.1f} h lr {rate:.1e}")
-            if clock.elapsed() - last_save > 60:
-                last_save = clock.elapsed()
-                ema.save(work, facts(step))
-    ema.save(work, facts(step))
-    if out:
-        ema.save(out, facts(step))
-    log(f"codec: {step} steps, {gan_steps} with the discriminators, saved")
-    return ema, {"first": first, "last": (mean[0] if step else None), "steps": step}
-
-
 def tokenize(codec, store, device, samples=16_000_000, phones=True):
-    """The whole store as tokens: dict of flat arrays, utterances sorted by id."""
+    """The whole store as tokens: dict of flat arrays, utterances sorted by id, then by speaker."""
     from .synth import PHONE_ID
 
     lengths = store.lengths()
@@ -457,9 +259,10 @@ def tokenize(codec, store, device, samples=16_000_000, phones=True):
         for k, u in enumerate(order[i:j]):
             tokens[u] = out[k, :counts[u]]
         i = j
-    by_id = np.argsort(np.array(store.ids, np.int64), kind="stable")
+    speakers = np.array(store.speakers, np.uint8)
+    by_id = np.lexsort((speakers, np.array(store.ids, np.int64)))
     result = {
-        "ids": np.array(store.ids, np.int32)[by_id], "lengths": counts[by_id].astype(np.int32),
+        "ids": np.array(store.ids, np.int32)[by_id], "lengths": counts[by_id].astype(np.int32), "speakers": speakers[by_id],
         "tokens": np.concatenate([tokens[u] for u in by_id]),
         "texts": np.array([store.texts[u] for u in by_id]),
     }
@@ -490,11 +293,12 @@ def load_tokens(path):
     with np.load(path) as f:
         data = {k: f[k] for k in f.files}
     data["texts"] = bytes(data["texts"]).decode().split("\n")
+    data.setdefault("speakers", np.zeros(len(data["ids"]), np.uint8))  # Files of one voice do not say so.
     return data
 
 
 def pack_tokens(data, folder, limit=15_700_000, files=3):
-    """As many utterances as fit in `files` files: tokens_N.npz with ids, lengths and the two byte planes, deflated."""
+    """As many utterances as fit in `files` files: tokens_N.npz with ids, lengths, speakers and the two byte planes, deflated."""
     import zlib
 
     total, per_token = len(data["tokens"]), 1.9
@@ -508,11 +312,12 @@ def pack_tokens(data, folder, limit=15_700_000, files=3):
         while True:
             t = data["tokens"][bounds[u]:bounds[v]]
             planes = [zlib.compress(np.ascontiguousarray(p).tobytes(), 1) for p in ((t & 255).astype(np.uint8), (t >> 8).astype(np.uint8))]
-            size = sum(map(len, planes)) + 6 * (v - u) + 2000
+            size = sum(map(len, planes)) + 7 * (v - u) + 2000
             if size <= limit:
                 break
             v = u + int((v - u) * limit / size * 0.99)
         np.savez(f"{folder}/tokens_{part}.npz", ids=data["ids"][u:v], lengths=data["lengths"][u:v].astype(np.uint16),
+                 speakers=data["speakers"][u:v],
                  low=np.frombuffer(planes[0], np.uint8), high=np.frombuffer(planes[1], np.uint8))
         written += len(t)
         per_token = size / max(1, len(t)) * 1.002
@@ -523,14 +328,15 @@ def pack_tokens(data, folder, limit=15_700_000, files=3):
 def unpack_tokens(paths):
     import zlib
 
-    ids, lengths, tokens = [], [], []
+    ids, lengths, tokens, speakers = [], [], [], []
     for path in paths:
         with np.load(path) as f:
             low, high = (np.frombuffer(zlib.decompress(f[k].tobytes()), np.uint8).astype(np.uint16) for k in ("low", "high"))
             tokens.append(low | (high << 8))
             ids.append(f["ids"])
             lengths.append(f["lengths"].astype(np.int32))
-    return {"ids": np.concatenate(ids), "lengths": np.concatenate(lengths), "tokens": np.concatenate(tokens)}
+            speakers.append(f["speakers"] if "speakers" in f.files else np.zeros(len(f["ids"]), np.uint8))
+    return {"ids": np.concatenate(ids), "speakers": np.concatenate(speakers), "lengths": np.concatenate(lengths), "tokens": np.concatenate(tokens)}
 
 
 def usage(tokens):
@@ -539,22 +345,6 @@ def usage(tokens):
     p = np.sort(counts[counts > 0])[::-1] / counts.sum()
     return {"used": int((counts > 0).sum()), "perplexity": round(float(np.exp(-(p * np.log(p)).sum())), 1),
             "codes_90": int(np.searchsorted(np.cumsum(p), 0.9) + 1)}
-
-
-def add_arguments(parser):
-    parser.add_argument("--work", required=True, help="holds audio/ (of synth); codec_*.safetensors is written here")
-    parser.add_argument("--budget", type=float, default=430, help="seconds")
-    parser.add_argument("--hours", type=float, default=1e6, help="use at most so much audio")
-    parser.add_argument("--device", default=None)
-
-
-def run(args):
-    from .synth import AudioStore
-
-    device = device_of(args.device)
-    store = AudioStore(args.work, device=device, capacity_hours=args.hours)
-    store.refresh()
-    train(args.work, store, args.budget, device)
 
 
 def add_tokenize_arguments(parser):

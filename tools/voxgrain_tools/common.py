@@ -14,6 +14,10 @@ CHARACTERS = " ',.?!abcdefghijklmnopqrstuvwxyz"
 SPEECH, END, BEGIN, SOS, PAD, FIRST_CHARACTER = (VOCABULARY[k] for k in (
     "speech", "end", "begin", "start", "pad", "first_character"))
 
+# The first symbol of a sequence names its voice: one a speaker, in synth.VOICES' order. Nothing is ever padded in a model's
+# input, so the second voice takes the padding's symbol and no other number moves.
+BEGINS = (BEGIN, PAD)
+
 
 def log(*words):
     print(f"[{time.monotonic() - START:7.1f}]", *words, flush=True)

@@ -14,8 +14,8 @@ class Encoder:
         from . import codec, common
 
         tensors, config = common.load(str(path))
-        config = {**codec.CONFIG, **config, **overrides}
-        self._mel = codec.LogMel(config)
+        config = {**codec.CONFIG, "features": codec.FEATURES_BEFORE, **config, **overrides}
+        self._features = codec.features_of(config)
         self._model = codec.Encoder(config).eval()
         self._model.load_state_dict(tensors)
         self._torch, self._codec = torch, codec
@@ -25,5 +25,5 @@ class Encoder:
         frame = self._codec.FRAME
         sound = np.pad(sound.astype(np.float32), (0, -len(sound) % frame))
         with self._torch.inference_mode():
-            mel = self._mel(self._torch.from_numpy(sound)[None])
-            return self._codec.tokens_of(self._model(mel))[0].numpy()
+            heard = self._features(self._torch.from_numpy(sound)[None])
+            return self._codec.tokens_of(self._model(heard))[0].numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from onnx import TensorProto, helper
 
 from . import bundle
 from .onnx_functions import DOMAIN, FACTORS, IR_VERSION, OPSET, SPEECH, functions
-from .quantize import BLOCK, pack, quantise
+from .onnx_read import language_model as read_language_model
+from .quantize import BLOCK, Quantised, pack, quantise
 
 EXAMPLE = "python -m voxgrain_tools export --checkpoints /tmp/vx --out models/slt"
 
@@ -27,9 +29,16 @@ SPECTRUM = 642
 class Checkpoint:
     """Tensors as float32; int8 rows with a `<name>_scale` beside them are dequantised."""
 
-    def __init__(self, tensors: dict[str, np.ndarray], config: dict | None = None) -> None:
+    def __init__(
+        self,
+        tensors: dict[str, np.ndarray],
+        config: dict | None = None,
+        ready: dict[str, Quantised] | None = None,
+    ) -> None:
         self.config = config or {}
         self._tensors = tensors
+        # Matrices that are quantised already, by node.
+        self.ready = ready or {}
 
     @classmethod
     def open(cls, path: Path) -> Checkpoint:
@@ -39,6 +48,11 @@ class Checkpoint:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
         return cls(load_file(path), json.loads(metadata.get("config", "{}")))
+
+    @classmethod
+    def of_export(cls, path: Path) -> Checkpoint:
+        """An exported language model, whose stored integers and scales stay as they are."""
+        return cls(*read_language_model(path))
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -94,8 +108,9 @@ def pad_rows(weight: np.ndarray, rows: int) -> np.ndarray:
 class Graph:
     """Nodes and external initialisers of one model file."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, ready: dict[str, Quantised] | None = None) -> None:
         self.name = name
+        self.ready = ready or {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
         self.data = bytearray()
@@ -128,7 +143,7 @@ class Graph:
     def matmul(self, name, x, weight, bits: Bits, bias=None, residual="", outputs=None) -> str:
         weight = pad_columns(weight)
         rows, columns = weight.shape
-        matrix = quantise(weight, bits.of(name))
+        matrix = self.ready.get(name) or quantise(weight, bits.of(name))
         packed, scales = pack(matrix)
         inputs = [x, self.weight(f"{name}.packed", packed), self.weight(f"{name}.scales", scales)]
         inputs += [self.f32(f"{name}.bias", bias) if bias is not None else "", residual]
@@ -164,7 +179,7 @@ def language_model(
     name: str, checkpoint: Checkpoint, folder: Path, bits: Bits, max_positions: int
 ) -> dict:
     """Writes `<name>.onnx` and returns its bundle section."""
-    g = Graph(name)
+    g = Graph(name, checkpoint.ready)
     hidden = checkpoint["final_norm.weight"].shape[0]
     layers = checkpoint.count("layers")
     heads = checkpoint.setting("nh", "heads", default=None)
@@ -188,11 +203,22 @@ def language_model(
         levels=4,
     )
     inputs = [("tokens", TensorProto.INT64, ["S"])]
-    outputs = [("logits", TensorProto.FLOAT, ["S", LOGITS])]
+    outputs = [
+        ("logits", TensorProto.FLOAT, ["S", LOGITS]),
+        ("hidden", TensorProto.FLOAT, ["S", hidden]),
+    ]
+    features = 0
+    if "feature.weight" in checkpoint:
+        weight = checkpoint["feature.weight"]
+        features = weight.shape[1]
+        if features % BLOCK or features != hidden:
+            raise ValueError(f"{name}: its own outputs stand in for features: {features}, {hidden}")
+        inputs.append(("features", TensorProto.FLOAT, ["S", features]))
+        h = g.matmul("feature", "features", weight, bits, residual=h)
 
-    def norm(node, x):
+    def norm(node, x, outputs=None):
         weight = g.f32(f"{node}.weight", checkpoint[f"{node}.weight"])
-        return g.op("RmsNorm", node, x, weight, epsilon=epsilon)
+        return g.op("RmsNorm", node, x, weight, outputs=outputs, epsilon=epsilon)
 
     for i in range(layers):
         at = f"layers.{i}"
@@ -219,7 +245,7 @@ def language_model(
         both = np.concatenate([pad_rows(gate, ffn), pad_rows(up, ffn)])
         x = g.op("SwiGlu", f"{at}.swiglu", g.matmul(f"{at}.gate_up", x, both, bits))
         h = g.matmul(f"{at}.down", x, checkpoint[f"{at}.down.weight"], bits, residual=h)
-    x = norm("final_norm", h)
+    x = norm("final_norm", h, ["hidden"])
     head = np.concatenate(
         [checkpoint["output_head.factors"], checkpoint["output_head.extra"][: LOGITS - SPEECH]]
     )
@@ -229,6 +255,7 @@ def language_model(
     g.save(folder, inputs, outputs, {"voxgrain.kind": "language_model"})
     return {
         "file": f"{name}.onnx",
+        **({"features": features} if features else {}),
         "layers": layers,
         "hidden": hidden,
         "heads": heads,
@@ -308,11 +335,12 @@ def codec_decoder(checkpoint: Checkpoint, folder: Path, bits: Bits) -> dict:
 
 def write(
     out: Path,
-    target: Checkpoint,
-    draft: Checkpoint,
-    codec: Checkpoint,
+    target: Checkpoint | None,
+    draft: Checkpoint | None,
+    codec: Checkpoint | None,
     *,
     name: str,
+    base: Path | None = None,
     bits: dict[str, Bits] | None = None,
     max_positions: int = 2048,
     groups: str | None = None,
@@ -321,16 +349,27 @@ def write(
     licence: str = bundle.LICENCE,
     attribution: str = bundle.ATTRIBUTION,
 ) -> None:
-    """Exports the three models and writes the bundle file beside them."""
+    """Exports the models and writes the bundle file beside them; a model that is None is that of `base`."""
     bits = bits or {}
     out.mkdir(parents=True, exist_ok=True)
-    sections = {
-        "target": language_model(
-            "target", target, out, bits.get("target", Bits()), max_positions
-        ),
-        "draft": language_model("draft", draft, out, bits.get("draft", Bits()), max_positions),
-        "codec": codec_decoder(codec, out, bits.get("codec", Bits())),
-    }
+    kept = bundle.read(base) if base else {}
+    sections = {}
+    for which, checkpoint in (("target", target), ("draft", draft), ("codec", codec)):
+        if checkpoint is None:
+            sections[which] = kept[which]
+            for path in (kept[which]["file"], f"{kept[which]['file']}.data"):
+                if (out / path).resolve() != (base / path).resolve():
+                    shutil.copyfile(base / path, out / path)
+        elif which == "codec":
+            sections[which] = codec_decoder(checkpoint, out, bits.get(which, Bits()))
+        else:
+            sections[which] = language_model(
+                which, checkpoint, out, bits.get(which, Bits()), max_positions
+            )
+    if target is not None or draft is not None:
+        features, width = sections["draft"].get("features", 0), sections["target"]["hidden"]
+        if features not in (0, width):
+            raise ValueError(f"the draft takes {features} features, the target gives {width}")
     bundle.write(
         out,
         name=name,
@@ -344,12 +383,18 @@ def write(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoints", type=Path, required=True, help="folder of safetensors")
+    parser.add_argument("--checkpoints", type=Path, help="folder of safetensors")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
-    parser.add_argument("--name", help="bundle name (default: the folder's)")
-    parser.add_argument("--target", default="target.safetensors")
-    parser.add_argument("--draft", default="draft.safetensors")
-    parser.add_argument("--codec", default="codec_decoder.safetensors")
+    parser.add_argument(
+        "--base", type=Path, help="a bundle (also OUT itself) that gives the models and facts not named here"
+    )
+    parser.add_argument("--name", help="bundle name (default: the base's or the folder's)")
+    for model, file in (("target", "target"), ("draft", "draft"), ("codec", "codec_decoder")):
+        parser.add_argument(
+            f"--{model}",
+            help=f"a .safetensors file (default: {file}.safetensors in CHECKPOINTS), or with --base an .onnx file,"
+            " whose weights stay as they are",
+        )
     for model in ("target", "draft", "codec"):
         parser.add_argument(
             f"--{model}-bits", help="e.g. 8, or 4,down=8 to keep one kind of matrix finer"
@@ -357,11 +402,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", default="8", help="for models without their own setting")
     parser.add_argument("--head-bits", type=int, help="bits of the language models' heads")
     parser.add_argument("--max-positions", type=int, default=2048)
-    parser.add_argument("--groups", default="../../asg-cache/default.asg")
-    parser.add_argument("--sampling", default="{}", help="JSON over the default sampling")
-    parser.add_argument("--training", type=Path, help="JSON file of facts for [training]")
-    parser.add_argument("--licence", default=bundle.LICENCE)
-    parser.add_argument("--attribution", default=bundle.ATTRIBUTION)
+    parser.add_argument("--groups", help="default: the base's, or ../../asg-cache/default.asg")
+    parser.add_argument("--sampling", default="{}", help="JSON over the default (or the base's) sampling")
+    parser.add_argument("--training", type=Path, help="JSON file of facts for [training], over the base's; null drops one")
+    parser.add_argument("--licence", help=f"default: the base's, or {bundle.LICENCE!r}")
+    parser.add_argument("--attribution", help="default: the base's, or flite's")
+
+
+def _checkpoint(args: argparse.Namespace, model: str) -> Checkpoint | None:
+    given = getattr(args, model)
+    default = {"codec": "codec_decoder"}.get(model, model) + ".safetensors"
+    path = Path(given) if given else None
+    if args.checkpoints and (given or not args.base):
+        path = args.checkpoints / (given or default)
+    if path is None:
+        if args.base is None:
+            raise SystemExit("export: give --checkpoints, or --base for the models that stay")
+        return None
+    return Checkpoint.of_export(path) if path.suffix == ".onnx" else Checkpoint.open(path)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -371,19 +429,22 @@ def run(args: argparse.Namespace) -> None:
         )
         for m in ("target", "draft", "codec")
     }
+    kept = bundle.read(args.base) if args.base else {}
+    training = json.loads(args.training.read_text()) if args.training else {}
     write(
         args.out,
-        Checkpoint.open(args.checkpoints / args.target),
-        Checkpoint.open(args.checkpoints / args.draft),
-        Checkpoint.open(args.checkpoints / args.codec),
-        name=args.name or args.out.resolve().name,
+        *(_checkpoint(args, m) for m in ("target", "draft", "codec")),
+        name=args.name or kept.get("name") or args.out.resolve().name,
+        base=args.base,
         bits=bits,
         max_positions=args.max_positions,
-        groups=args.groups,
-        sampling=json.loads(args.sampling),
-        training=json.loads(args.training.read_text()) if args.training else None,
-        licence=args.licence,
-        attribution=args.attribution,
+        groups=args.groups or kept.get("groups", {}).get("file") or "../../asg-cache/default.asg",
+        sampling={**kept.get("sampling", {}), **json.loads(args.sampling)},
+        training={
+            k: v for k, v in {**kept.get("training", {}), **training}.items() if v is not None
+        },
+        licence=args.licence or kept.get("licence") or bundle.LICENCE,
+        attribution=args.attribution or kept.get("attribution") or bundle.ATTRIBUTION,
     )
     for path in sorted(args.out.iterdir()):
         print(f"{path.stat().st_size:>12,}  {path.name}")

@@ -57,13 +57,18 @@ class Weights:
         return torch.from_numpy(value)
 
 
-def torch_logits(path: Path, facts: dict, tokens: list[int]) -> np.ndarray:
-    """Logits of every position, in one pass over the whole sequence without a cache."""
+def torch_language_model(
+    path: Path, tokens: list[int], features: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and hidden states of every position, in one pass over the whole sequence without a cache."""
     import torch
     import torch.nn.functional as F
 
     w = Weights(path)
-    heads, kv_heads, size = facts["heads"], facts["kv_heads"], facts["head_dim"]
+    layers = sum(n.op_type == "Attention" for n in w.nodes.values())
+    heads, kv_heads, size, rope_base = (
+        w.attribute("layers.0.attention", n) for n in ("heads", "kv_heads", "head_dim", "rope_base")
+    )
     factors = w["embedding.factors"]
     pairs = [(a, b) for a in range(8) for b in range(a + 1, 8)]
 
@@ -79,7 +84,7 @@ def torch_logits(path: Path, facts: dict, tokens: list[int]) -> np.ndarray:
     def rope(x):
         angle = torch.outer(
             torch.arange(len(tokens), dtype=torch.float64),
-            facts["rope_base"] ** (-torch.arange(0, size, 2, dtype=torch.float64) / size),
+            rope_base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size),
         )
         turned = torch.complex(x[..., : size // 2], x[..., size // 2 :])
         turned = turned * torch.polar(torch.ones_like(angle), angle)
@@ -88,7 +93,9 @@ def torch_logits(path: Path, facts: dict, tokens: list[int]) -> np.ndarray:
     h = torch.stack(
         [factors[rows(t)].sum(0) if t < 65536 else w["embedding.extra"][t - 65536] for t in tokens]
     )
-    for i in range(facts["layers"]):
+    if features is not None:
+        h = h + torch.from_numpy(features).double() @ w["feature.weight"].T
+    for i in range(layers):
         at = f"layers.{i}"
         qkv = norm(f"{at}.attn_norm", h) @ w[f"{at}.qkv.weight"].T
         q, k, v = (
@@ -101,11 +108,12 @@ def torch_logits(path: Path, facts: dict, tokens: list[int]) -> np.ndarray:
         h = h + a.transpose(0, 1).flatten(1) @ w[f"{at}.attn_out.weight"].T
         gate, up = (norm(f"{at}.mlp_norm", h) @ w[f"{at}.gate_up.weight"].T).chunk(2, dim=-1)
         h = h + (F.silu(gate) * up) @ w[f"{at}.down.weight"].T
-    scores = norm("final_norm", h) @ w["head.weight"].T
+    h = norm("final_norm", h)
+    scores = h @ w["head.weight"].T
     chosen = torch.tensor([rows(t) for t in range(65536)])
     # Factor by factor: gathering all 36 at once would take 36 times the memory.
     speech = sum(scores[:, chosen[:, i]] for i in range(36))
-    return torch.cat([speech, scores[:, 480:]], dim=1).numpy()
+    return torch.cat([speech, scores[:, 480:]], dim=1).numpy(), h.numpy()
 
 
 def torch_spectrum(path: Path, tokens: list[int]) -> np.ndarray:
@@ -191,18 +199,34 @@ def _sample(logits: np.ndarray, rng) -> int:
     return int(rng.choice(65536, p=p / p.sum()))
 
 
-def language_model(voice: Voice, which: str, seed: int) -> tuple[dict, dict, float]:
-    """A scripted session: prompt, single steps, a verification pass, rollback, another pass."""
+def language_model(voice: Voice, file: str, seed: int) -> tuple[dict, dict, float]:
+    """A scripted session: prompt, single steps, a verification pass, rollback, another pass.
+
+    A feature draft reads the target's hidden states one position back, as the engine gives them; in the
+    single steps it drafts, on its own."""
     rng = np.random.default_rng(seed)
-    path = voice.folder / voice.facts[which]["file"]
+    path = voice.folder / file
     model = LanguageModel(path)
+    target = voice.language_model("target") if model.features else None
     calls: list[dict] = []
-    rows: list[np.ndarray] = []
+    logit_rows, hidden_rows, feature_rows = [], [], []
+    seen: list[int] = []
 
     def call(tokens, kind):
-        logits = model.step(tokens)
-        calls.append({"kind": kind, "tokens": [int(t) for t in tokens]})
-        rows.append(logits)
+        tokens = [int(t) for t in tokens]
+        features = None
+        if target:
+            # The whole sequence anew: its state before each token, zeros before the first.
+            target.reset()
+            target.step(seen + tokens)
+            before = np.concatenate([np.zeros((1, model.features), np.float32), target.hidden[:-1]])
+            features = hidden_rows[-1][-1:] if kind == "step" else before[len(seen) :]
+            feature_rows.append(features)
+        logits = model.step(tokens, features)
+        seen.extend(tokens)
+        calls.append({"kind": kind, "tokens": tokens})
+        logit_rows.append(logits)
+        hidden_rows.append(model.hidden)
         return logits
 
     logits = call(voice.prompt(TEXT), "prefill")
@@ -212,22 +236,26 @@ def language_model(voice: Voice, which: str, seed: int) -> tuple[dict, dict, flo
     likely = [_sample(logits[-1], rng)]
     call(likely + [int(t) for t in rng.integers(0, 65536, PASS - 1)], "verify")
     model.rollback(ROLLBACK)
+    del seen[-ROLLBACK:]
     calls.append({"kind": "rollback", "count": ROLLBACK})
     call([int(t) for t in rng.integers(0, 65536, AGAIN)], "verify")
 
-    got = np.concatenate(rows)
+    got, hidden = np.concatenate(logit_rows), np.concatenate(hidden_rows)
+    features = np.concatenate(feature_rows) if target else None
     # What each row has seen: the rolled back tokens never were, for the last rows.
-    done = [c["tokens"] for c in calls if "tokens" in c]
-    before = sum(done[:-1], [])
-    after = before[: len(before) - ROLLBACK] + done[-1]
-    expected = np.concatenate(
-        [
-            torch_logits(path, voice.facts[which], before),
-            torch_logits(path, voice.facts[which], after)[-AGAIN:],
-        ]
-    )
-    assert kept > 0 and got.shape == expected.shape
-    difference = relative(got, expected)
+    done = sum((c["tokens"] for c in calls[:-2]), [])
+    rows = len(done)
+    after = list(range(rows - ROLLBACK)) + list(range(rows, rows + AGAIN))
+    tokens = done + calls[-1]["tokens"]
+
+    def whole(rows):
+        chosen = features[rows] if target else None
+        return torch_language_model(path, [tokens[i] for i in rows], chosen)
+
+    pairs = zip(whole(list(range(rows))), whole(after), strict=True)
+    expected, expected_hidden = (np.concatenate([a, b[-AGAIN:]]) for a, b in pairs)
+    assert kept > 0 and got.shape == expected.shape and hidden.shape == expected_hidden.shape
+    difference = max(relative(got, expected), relative(hidden, expected_hidden))
 
     columns = np.sort(rng.choice(65536, COLUMNS - 1, replace=False))
     columns = np.append(columns, 65536)
@@ -239,9 +267,13 @@ def language_model(voice: Voice, which: str, seed: int) -> tuple[dict, dict, flo
         "log_sum_exp": top[:, 0] + np.log(np.exp(got - top).astype(np.float64).sum(axis=1)),
         "mean": got.mean(axis=1, dtype=np.float64),
         "max": top[:, 0],
+        "hidden": hidden,
+        "hidden_torch": expected_hidden,
     }
+    if target:
+        tensors["features"] = features
     header = {
-        "model": voice.facts[which]["file"],
+        "model": file,
         "calls": calls,
         "rows": len(got),
         "columns": columns.tolist(),
@@ -276,10 +308,14 @@ def make(folder: Path, out: Path, seed: int = 7) -> None:
     out.mkdir(parents=True, exist_ok=True)
     name = voice.facts["name"]
     cases = {
-        "target": lambda: language_model(voice, "target", seed),
-        "draft": lambda: language_model(voice, "draft", seed + 1),
+        "target": lambda: language_model(voice, voice.facts["target"]["file"], seed),
+        "draft": lambda: language_model(voice, voice.facts["draft"]["file"], seed + 1),
         "codec": lambda: codec(voice, seed + 2),
     }
+    # The random bundle also has a draft without features.
+    plain = "draft_plain.onnx"
+    if (folder / plain).exists():
+        cases["draft_plain"] = lambda: language_model(voice, plain, seed + 1)
     for which, case in cases.items():
         header, tensors, difference = case()
         checksums = {e["path"]: e["sha256"] for e in voice.facts["files"]}

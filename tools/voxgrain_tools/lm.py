@@ -21,7 +21,7 @@ try:
 except ImportError:  # an older torch: the explicit mask is used
     varlen_attn = None
 
-from .common import (BEGIN, CHARACTERS, END, FIRST_CHARACTER, SOS, SPEECH, Clock, autocast, device_of, load, log,
+from .common import (BEGIN, BEGINS, CHARACTERS, END, FIRST_CHARACTER, SOS, SPEECH, Clock, autocast, device_of, load, log,
                      maybe_compile, save, speed_settings)
 
 EXAMPLE_TARGET = "python -m voxgrain_tools target --work /tmp/vx --budget 520"
@@ -209,6 +209,9 @@ class LanguageModel(nn.Module):
             "down": Weight(width, inner, std=inner ** -0.5 / math.sqrt(2 * c["nl"])),
         }) for _ in range(c["nl"]))
         self.final_norm = Weight(width)
+        if c.get("features"):
+            # A draft that sees the target's features: they are added to the embedding.
+            self.feature = Weight(width, c["features"], std=c["features"] ** -0.5)
         self.hot = MultiHot(extra)
         self.dropout = 0.0
         self.packed = False
@@ -229,11 +232,13 @@ class LanguageModel(nn.Module):
     def weights(self, l):
         return tuple(l[n].weight for n in ("attn_norm", "qkv", "attn_out", "mlp_norm", "gate_up", "down"))
 
-    def forward(self, tokens, positions, documents, bounds):
-        """Flat positions -> hidden states after the final norm."""
+    def forward(self, tokens, positions, documents, bounds, features=None):
+        """Flat positions -> hidden states after the final norm; `features` [positions, F] only for a feature draft."""
         c = self.config
         p = self.dropout if self.training else 0.0
         x = F.dropout(self.embed(tokens), p, p > 0)
+        if features is not None:
+            x = x + F.linear(features, self.feature.weight)
         cos, sin = rope_table(positions, c["H"] // c["nh"], c["rope_base"])
         for l in self.layers:
             x = self.layer(x, cos, sin, documents, bounds, *self.weights(l), c["nh"], c["rms_eps"], p, self.packed)
@@ -249,6 +254,26 @@ def load_lm(path, device="cpu"):
     model = LanguageModel(config)
     model.load_state_dict(tensors)
     return model.to(device).eval()
+
+
+def lm_from_onnx(path, device="cpu"):
+    """The model of an exported file, with the weights that the engine computes with."""
+    from .onnx_read import language_model
+
+    tensors, config, _ = language_model(path)
+    if config.pop("nkv") != config["nh"]:
+        raise ValueError(f"{path}: shared key heads cannot be trained")
+    model = LanguageModel(config)
+    # Only end of speech of the head's other rows is exported.
+    extra = torch.zeros_like(model.output_head.extra)
+    extra[:1] = torch.from_numpy(tensors["output_head.extra"][:1])
+    state = {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
+    model.load_state_dict(dict(state, **{"output_head.extra": extra}))
+    return model.to(device).eval()
+
+
+def lm_from_bundle(folder, which="target", device="cpu"):
+    return lm_from_onnx(f"{folder}/{which}.onnx", device)
 
 
 def ce_loss(scores, targets, valid, hot):
@@ -294,7 +319,7 @@ def probe_packed(device):
 
 
 class Documents:
-    """All utterances as one stream on the device: BOS, characters, SOS, speech tokens."""
+    """All utterances as one stream on the device: the voice's begin symbol, characters, SOS, speech tokens."""
 
     def __init__(self, data, device):
         lut = np.full(256, FIRST_CHARACTER, np.int32)
@@ -309,6 +334,7 @@ class Documents:
         stream, target = np.full(total + 1, BEGIN, np.int32), np.full(total + 1, -1, np.int32)
         phones = np.zeros(total + 1, np.uint8)
         starts = np.concatenate([[0], np.cumsum(lengths)])
+        stream[starts[:-1]] = np.array(BEGINS)[data.get("speakers", np.zeros(len(texts), np.uint8))]
         spoken = np.concatenate([[0], np.cumsum(sizes)])
         blob = lut[np.frombuffer("".join(texts).encode(), np.uint8)]
         written = np.concatenate([[0], np.cumsum(characters)])
@@ -329,10 +355,11 @@ class Documents:
         self.phones = torch.from_numpy(phones).to(device)
         self.device, self.has_phones = device, labels is not None
 
-    def pack(self, positions, seed=None, row=ROW):
-        """One epoch: arrays [batches, positions] of stream indices, positions, document numbers; bounds."""
+    def pack(self, positions, seed=None, row=ROW, chosen=None):
+        """One epoch (of these documents): arrays [batches, positions] of stream indices, positions, document numbers; bounds."""
         rng = np.random.default_rng(seed)
-        order = np.arange(len(self.lengths)) if seed is None else rng.permutation(len(self.lengths))
+        order = np.arange(len(self.lengths)) if chosen is None else np.asarray(chosen)
+        order = order if seed is None else rng.permutation(order)
         row = min(row, positions)
         lengths = self.lengths.tolist()
         open_rows, rows = [], []
@@ -636,10 +663,10 @@ def acceptance(target, draft, documents, packed, device, limit=20000, chunk=64, 
 
 
 @torch.no_grad()
-def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=1000):
+def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=1000, speaker=0):
     """Samples the speech tokens of each text, all texts in one batch: list of numpy arrays."""
     generator = torch.Generator(device=device).manual_seed(seed)
-    prompts = [[BEGIN] + [FIRST_CHARACTER + CHARACTERS.index(c) for c in t] + [SOS] for t in texts]
+    prompts = [[BEGINS[speaker]] + [FIRST_CHARACTER + CHARACTERS.index(c) for c in t] + [SOS] for t in texts]
     width = max(map(len, prompts))
     batch, c = len(prompts), model.config
     heads, size = c["nh"], c["H"] // c["nh"]

@@ -35,6 +35,10 @@ def attempt(name, function, report):
     return not (isinstance(report[name], dict) and "error" in report[name])
 
 
+def hours_on_disk(work):
+    return sum(os.path.getsize(p) for p in glob.glob(f"{work}/audio/w[0-9]*.pcm")) / 2 / 16000 / 3600
+
+
 def zip_wavs(path, sounds, others=()):
     """sounds: {name: float array}; 16-bit files in one archive, with other files beside them."""
     import io
@@ -52,18 +56,19 @@ def zip_wavs(path, sounds, others=()):
 
 
 def part_codec(args, clock, report):
-    """Synthesis in the background, the codec, the corpus as tokens."""
-    from . import codec
-    from .synth import AudioStore, Synthesis, heldout_texts, read_texts
+    """Synthesis in the background, the codec (unless one is given), the corpus as tokens."""
+    from . import codec, codec_train
+    from .synth import VOICES, AudioStore, Synthesis, heldout_texts, read_texts
 
     device = device_of(args.device)
+    voices = tuple(args.voice or VOICES[:1])
     held_job = Synthesis(args.work, heldout_texts(), args.program, args.workers, "heldout",
-                         limit=args.heldout_limit)
+                         limit=args.heldout_limit, voices=voices, every=True)
     texts = read_texts(args.texts)
     held_job.wait(25)
-    job = Synthesis(args.work, texts, args.program, args.workers)
+    job = Synthesis(args.work, texts, args.program, args.workers, voices=voices)
     try:
-        store = AudioStore(args.work, "w", device, args.hours)
+        store = AudioStore(args.work, "w", device, min(args.hours, 12.0 if args.size == "full" else 0.5), one_chunk=True)
         while store.hours() < (1.5 if args.size == "full" else 0.02) and job.running() and clock.elapsed() < 60:
             time.sleep(1)
             store.refresh()
@@ -71,22 +76,30 @@ def part_codec(args, clock, report):
         reserve = min(80.0, 0.2 * args.budget)
 
         def train():
-            toy = {"config": codec.TOY, "batch": 4, "seconds": 0.64, "width": 4, "refresh_every": 2.0} if args.size == "toy" else {}
-            codec.train(args.work, store, clock.left() - reserve, device, out=args.out, **toy)
+            if args.codec:
+                for name in ("encoder", "decoder"):
+                    shutil.copy(f"{args.codec}/codec_{name}.safetensors", args.work)
+                while job.running() and clock.left() > reserve and hours_on_disk(args.work) < args.hours:
+                    time.sleep(1)
+            else:
+                toy = {"config": codec.TOY, "batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4} if args.size == "toy" else {}
+                mode = "graphs" if device.type == "cuda" else "plain"
+                codec_train.train(args.work, store, clock.left() - reserve, device, mode, out=args.out, refresh_until=120, **toy)
             return load(f"{args.work}/codec_decoder.safetensors")[1]
 
         attempt("codec", train, report)
     finally:
         job.stop()
-    store.refresh(20)
+    del store
+    store = AudioStore(args.work, "w", device, args.hours)
+    store.refresh(40)
     held = AudioStore(args.work, "heldout", device, 100)
     held.refresh()
     report["audio"] = {"hours": round(store.hours(), 2), "utterances": len(store.ids), "heldout": len(held.ids)}
     log(report["audio"])
     _write(f"{args.out}/report_1.json", report)
     model = codec.load_codec(args.work, device)
-    shutil.copy(f"{args.work}/codec_encoder.safetensors", args.out)
-    shutil.copy(f"{args.work}/codec_decoder.safetensors", args.out)
+    codec_train.ship(args.work, args.out)
 
     def heldout():
         data = codec.tokenize(model, held, device)
@@ -118,12 +131,12 @@ def part_codec(args, clock, report):
             sounds[f"{held.ids[i]:04d}_flite"] = audio[0].cpu().numpy()
             sounds[f"{held.ids[i]:04d}_codec"] = model.decode(model.encode(audio))[0].cpu().numpy()
         zip_wavs(f"{args.out}/samples_1.zip", sounds, [f"{args.work}/heldout.npz"])
-        mel = codec.MelLoss().to(device)
+        mel = codec_train.SpectralLoss().to(device)
         values = []
         for i in range(min(100, len(held.ids))):
             audio = held.batch([i]).to(device)
             with torch.no_grad():
-                values.append(float(mel(audio, model.decode(model.encode(audio))[:, :audio.shape[1]])))
+                values.append(float(mel(audio, model.decode(model.encode(audio))[:, :audio.shape[1]])["mel"]))
         return {"heldout_mel_distance": round(float(np.mean(values)), 4)}
 
     attempt("samples", samples, report)
@@ -272,6 +285,8 @@ def add_arguments(parser):
     parser.add_argument("--program", default=".dev/flite_synth")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--hours", type=float, default=170.0, help="at most so much audio")
+    parser.add_argument("--voice", action="append", default=None, help="may be repeated: the voices share the corpus (default: slt)")
+    parser.add_argument("--codec", default=None, help="folder of a trained codec: part 1 then trains none")
     parser.add_argument("--heldout-limit", type=int, default=None)
     parser.add_argument("--size", choices=["full", "toy"], default="full")
     parser.add_argument("--device", default=None)
@@ -302,21 +317,22 @@ def run_toy(args):
     """Every stage on a CPU in about a minute; the checkpoints are real in all but size and training."""
     import torch
 
-    from . import codec, lm
+    from . import codec, codec_train, features, lm
     from . import recogniser as ctc
     from .common import join
-    from .synth import AudioStore, Synthesis, heldout_texts
+    from .synth import VOICES, AudioStore, Synthesis, heldout_texts
 
     device = torch.device("cpu")
     work = args.work
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(f"{work}/out")
     texts = sorted(heldout_texts(), key=len)
-    Synthesis(work, texts[:args.utterances], args.program, 2).wait(60)
-    Synthesis(work, texts[args.utterances:args.utterances + 4], args.program, 1, "heldout").wait(60)
-    store, held = AudioStore(work, "w"), AudioStore(work, "heldout")
+    Synthesis(work, texts[:args.utterances], args.program, 2, voices=VOICES).wait(60)
+    Synthesis(work, texts[args.utterances:args.utterances + 2], args.program, 2, "heldout", voices=VOICES, every=True).wait(60)
+    store, held = AudioStore(work, "w", capacity_hours=0.1, one_chunk=True), AudioStore(work, "heldout")
     assert store.refresh() == args.utterances and held.refresh() == 4
-    model, facts = codec.train(work, store, 1e4, device, codec.TOY, batch=4, seconds=0.32, width=4, max_steps=40, gan_from=0.7)
+    model, facts = codec_train.train(work, store, 1e4, device, config=codec.TOY, batch=4, seconds=0.48, judged=0.32, width=4,
+                                     max_steps=24, gan_from=0.7, warmup=4)
     assert facts["last"] < facts["first"], facts
     model = codec.load_codec(work)
     for name, source in (("tokens", store), ("heldout", held)):
@@ -325,6 +341,7 @@ def run_toy(args):
     written, total = codec.pack_tokens(data, f"{work}/out")
     again = codec.unpack_tokens(sorted(glob.glob(f"{work}/out/tokens_*.npz")))
     assert written == total and np.array_equal(again["tokens"], data["tokens"])
+    assert np.array_equal(again["speakers"], data["speakers"]) and set(data["speakers"].tolist()) == {0, 1}
     documents = lm.Documents(data, device)
     validation = lm.Documents(codec.load_tokens(f"{work}/heldout.npz"), device)
     options = {"positions": 1024, "max_steps": 12, "warmup": 2}
@@ -337,6 +354,13 @@ def run_toy(args):
     assert all((a[k] - b[k]).abs().max() <= 1e-3 * a[k].abs().max() + 1e-6 for k in a)
     facts = lm.train_drafts(work, documents, validation, 1e4, 1e4, device, lm.TOY_DRAFT, 1024, 8)
     assert all(np.isfinite(f["best"]) for f in facts.values())
+    clock = Clock(1e4)
+    figures = features.make(target, data, codec.load_tokens(f"{work}/heldout.npz"), work, f"{work}/out", clock, device, features.TOY,
+                            generate=2.0, old=f"{work}/draft.safetensors", sample_options={"limit": 4},
+                            acceptance_options={"limit": 16, "chunk": 16}, positions=512, row=512, steps=3, max_steps=12, warmup=2,
+                            lr=5e-3)
+    assert figures["training"]["last"] < figures["training"]["first"], figures
+    assert 0 < figures["acceptance_heldout"]["features"]["token"][2] <= 1, figures
     result = lm.measure_acceptance(work, device, limit=64, positions=1024, groups=False)
     assert 0 < result["draft"]["token"] <= 1
     tokens, _ = lm.generate(target, texts[:2], device, 1.0, 50, longest=20)

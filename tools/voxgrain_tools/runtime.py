@@ -33,8 +33,12 @@ class LanguageModel:
         self._past = {
             i.name: np.zeros((i.shape[0], 0, i.shape[2]), np.float32)
             for i in self._session.get_inputs()
-            if i.name != "tokens"
+            if i.name not in ("tokens", "features")
         }
+        # Width of the target's features that a feature draft reads beside the tokens; 0 for other models.
+        self.features = next(
+            (i.shape[1] for i in self._session.get_inputs() if i.name == "features"), 0
+        )
         self._outputs = [o.name for o in self._session.get_outputs()]
         self.reset()
 
@@ -44,15 +48,20 @@ class LanguageModel:
 
     def reset(self) -> None:
         self.cache = dict(self._past)
+        # The last call's hidden states, of files that put them out.
+        self.hidden: np.ndarray | None = None
 
     def rollback(self, count: int) -> None:
         keep = self.length - count
         self.cache = {name: value[:, :keep] for name, value in self.cache.items()}
 
-    def step(self, tokens) -> np.ndarray:
+    def step(self, tokens, features=None) -> np.ndarray:
+        """Logits of these tokens; a feature draft reads one row of features a token."""
         feed = {"tokens": np.asarray(tokens, dtype=np.int64), **self.cache}
+        if self.features:
+            feed["features"] = np.asarray(features, np.float32).reshape(-1, self.features)
         results = dict(zip(self._outputs, self._session.run(None, feed), strict=True))
-        logits = results.pop("logits")
+        logits, self.hidden = results.pop("logits"), results.pop("hidden", None)
         self.cache = {name.replace("present", "past"): v for name, v in results.items()}
         return logits
 

@@ -1,4 +1,4 @@
-"""Stage synth: the corpus spoken by flite (voice slt) into 16 kHz audio with phone times."""
+"""Stage synth: the corpus spoken by flite (voices slt and rms) into 16 kHz audio with phone times."""
 
 import glob
 import lzma
@@ -16,6 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = os.path.join(os.path.dirname(HERE), "data")
 PHONES = ("pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z "
           "zh axr el em en nx dx").split()
+VOICES = ("slt", "rms")  # A speaker's number is its place here: append only.
 PHONE_ID = {name: i + 1 for i, name in enumerate(PHONES)}
 
 
@@ -35,28 +36,36 @@ def heldout_texts(data=DATA):
 
 
 class Synthesis:
-    """Worker processes writing work/audio/*.pcm and *.tsv; stopped by `stop`."""
+    """Worker processes writing work/audio/*.pcm and *.tsv; stopped by `stop`.
 
-    def __init__(self, work, texts, program, workers=None, name="w", seed=1, limit=None):
+    With several voices each speaks its share of the lines, or every line with `every`."""
+
+    def __init__(self, work, texts, program, workers=None, name="w", seed=1, limit=None, voices=VOICES[:1], every=False,
+                 plain=False):
         os.makedirs(f"{work}/audio", exist_ok=True)
         self.texts = f"{work}/{name}.texts"
         with open(self.texts, "w") as f:
             f.write("\n".join(texts[:limit]) + "\n")
         workers = workers or max(1, cpu_count() - 1)
+        each = max(1, workers // len(voices))
         local = f"{work}/flite_synth.bin"
         if not os.path.exists(local):
-            with open(program, "rb") as source, open(local + ".part", "wb") as target:
+            if not os.path.exists(program) and os.path.exists(program + ".xz"):
+                program += ".xz"
+            opener = lzma.open if program.endswith(".xz") else open
+            with opener(program, "rb") as source, open(local + ".part", "wb") as target:
                 target.write(source.read())
             os.chmod(local + ".part", 0o755)
             os.replace(local + ".part", local)
         for old in glob.glob(f"{work}/audio/{name}[0-9]*"):
             os.remove(old)
-        self.processes = [
+        self.processes = []
+        for i in range(each * len(voices)):
+            share = [i // len(voices), each] if every else [i, each * len(voices)]
             # Low priority: the trainer's own processes come first.
-            subprocess.Popen(["nice", "-n", "5", local, self.texts, str(i), str(workers), f"{work}/audio/{name}{i:02d}", str(seed)],
-                             stdin=subprocess.DEVNULL)
-            for i in range(workers)
-        ]
+            self.processes.append(subprocess.Popen(
+                ["nice", "-n", "5", local, "--voice", voices[i % len(voices)], *(["--plain"] if plain else []), self.texts,
+                 *map(str, share), f"{work}/audio/{name}{i:02d}", str(seed)], stdin=subprocess.DEVNULL))
 
     def running(self):
         return any(p.poll() is None for p in self.processes)
@@ -78,14 +87,20 @@ class Synthesis:
 class AudioStore:
     """All audio written so far, as int16 in device memory; `refresh` takes what is new."""
 
-    def __init__(self, work, name="w", device="cpu", capacity_hours=1.0):
+    def __init__(self, work, name="w", device="cpu", capacity_hours=1.0, one_chunk=False):
+        """`one_chunk`: all audio in one tensor, allocated at once, that never moves."""
         import torch
 
         self.work, self.name, self.device = work, name, torch.device(device)
         self.chunks, self.chunk_size, self.used = [], 1 << 28, 1 << 28
         self.capacity = int(capacity_hours * 3600 * 16000)
         self.samples = 0
-        self.ids, self.where, self.phones, self.texts = [], [], [], []
+        self.limit = None
+        if one_chunk:
+            self.limit = self.chunk_size = self.capacity + (1 << 23)
+            self.chunks.append(torch.zeros(self.chunk_size, dtype=torch.int16, device=self.device))
+            self.used = 0
+        self.ids, self.where, self.phones, self.texts, self.speakers = [], [], [], [], []
         self.read = {}
         self.carry = {}
 
@@ -120,7 +135,7 @@ class AudioStore:
             self.read[path] = done + end
             rows = [line.split("\t") for line in data[:end].decode().split("\n")[:-1]]
             i = 0
-            while i < len(rows):  # runs of at most 2^24 samples
+            while i < len(rows) and self.samples < self.capacity:  # runs of at most 2^24 samples
                 first, last = int(rows[i][1]), int(rows[i][1])
                 j = i
                 while j < len(rows) and int(rows[j][1]) + int(rows[j][2]) - first <= 1 << 22:
@@ -129,6 +144,8 @@ class AudioStore:
                 if j == i:  # one utterance longer than a run: not speech
                     i += 1
                     continue
+                if self.limit and self.used + last - first > self.limit:
+                    break
                 pcm = np.fromfile(path[:-4] + ".pcm", np.int16, last - first, offset=first * 2)
                 if len(pcm) < last - first:
                     break
@@ -139,6 +156,7 @@ class AudioStore:
                     self.where.append((chunk, offset + int(row[1]) - first, n))
                     self.phones.append(row[5])
                     self.texts.append(row[6])
+                    self.speakers.append(VOICES.index(row[7]) if len(row) > 7 else 0)
                     self.samples += n
                 i = j
         return len(self.ids)
@@ -172,12 +190,16 @@ def add_arguments(parser):
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--budget", type=float, default=3600, help="seconds")
     parser.add_argument("--limit", type=int, default=None, help="at most this many texts")
+    parser.add_argument("--voice", action="append", choices=VOICES, help="may be repeated: the voices share the lines")
+    parser.add_argument("--every", action="store_true", help="each voice speaks every line")
 
 
 def run(args):
-    held = Synthesis(args.work, heldout_texts(), args.program, args.workers, "heldout", limit=args.limit)
+    voices = tuple(args.voice or VOICES[:1])
+    held = Synthesis(args.work, heldout_texts(), args.program, args.workers, "heldout", limit=args.limit, voices=voices, every=True)
     held.wait(args.budget)
-    job = Synthesis(args.work, read_texts(args.texts), args.program, args.workers, limit=args.limit)
+    job = Synthesis(args.work, read_texts(args.texts), args.program, args.workers, limit=args.limit, voices=voices,
+                    every=args.every)
     job.wait(args.budget)
     store = AudioStore(args.work, capacity_hours=1e6)
     log(f"{store.refresh()} utterances, {store.hours():.2f} h")

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import bundle
 from .export import CHARACTERS, FIRST_CHARACTER, SPECTRUM, SPEECH, Bits, Checkpoint, write
+from .export import language_model as export_language_model
 from .onnx_functions import FACTORS
 
 EXAMPLE = "python -m voxgrain_tools tiny --out models/tiny"
@@ -17,7 +18,7 @@ EXAMPLE = "python -m voxgrain_tools tiny --out models/tiny"
 EXTRA = FIRST_CHARACTER - SPEECH + len(CHARACTERS)
 
 
-def language_model(seed: int, layers: int, hidden: int, heads: int, kv_heads: int, ffn: int):
+def language_model(seed: int, layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, features=0):
     rng = np.random.default_rng(seed)
 
     def normal(*shape, std):
@@ -43,6 +44,8 @@ def language_model(seed: int, layers: int, hidden: int, heads: int, kv_heads: in
             f"{at}.gate_up.weight": normal(2 * ffn, hidden, std=hidden**-0.5),
             f"{at}.down.weight": normal(hidden, ffn, std=2 * ffn**-0.5),
         }
+    if features:
+        t["feature.weight"] = normal(hidden, features, std=features**-0.5)
     return Checkpoint(t, {"nh": heads, "nkv": kv_heads})
 
 
@@ -78,13 +81,18 @@ def codec(seed: int, widths=(64, 32), blocks=(1, 2), kernel: int = 7, expansion:
 
 
 def make(out: Path, seed: int = 2024) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    draft_bits = Bits(4, {"head": 8})
+    # Beside the bundle's own draft, one of the old style, without the target's features.
+    plain = language_model(seed + 1, layers=1, hidden=32, heads=1, kv_heads=1, ffn=64)
+    export_language_model("draft_plain", plain, out, draft_bits, 512)
     write(
         out,
         language_model(seed, layers=2, hidden=64, heads=2, kv_heads=1, ffn=88),
-        language_model(seed + 1, layers=1, hidden=32, heads=1, kv_heads=1, ffn=64),
+        language_model(seed + 3, layers=1, hidden=64, heads=2, kv_heads=2, ffn=64, features=64),
         codec(seed + 2),
         name="tiny",
-        bits={"draft": Bits(4, {"head": 8})},
+        bits={"draft": draft_bits},
         max_positions=512,
         groups="../../asg-cache/tiny.asg",
         licence=bundle.CODE_LICENCE,

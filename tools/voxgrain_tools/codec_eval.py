@@ -1,0 +1,162 @@
+"""Stage codec-eval: STOI, PESQ and intelligibility of a codec's resynthesis, a voice each, on a CPU."""
+
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+
+from .common import cpu_count, log
+
+EXAMPLE = "python -m voxgrain_tools codec-eval --checkpoints out --limit 100 --report codec.json"
+RATE = 16000
+
+
+def judge(pair):
+    """(STOI, PESQ-wb) of (real, coded) int16 sounds; None for what is not installed or fails."""
+    real, coded = (np.asarray(x, np.float64) / 32768 for x in pair)
+    n, stoi_value, pesq_value = min(len(real), len(coded)), None, None
+    try:
+        from pystoi import stoi
+
+        stoi_value = float(stoi(real[:n], coded[:n], RATE))
+    except Exception:  # noqa: BLE001 - too short, or not installed
+        pass
+    try:
+        from pesq import pesq
+
+        pesq_value = float(pesq(RATE, np.float32(real[:n]), np.float32(coded[:n]), "wb"))
+    except Exception:  # noqa: BLE001
+        pass
+    return stoi_value, pesq_value
+
+
+def log_mel(sound):
+    """[frames, 80] base-10 logarithms, the same for every evaluation."""
+    from .codec import mel_filters
+
+    filters = mel_filters(80, 1024).numpy()
+    sound = np.pad(np.asarray(sound, np.float64) / 32768, 512)
+    frames = np.lib.stride_tricks.sliding_window_view(sound, 1024)[::256] * np.hanning(1025)[:1024]
+    return np.log10(np.maximum(np.abs(np.fft.rfft(frames)) @ filters.T, 1e-5))
+
+
+def clicks(pair):
+    """Share of samples whose second difference is far beyond any of the real sound's within 10 ms: 0 without clicks."""
+    real, coded = (np.abs(np.diff(np.asarray(x, np.float64), 2)) for x in pair)
+    n = min(len(real), len(coded)) // 160 * 160
+    near = real[:n].reshape(-1, 160).max(1)
+    near = np.maximum(np.maximum(near, np.r_[near[1:], 0]), np.r_[0, near[:-1]])
+    return float((coded[:n].reshape(-1, 160) > 4 * near[:, None] + 1500).mean())
+
+
+def measure(pairs, workers=1):
+    """Means over (real, coded) int16 sounds."""
+    if workers > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            values = list(pool.map(judge, pairs, chunksize=4))
+    else:
+        values = [judge(p) for p in pairs]
+    out = {"utterances": len(pairs)}
+    for name, column in (("stoi", 0), ("pesq_wb", 1)):
+        known = [v[column] for v in values if v[column] is not None and np.isfinite(v[column])]
+        if known:
+            out[name] = round(float(np.mean(known)), 4)
+            out[name + "_low"] = round(float(np.quantile(known, 0.1)), 4)
+    distances = []
+    for real, coded in pairs:
+        n = min(len(real), len(coded))
+        distances.append(float(np.abs(log_mel(real[:n]) - log_mel(coded[:n])).mean()))
+    out["mel_distance"] = round(float(np.mean(distances)), 4)
+    out["clicks"] = round(float(np.mean([clicks(p) for p in pairs])), 7)
+    return out
+
+
+def add_arguments(parser):
+    parser.add_argument("--checkpoints", required=True, help="holds codec_encoder and codec_decoder, whole or cut")
+    parser.add_argument("--encoder", default=None, help="encoder file, where it is elsewhere")
+    parser.add_argument("--program", default=".dev/flite_synth")
+    parser.add_argument("--voices", default="slt,rms")
+    parser.add_argument("--limit", type=int, default=100, help="held-out sentences a voice, Harvard sentences first")
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many sentences at the start")
+    parser.add_argument("--recognisers", default="ctc", help="of ctc and pocketsphinx, or none")
+    parser.add_argument("--recogniser", default=None, help="checkpoint of the CTC recogniser")
+    parser.add_argument("--work", default="/tmp/voxgrain-codec-eval")
+    parser.add_argument("--report", default=None, help="JSON file")
+    parser.add_argument("--wavs", default=None, help="folder for the sounds")
+    parser.add_argument("--workers", type=int, default=None)
+
+
+def run(args):
+    import shutil
+    import tempfile
+
+    import torch
+
+    from . import recogniser, scoring
+    from .codec import load_codec, usage
+    from .common import join, load, write_wav
+    from .synth import VOICES, AudioStore, Synthesis, heldout_texts
+
+    with tempfile.TemporaryDirectory() as whole:
+        join(args.checkpoints, whole)
+        for name in ("encoder", "decoder"):
+            source = f"{args.checkpoints}/codec_{name}.safetensors"
+            if name == "encoder" and args.encoder:
+                source = args.encoder
+            if os.path.exists(source) and not (name == "encoder" and not args.encoder and os.path.exists(f"{whole}/codec_encoder.safetensors")):
+                shutil.copy(source, f"{whole}/codec_{name}.safetensors")
+        codec, facts = load_codec(whole), load(f"{whole}/codec_decoder.safetensors")[1]
+    voices = tuple(args.voices.split(","))
+    job = Synthesis(args.work, heldout_texts()[args.skip:args.skip + args.limit], args.program, args.workers, "eval",
+                    voices=voices, every=True, plain=True)
+    job.wait(600)
+    store = AudioStore(args.work, "eval", capacity_hours=100)
+    store.refresh()
+    listeners = [n for n in args.recognisers.split(",") if n not in ("", "none")]
+    ctc = recogniser.Recogniser.load(args.recogniser or recogniser.DEFAULT) if "ctc" in listeners else None
+    report, every = {"checkpoint": facts, "voices": {}}, []
+    for voice in voices:
+        own = [i for i in np.argsort(store.ids, kind="stable") if store.speakers[i] == VOICES.index(voice)]
+        pairs = []
+        for i in own:
+            audio = store.batch([i])
+            tokens = codec.encode(audio)
+            every.append(tokens[0].numpy())
+            coded = (codec.decode(tokens)[0, :audio.shape[1]].clamp(-1, 1) * 32767).to(torch.int16).numpy()
+            pairs.append((store.audio(i).numpy(), coded))
+        entry = measure(pairs, args.workers or min(2, cpu_count()))
+        texts = [store.texts[i] for i in own]
+        for name in listeners:
+            rates = {}
+            for side, column in (("flite", 0), ("codec", 1)):
+                sounds = [np.float32(p[column]) / 32768 for p in pairs]
+                if name == "ctc":
+                    heard = ctc.transcribe(sounds)
+                else:
+                    from .recognise_pocketsphinx import transcribe_each
+
+                    heard = list(transcribe_each(sounds))
+                rates[side] = [scoring.score(t, h) for t, h in zip(texts, heard)]
+            for short, kind, of in (("cer", "character_errors", "characters"), ("wer", "word_errors", "words")):
+                columns = {k: ([s[kind] for s in v], [s[of] for s in v]) for k, v in rates.items()}
+                for side, c in columns.items():
+                    entry[f"{name}_{short}_{side}"] = round(sum(c[0]) / max(1, sum(c[1])), 4)
+                entry[f"{name}_{short}_difference"] = [round(x, 4) for x in scoring.bootstrap(*columns["codec"], base=columns["flite"])]
+        report["voices"][voice] = entry
+        log(voice, json.dumps(entry))
+        if args.wavs:
+            os.makedirs(args.wavs, exist_ok=True)
+            for i, (real, coded) in zip(own, pairs):
+                for side, x in (("flite", real), ("codec", coded)):
+                    write_wav(f"{args.wavs}/{voice}_{store.ids[i] + args.skip:04d}_{side}.wav", np.float32(x) / 32768)
+    report["usage"] = usage(np.concatenate(every))
+    if args.report:
+        with open(args.report, "w") as f:
+            json.dump(report, f, indent=1)
+    keys = [k for k in next(iter(report["voices"].values()))]
+    print("| | " + " | ".join(report["voices"]) + " |\n|---" * 1 + "|---" * len(report["voices"]) + "|")
+    for key in keys:
+        print(f"| {key} | " + " | ".join(str(e.get(key)) for e in report["voices"].values()) + " |")
+    print("codes:", report["usage"], file=sys.stderr)
