@@ -194,6 +194,10 @@ pub struct LanguageModel {
     pub max_positions: usize,
     /// Bits of a quantized weight: 4 or 8.
     pub bits: u32,
+    /// Width of the target's hidden state that the model reads beside each token; 0, the
+    /// default, for a model that reads tokens alone. Only a draft may.
+    #[serde(default)]
+    pub features: usize,
 }
 
 /// `[codec]`: the decoder from speech tokens to spectra.
@@ -227,6 +231,11 @@ pub struct Sampling {
     pub min_p: f32,
     /// Tokens proposed a round; 0 decodes without a draft.
     pub gamma: usize,
+    /// What a draft step costs in target passes of one row. With `row_cost` it lets the
+    /// number of drafts follow the running acceptance; absent, `gamma` is always drafted.
+    pub draft_cost: Option<f32>,
+    /// What each row of a target pass costs after the first, in passes of one row.
+    pub row_cost: Option<f32>,
 }
 
 impl Sampling {
@@ -770,6 +779,10 @@ impl LanguageModel {
             );
             Ok(())
         };
+        ensure!(
+            self.features == 0 || section == "draft",
+            "{section}.features: only a draft reads features"
+        );
         small("layers", self.layers, 256)?;
         small("hidden", self.hidden, 65_536)?;
         small("heads", self.heads, 1_024)?;
@@ -828,6 +841,12 @@ impl Sampling {
             self.gamma,
             Self::MAX_GAMMA
         );
+        for (name, cost) in [("draft_cost", self.draft_cost), ("row_cost", self.row_cost)] {
+            ensure!(
+                cost.is_none_or(|c| (0.0..=100.0).contains(&c)),
+                "sampling.{name} is not within 0..=100"
+            );
+        }
         Ok(())
     }
 }

@@ -189,7 +189,9 @@ fn reference(arm: Arm, seed: u64, gamma: Option<usize>, text: &str) -> Vec<f32> 
     let voice = Voice::open(root().join("models/tiny")).unwrap();
     let mut o = voice.options(arm);
     o.seed = seed;
-    o.gamma = gamma.unwrap_or(o.gamma);
+    if let Some(gamma) = gamma {
+        o.gamma = gamma.into();
+    }
     let pool = Pool::new(voxgrain::kernel::best(), 1);
     let mut s = Synthesizer::new(&voice, o, &pool).unwrap();
     let mut pcm = Vec::new();
@@ -533,7 +535,7 @@ fn options_out_of_range() {
         |o| o.arm = -1,
         |o| o.emission = 2,
         |o| o.gamma = 16,
-        |o| o.gamma = -2,
+        |o| o.gamma = -3,
         |o| (o.arm, o.beta) = (VX_ARM_TOLERANCE, 1.5),
         |o| (o.arm, o.beta) = (VX_ARM_TOLERANCE, f32::NAN),
         |o| o.temperature = f32::NAN,

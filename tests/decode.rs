@@ -37,7 +37,7 @@ impl Scripted {
 }
 
 impl TokenModel for Scripted {
-    fn step(&mut self, tokens: &[u32], wanted: usize) -> Result<()> {
+    fn step(&mut self, tokens: &[u32], _: &[f32], wanted: usize) -> Result<()> {
         assert!(!tokens.is_empty() && tokens.len() <= self.room());
         self.logits.clear();
         for (i, t) in tokens.iter().enumerate() {
@@ -51,7 +51,7 @@ impl TokenModel for Scripted {
         }
         Ok(())
     }
-    fn logits(&self) -> &[f32] {
+    fn logits(&mut self) -> &[f32] {
         &self.logits
     }
     fn len(&self) -> usize {
@@ -102,7 +102,7 @@ impl Groups for Line {
 
 fn options(arm: Arm, gamma: usize, seed: u64, temperature: f32) -> Options {
     let sampling = Sampling { temperature, ..Default::default() };
-    Options { arm, gamma, sampling, seed, end: END }
+    Options { arm, gamma: gamma.into(), sampling, seed, end: END }
 }
 
 fn generate<G: Groups>(groups: Option<G>, o: Options, limit: usize) -> Vec<u32> {
@@ -339,7 +339,8 @@ mod engine {
             let run = |arm: Arm, gamma: usize, threads: usize| {
                 let pool = Pool::new(kernel::best(), threads);
                 let sampling = Sampling { temperature: 0.0, ..Default::default() };
-                let o = Options { arm, gamma, sampling, seed: 0, end: v.end_of_speech };
+                let o =
+                    Options { arm, gamma: gamma.into(), sampling, seed: 0, end: v.end_of_speech };
                 let mut s = Speculator::new(
                     Session::new(&target, &pool).unwrap(),
                     Session::new(&draft, &pool).unwrap(),

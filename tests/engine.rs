@@ -69,24 +69,32 @@ fn model(bundle: &Bundle, which: &str) -> Arc<Model> {
     let path = match which {
         "target" => bundle.target_path(),
         "draft" => bundle.draft_path(),
+        "draft_plain" => bundle.draft_path().with_file_name("draft_plain.onnx"),
         _ => bundle.codec_path(),
     };
     Model::load(path, 2048).unwrap()
 }
 
-/// Runs the calls of a golden file and returns every row of logits.
-fn replay(golden: &Golden, session: &mut Session) -> Vec<f32> {
-    let mut rows = Vec::new();
+/// Runs the calls of a golden file and returns every row of logits and of hidden states.
+fn replay(golden: &Golden, session: &mut Session) -> (Vec<f32>, Vec<f32>) {
+    let (mut logits, mut hidden) = (Vec::new(), Vec::new());
+    let width = session.feature_width();
+    let features = if width > 0 { golden.tensor("features") } else { vec![] };
+    let mut at = 0;
     for call in golden.header["calls"].as_array().unwrap() {
         if call["kind"] == "rollback" {
             session.rollback(session.len() - call["count"].as_u64().unwrap() as usize);
             continue;
         }
         let tokens = numbers(&call["tokens"]);
-        session.step(&tokens, tokens.len()).unwrap();
-        rows.extend_from_slice(session.logits());
+        let rows = at..at + tokens.len() * width;
+        at = rows.end;
+        session.step_with(&tokens, &features[rows], tokens.len()).unwrap();
+        logits.extend_from_slice(session.logits());
+        hidden.extend_from_slice(session.hidden());
     }
-    rows
+    assert_eq!(at, features.len());
+    (logits, hidden)
 }
 
 fn language_model(bundle: &str, which: &str, tolerance: f64) {
@@ -94,29 +102,46 @@ fn language_model(bundle: &str, which: &str, tolerance: f64) {
     let model = model(&bundle, which);
     let pool = Pool::new(kernel::best(), 1);
     let mut session = Session::new(&model, &pool).unwrap();
-    let rows = replay(&golden, &mut session);
+    let (rows, hidden) = replay(&golden, &mut session);
     let v = session.vocabulary();
     let columns = golden.numbers("columns");
     let got: Vec<f32> = rows
         .chunks_exact(v)
         .flat_map(|r| columns.iter().map(|&c| r[c as usize]).collect::<Vec<_>>())
         .collect();
-    for reference in ["logits", "logits_torch"] {
+    let close = |got: &[f32], width: usize, reference: &str| {
         let want = golden.tensor(reference);
-        let error = relative(&got, &want);
+        let error = relative(got, &want);
         println!("{which} against {reference}: relative L2 {error:.4}");
         assert!(error < tolerance, "{which} against {reference}: {error}");
-        for (i, (g, w)) in got.chunks(columns.len()).zip(want.chunks(columns.len())).enumerate() {
+        for (i, (g, w)) in got.chunks(width).zip(want.chunks(width)).enumerate() {
             assert!(relative(g, w) < 2.0 * tolerance, "row {i}: {}", relative(g, w));
         }
-    }
+    };
+    close(&got, columns.len(), "logits");
+    close(&got, columns.len(), "logits_torch");
+    close(&hidden, session.hidden_width(), "hidden");
+    close(&hidden, session.hidden_width(), "hidden_torch");
+
+    // The softmax from the factors is that of the logits.
+    let last = rows.chunks_exact(v).last().unwrap();
+    let (mut a, mut b) = (vec![0.0; v], vec![0.0; v]);
+    let mut sums = vec![0.0; v.div_ceil(256)];
+    let of_call = session.logits().len() / v;
+    assert!(session.softmax(of_call - 1, 1.25, &mut a, &mut sums));
+    kernel::best().softmax(last, 1.25, &mut b, &mut sums);
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 2e-5 * b + 1e-12));
 
     // The same calls again, on every kernel and several threads: the same bits.
     for kernel in kernel::all() {
         for threads in [1, 3] {
             let mut s = Session::new(&model, &Pool::new(kernel, threads)).unwrap();
             let again = replay(&golden, &mut s);
-            assert!(rows == again, "{} with {threads} threads differs", kernel.name());
+            assert!(
+                again == (rows.clone(), hidden.clone()),
+                "{} with {threads} threads differs",
+                kernel.name()
+            );
         }
     }
 }
@@ -129,6 +154,26 @@ fn tiny_target_matches_onnxruntime() {
 #[test]
 fn tiny_draft_matches_onnxruntime() {
     language_model("tiny", "draft", 0.03);
+}
+
+#[test]
+fn tiny_plain_draft_matches_onnxruntime() {
+    language_model("tiny", "draft_plain", 0.03);
+}
+
+#[test]
+fn a_draft_that_reads_features_wants_them() {
+    let (bundle, _) = Golden::load("tiny", "draft").unwrap();
+    let model = model(&bundle, "draft");
+    let mut s = Session::new(&model, &Pool::new(kernel::best(), 1)).unwrap();
+    let width = s.feature_width();
+    assert_eq!(width, bundle.draft.features);
+    for (tokens, features) in [(2, 0), (2, width), (1, 2 * width)] {
+        let e = s.step_with(&vec![1; tokens], &vec![0.0; features], 1).unwrap_err();
+        assert_eq!(e.kind(), voxgrain::ErrorKind::InvalidArgument);
+    }
+    s.step_with(&[1, 2], &vec![0.1; 2 * width], 1).unwrap();
+    assert_eq!((s.len(), s.hidden().len()), (2, 2 * s.hidden_width()));
 }
 
 #[test]
@@ -164,7 +209,8 @@ fn passes_of_any_shape_give_the_same_bits() {
         let mut rows = Vec::new();
         for c in tokens.chunks(size) {
             s.step(c, c.len()).unwrap();
-            rows.extend(s.logits().chunks(s.vocabulary()).map(<[f32]>::to_vec));
+            let v = s.vocabulary();
+            rows.extend(s.logits().chunks(v).map(<[f32]>::to_vec));
         }
         assert!(rows == want, "passes of {size} differ from single steps");
     }
@@ -186,7 +232,7 @@ fn a_session_refuses_what_does_not_fit() {
     let model = Model::load(bundle.target_path(), 8).unwrap();
     let mut s = Session::new(&model, &Pool::new(kernel::best(), 1)).unwrap();
     assert!(s.step(&[], 1).is_err());
-    s.prefill(&[1, 2, 3, 4, 5]).unwrap();
+    TokenModel::prefill(&mut s, &[1, 2, 3, 4, 5]).unwrap();
     let e = s.step(&[1, 2, 3, 4], 1).unwrap_err();
     assert_eq!(e.kind(), voxgrain::ErrorKind::InvalidArgument);
     assert_eq!(s.len(), 5);
@@ -196,7 +242,7 @@ fn a_session_refuses_what_does_not_fit() {
     want.step(&[9], 1).unwrap();
     assert!(s.step(&[4_000_000_000], 1).is_err());
     s.step(&[9], 1).unwrap();
-    assert_eq!(s.logits(), want.logits());
+    assert_eq!(s.logits().to_vec(), want.logits());
 }
 
 #[test]
@@ -234,6 +280,41 @@ fn loading_copies_no_weights() {
 }
 
 /// Seeded damage to a model file: an error or a model, never a panic, never a hang.
+/// A model with a plain embedding table and a plain head (tools/tests/test_compare_export.py).
+#[test]
+fn plain_tables_and_heads_match_the_reference() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/plain");
+    let want: Vec<f32> = std::fs::read(dir.join("plain.logits"))
+        .unwrap()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect();
+    let model = Model::load(dir.join("plain.onnx"), 64).unwrap();
+    let columns = model.output_columns();
+    assert_eq!(want.len(), 20 * columns);
+    // Neither has a row for every speech token.
+    assert!(model.embedding_rows().is_none() && model.head_rows().is_none());
+    let mut session = Session::new(&model, &Pool::new(kernel::best(), 2)).unwrap();
+    let tokens: Vec<u32> = (0..20).collect();
+    let mut got = Vec::new();
+    for range in [0..9, 9..10, 10..20] {
+        session.step(&tokens[range.clone()], range.len()).unwrap();
+        got.extend_from_slice(session.logits());
+    }
+    let error = relative(&got, &want);
+    assert!(error < 0.03, "{error}");
+    // The head computes the wanted rows alone, to the same bits.
+    session.rollback(10);
+    session.step(&tokens[10..], 3).unwrap();
+    assert_eq!(session.logits(), &got[17 * columns..]);
+    for unknown in [300, u32::MAX] {
+        assert!(session.step(&[unknown], 1).is_err());
+    }
+    session.rollback(19);
+    session.step(&tokens[19..], 1).unwrap();
+    assert_eq!(session.logits(), &got[19 * columns..]);
+}
+
 #[test]
 fn damaged_models_never_panic() {
     use rand::{RngExt, SeedableRng, rngs::StdRng};

@@ -68,6 +68,39 @@ fn matrix_products_agree_bit_for_bit() {
 }
 
 #[test]
+fn tiles_are_put_in_their_places() {
+    let mut rng = StdRng::seed_from_u64(19);
+    for (n, rows) in [(1usize, 1), (16, 2), (37, 3), (64, 5)] {
+        let tiles = n.div_ceil(TILE);
+        let source = random(&mut rng, tiles * rows * TILE, 2.0);
+        let (bias, residual) = (random(&mut rng, n, 2.0), random(&mut rng, rows * n, 2.0));
+        for added in 0..4 {
+            let bias = (added & 1 > 0).then_some(&bias[..]);
+            let residual = (added & 2 > 0).then_some(&residual[..]);
+            let out = same("place", |k| {
+                let mut out = vec![f32::NAN; rows * n];
+                // In two pieces, as threads hand them over.
+                let cut = tiles / 2;
+                for piece in [0..cut, cut..tiles] {
+                    let first = piece.start * TILE;
+                    let place = kernel::Place { rows, columns: n, first, bias, residual };
+                    let range = piece.start * rows * TILE..piece.end * rows * TILE;
+                    k.place(&source[range], &place, &mut out);
+                }
+                out
+            });
+            for (at, got) in out.iter().enumerate() {
+                let (i, c) = (at / n, at % n);
+                let want = source[(c / TILE * rows + i) * TILE + c % TILE]
+                    + bias.map_or(0.0, |b| b[c])
+                    + residual.map_or(0.0, |r| r[at]);
+                assert_eq!(*got, want);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_row_does_not_depend_on_its_batch() {
     let mut rng = StdRng::seed_from_u64(2);
     for bits in [Bits::Eight, Bits::Four] {
@@ -272,6 +305,74 @@ fn factor_logits_are_the_36_scores_of_each_token() {
 }
 
 #[test]
+fn factor_softmax_is_the_softmax_of_the_factor_logits() {
+    let mut rng = StdRng::seed_from_u64(17);
+    for (scale, extra) in [(0.0, 1), (1.0, 0), (4.0, 1), (9.0, 3)] {
+        let scores = random(&mut rng, 480 + extra, scale);
+        for inverse_t in [1.0, 1.0 / 0.7, 0.5] {
+            let n = 65536 + extra;
+            let got = same("factor_softmax", |k| {
+                let mut p = vec![f32::NAN; n];
+                let mut s = vec![f32::NAN; n.div_ceil(256)];
+                assert!(k.factor_softmax(&scores, inverse_t, &mut p, &mut s));
+                p.extend(s);
+                p
+            });
+            let k = kernel::best();
+            let mut logits = vec![0.0; n];
+            k.factor_logits(&scores[..480], &mut logits[..65536]);
+            logits[65536..].copy_from_slice(&scores[480..]);
+            let (mut p, mut s) = (vec![0.0; n], vec![0.0; n.div_ceil(256)]);
+            k.softmax(&logits, inverse_t, &mut p, &mut s);
+            for (i, (a, b)) in got.iter().zip(p.iter().chain(&s)).enumerate() {
+                assert!((a - b).abs() <= 2e-5 * b + 1e-12, "{i}: {a} against {b}");
+            }
+            for (block, sum) in got[..n].chunks(256).zip(&got[n..]) {
+                assert_eq!(voxgrain::core::dist::block_sum(block).to_bits(), sum.to_bits());
+            }
+        }
+    }
+    // Factors too far apart for products, and scores that are no numbers, are reported.
+    let (mut p, mut s) = (vec![0.0; 65536], vec![0.0; 256]);
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut scores = random(&mut rng, 480, 1.0);
+        scores[77] = bad;
+        assert!(!kernel::best().factor_softmax(&scores, 1.0, &mut p, &mut s));
+    }
+    // Levels 0 of digits 0 and 4 are good alone, impossible together, and so on round.
+    let mut scores = vec![0.0; 480];
+    let level = |token: usize, i: usize| token >> (2 * i) & 3;
+    scores[..32].iter_mut().enumerate().for_each(|(i, s)| *s = if i % 4 == 0 { 90.0 } else { 0.0 });
+    for r in 0..16 {
+        let zero = [level(r, 0), level(r, 1)].iter().filter(|&&l| l == 0).count();
+        for pair in 0..28 {
+            scores[32 + 16 * pair + r] = if zero > 0 { -30.0 } else { 0.0 };
+        }
+    }
+    assert!(!kernel::best().factor_softmax(&scores, 1.0, &mut p, &mut s));
+}
+
+#[test]
+fn rotation_agrees() {
+    let mut rng = StdRng::seed_from_u64(18);
+    for half in [8, 32, 40] {
+        let x = random(&mut rng, 2 * half, 3.0);
+        let angle = random(&mut rng, half, 6.0);
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angle.iter().map(|a| (a.cos(), a.sin())).unzip();
+        let out = same("rope", |k| {
+            let mut o = x.clone();
+            k.rope(&mut o, &cos, &sin);
+            o
+        });
+        close(
+            &out[..half],
+            (0..half).map(|i| x[i] as f64 * cos[i] as f64 - x[half + i] as f64 * sin[i] as f64),
+            1e-6,
+        );
+    }
+}
+
+#[test]
 fn softmax_sums_to_one_and_matches() {
     let mut rng = StdRng::seed_from_u64(8);
     for n in [1, 255, 256, 257, 4000, 65537] {
@@ -310,12 +411,12 @@ fn attention_agrees_and_matches_double_precision() {
         let key =
             |p: usize, c: usize| half::f16::from_bits(k[(p / 16 * d + c) * 16 + p % 16]).to_f64();
         let f = |h: u16| half::f16::from_bits(h).to_f64();
-        for rows in 1..=9 {
+        for rows in 1..=17 {
             let q = random(&mut rng, rows * d, 2.0);
             let lens: Vec<usize> =
                 (0..rows).map(|i| n.saturating_sub(rows - 1 - i).max(1)).collect();
             let run = |kernel: Kernel, q: &[f32], lens: &[usize]| {
-                let a = Attend { q, lens, keys: &k, values: &v, head_dim: d };
+                let a = Attend { q, lens, keys: &k, values: &v, head_dim: d, next: &[] };
                 let mut o = vec![0.0; q.len()];
                 kernel.attend(&a, &mut vec![0.0; a.scratch()], &mut o);
                 o

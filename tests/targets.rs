@@ -34,7 +34,8 @@ fn work() {
             let (d, len) = (64, 256);
             let (q, keys, values) = (floats(m * d), half(floats(len * d)), half(floats(len * d)));
             let lens = vec![len; m];
-            let a = Attend { q: &q, lens: &lens, keys: &keys, values: &values, head_dim: d };
+            let a =
+                Attend { q: &q, lens: &lens, keys: &keys, values: &values, head_dim: d, next: &[] };
             let (mut scores, mut out) = (vec![0.0; a.scratch()], vec![0.0; m * d]);
             repeat(n, || kernel.attend(&a, &mut scores, &mut out));
         }
@@ -145,7 +146,7 @@ fn digest(kernel: Kernel) -> u64 {
     let (q, keys, values) =
         (floats(r * d, 2.0), half(&floats(48 * d, 2.0)), half(&floats(n * d, 2.0)));
     let lens: Vec<usize> = (0..r).map(|i| n - i).collect();
-    let a = Attend { q: &q, lens: &lens, keys: &keys, values: &values, head_dim: d };
+    let a = Attend { q: &q, lens: &lens, keys: &keys, values: &values, head_dim: d, next: &[] };
     let mut o = vec![0.0; r * d];
     kernel.attend(&a, &mut vec![0.0; a.scratch()], &mut o);
     add(&o);

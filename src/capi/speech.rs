@@ -1,7 +1,7 @@
 //! The whole library: voices, engines, text in, PCM out.
 
 use super::*;
-use crate::decode::{Arm, Options, PREFILL_ROWS, Sampling};
+use crate::decode::{Arm, DraftLength, Options, PREFILL_ROWS, Sampling};
 use crate::engine::Pool;
 use crate::map::Map;
 use crate::speech::synth::{Synthesizer, Voice};
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub const VX_NUL_TERMINATED: usize = usize::MAX;
 pub const VX_OFF: i32 = -1;
+pub const VX_GAMMA_MEASURED: i32 = -2;
 
 pub const VX_VOICE_VERIFY: u32 = 1;
 pub const VX_VOICE_BORROW: u32 = 2;
@@ -526,10 +527,15 @@ impl Resolved {
         decode.seed = o.seed;
         decode.gamma = match o.gamma {
             0 => decode.gamma,
-            VX_OFF => 0,
+            VX_OFF => DraftLength::Fixed(0),
+            VX_GAMMA_MEASURED => DraftLength::Measured,
             n => match usize::try_from(n) {
-                Ok(n) => n,
-                Err(_) => return bad(format!("gamma {n} is neither VX_OFF nor 0 to 15")),
+                Ok(n) => DraftLength::Fixed(n),
+                Err(_) => {
+                    return bad(format!(
+                        "gamma {n} is neither VX_OFF, VX_GAMMA_MEASURED nor 0 to 15"
+                    ));
+                }
             },
         };
         let Sampling { temperature, transforms } = &mut decode.sampling;
@@ -591,7 +597,7 @@ impl Resolved {
         let b = voice.voice.bundle();
         let n = self.positions;
         let state = target.state_bytes(n) + draft.state_bytes(n) + codec.state_bytes(0);
-        let gamma = if self.decode.arm == Arm::Ar { 0 } else { self.decode.gamma };
+        let gamma = if self.decode.arm == Arm::Ar { 0 } else { self.decode.gamma.most() };
         let rows = gamma + 1;
         let row = b.vocabulary.scored() * 4;
         let probabilities = (2 * gamma + 1) * (row + row / 128) + (64 << 10);

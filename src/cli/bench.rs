@@ -1,4 +1,4 @@
-use super::say::{ArmName, progress};
+use super::say::{ArmName, Gamma, parse_gamma, progress};
 use super::{VoiceArgs, output, read_file, usage};
 use clap::Args;
 use serde_json::{Value, json};
@@ -31,9 +31,9 @@ pub struct Bench {
     /// Arms to run, again for each [default: all]
     #[arg(long = "arm", value_enum)]
     arms: Vec<ArmName>,
-    /// Tokens drafted a round [default: the voice's]
-    #[arg(long, value_name = "N")]
-    gamma: Option<usize>,
+    /// Tokens drafted a round: 0 to 15, `auto` (the voice's) or `measured`, which follows the clock
+    #[arg(long, value_name = "N|auto|measured", value_parser = parse_gamma, default_value = "measured")]
+    gamma: Gamma,
     /// Seed of every random choice
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -146,7 +146,7 @@ impl Bench {
             let arm = name.arm(0.4, Emission::StandIn);
             let mut options: Options = voice.options(arm);
             options.seed = self.seed;
-            options.gamma = self.gamma.unwrap_or(options.gamma);
+            options.gamma = self.gamma.length(&voice);
             let synthesizer = Synthesizer::new(&voice, options, &pool)?;
             lanes.push(Lane { arm, synthesizer, runs: Vec::new() });
         }

@@ -4,6 +4,7 @@ mod asg;
 mod bench;
 mod inspect;
 mod output;
+mod passes;
 mod say;
 
 use clap::{Args, Parser, Subcommand};
@@ -57,6 +58,9 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Measure every decoding arm on this machine
     Bench(bench::Bench),
+    /// Time bare passes of one model file, for tools/compare
+    #[command(hide = true)]
+    Passes(passes::Passes),
 }
 
 /// Where the voice comes from and what it runs on.
@@ -97,6 +101,7 @@ pub fn run() -> ExitCode {
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),
+        Command::Passes(c) => c.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use voxgrain::asg::Weights;
 use voxgrain::core::accept::Emission;
-use voxgrain::decode::{Arm, Options};
+use voxgrain::decode::{Arm, DraftLength, MAX_GAMMA, Options};
 #[cfg(feature = "audio")]
 use voxgrain::speech::play::Speaker;
 use voxgrain::speech::synth::{SpeechStats, Synthesizer, Voice};
@@ -82,6 +82,35 @@ Examples:
 
 The same seed, build and bundle give the same sound, whatever the number of threads.";
 
+/// What `--gamma` takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Gamma {
+    Fixed(usize),
+    Auto,
+    Measured,
+}
+
+impl Gamma {
+    pub fn length(self, voice: &Voice) -> DraftLength {
+        match self {
+            Gamma::Fixed(n) => DraftLength::Fixed(n),
+            Gamma::Auto => voice.draft_length(),
+            Gamma::Measured => DraftLength::Measured,
+        }
+    }
+}
+
+pub fn parse_gamma(s: &str) -> Result<Gamma, String> {
+    match s {
+        "auto" => Ok(Gamma::Auto),
+        "measured" => Ok(Gamma::Measured),
+        n => match n.parse() {
+            Ok(n) if n <= MAX_GAMMA => Ok(Gamma::Fixed(n)),
+            _ => Err(format!("{n:?} is neither 0 to {MAX_GAMMA} nor `auto` nor `measured`")),
+        },
+    }
+}
+
 /// Speak text through the sound device, or write it to a file or pipe
 #[derive(Args)]
 #[command(after_help = EXAMPLES, args_override_self = true)]
@@ -100,12 +129,14 @@ pub struct Say {
     /// How tokens are decoded
     #[arg(long, value_enum, default_value = "pcg")]
     arm: ArmName,
-    /// Tokens drafted a round, 0 to 15 [default: the voice's]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    gamma: Option<usize>,
-    /// Seed of every random choice
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// Tokens drafted a round: 0 to 15; `auto` follows the running acceptance and the voice's
+    /// costs; `measured` follows the clock as well, which is fastest and not reproducible
+    /// [default: auto with --seed, else measured]
+    #[arg(long, value_name = "N|auto|measured", value_parser = parse_gamma, allow_negative_numbers = true)]
+    gamma: Option<Gamma>,
+    /// Seed of every random choice: the same seed, the same sound [default: 1]
+    #[arg(long)]
+    seed: Option<u64>,
     /// Divides the logits; 0 takes the most probable token [default: the voice's]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
@@ -231,8 +262,12 @@ impl Say {
         };
         let arm = self.arm.arm(self.beta, emission);
         let mut o = voice.options(arm);
-        o.seed = self.seed;
-        o.gamma = self.gamma.unwrap_or(o.gamma);
+        o.seed = self.seed.unwrap_or(1);
+        o.gamma = match (self.gamma, self.seed) {
+            (Some(gamma), _) => gamma.length(voice),
+            (None, Some(_)) => o.gamma,
+            (None, None) => DraftLength::Measured,
+        };
         let s = &mut o.sampling;
         s.temperature = self.temperature.unwrap_or(s.temperature);
         s.transforms.top_k = self.top_k.unwrap_or(s.transforms.top_k);

@@ -4,26 +4,56 @@
 //! tokens, the target scores them all in one pass, [`crate::core`] decides. It sees the
 //! models through [`TokenModel`] only.
 
+mod gamma;
 mod sampler;
 mod speculate;
 mod stats;
 
+pub use gamma::{Costs, DraftLength};
 pub use sampler::Sampling;
-pub use speculate::{Arm, Options, RoundEnd, Speculator};
+pub use speculate::{Arm, MAX_GAMMA, Options, RoundEnd, Speculator};
 pub use stats::SpecStats;
 
 use crate::Result;
+use crate::kernel::Kernel;
 
 /// Most rows of one pass of a prompt.
 pub const PREFILL_ROWS: usize = 16;
 
 /// A language model with a context that grows by passes and rolls back for free.
 pub trait TokenModel {
-    /// Runs `tokens` behind the context in one pass; the logits of the last `wanted` of
-    /// them are then in [`logits`](Self::logits).
-    fn step(&mut self, tokens: &[u32], wanted: usize) -> Result<()>;
+    /// Runs `tokens` behind the context in one pass; the laws of the last `wanted` of them
+    /// are then there. `features` has [`feature_width`](Self::feature_width) numbers a token:
+    /// the hidden state that predicted it, zeros for the first of a context.
+    fn step(&mut self, tokens: &[u32], features: &[f32], wanted: usize) -> Result<()>;
     /// Logits of the last pass, `[wanted][vocabulary]`.
-    fn logits(&self) -> &[f32];
+    fn logits(&mut self) -> &[f32];
+    /// `probs = softmax(logits / temperature)` of one wanted row of the last pass, with the
+    /// sums of its blocks; `false` if the logits are not numbers.
+    fn softmax(
+        &mut self,
+        kernel: Kernel,
+        row: usize,
+        inverse_temperature: f32,
+        probs: &mut [f32],
+        sums: &mut [f32],
+    ) -> bool {
+        let logits = &self.logits()[row * probs.len()..][..probs.len()];
+        kernel.softmax(logits, inverse_temperature, probs, sums).is_finite()
+    }
+    /// Hidden states of every token of the last pass, `[tokens][hidden_width]`.
+    fn hidden(&self) -> &[f32] {
+        &[]
+    }
+    /// Width of [`hidden`](Self::hidden); 0 if the model does not give it.
+    fn hidden_width(&self) -> usize {
+        0
+    }
+    /// Numbers that the model reads beside each token: the hidden state of the target, for a
+    /// draft that was trained so (Li et al. 2024, arXiv 2401.15077). 0 for other models.
+    fn feature_width(&self) -> usize {
+        0
+    }
     /// Tokens in the context.
     fn len(&self) -> usize;
     /// Whether nothing is in the context.
@@ -37,19 +67,39 @@ pub trait TokenModel {
     /// Forgets everything from position `len` on.
     fn rollback(&mut self, len: usize);
     /// Runs a prompt in passes of bounded size: enough rows that weights are read seldom,
-    /// few enough that activations stay in cache and recycled outputs stay small.
+    /// few enough that activations stay in cache and recycled outputs stay small. For models
+    /// that read no features.
     fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
-        tokens.chunks(PREFILL_ROWS).try_for_each(|c| self.step(c, 1))
+        tokens.chunks(PREFILL_ROWS).try_for_each(|c| self.step(c, &[], 1))
     }
 }
 
 #[cfg(feature = "engine")]
 impl TokenModel for crate::engine::Session {
-    fn step(&mut self, tokens: &[u32], wanted: usize) -> Result<()> {
-        self.step(tokens, wanted)
+    fn step(&mut self, tokens: &[u32], features: &[f32], wanted: usize) -> Result<()> {
+        self.step_with(tokens, features, wanted)
     }
-    fn logits(&self) -> &[f32] {
+    fn logits(&mut self) -> &[f32] {
         self.logits()
+    }
+    fn softmax(
+        &mut self,
+        _kernel: Kernel,
+        row: usize,
+        inverse_temperature: f32,
+        probs: &mut [f32],
+        sums: &mut [f32],
+    ) -> bool {
+        self.softmax(row, inverse_temperature, probs, sums)
+    }
+    fn hidden(&self) -> &[f32] {
+        self.hidden()
+    }
+    fn hidden_width(&self) -> usize {
+        self.hidden_width()
+    }
+    fn feature_width(&self) -> usize {
+        self.feature_width()
     }
     fn len(&self) -> usize {
         self.len()

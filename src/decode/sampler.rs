@@ -1,3 +1,4 @@
+use super::TokenModel;
 use crate::core::dist::{RowMut, SamplingTransforms, TransformScratch};
 use crate::kernel::Kernel;
 use crate::{Error, ErrorKind, Result};
@@ -37,16 +38,18 @@ impl Sampling {
         Ok(())
     }
 
-    /// Turns one row of logits into probabilities and block sums.
+    /// Turns row `row` of the model's last pass into probabilities and block sums.
     pub(super) fn apply(
         &self,
         kernel: Kernel,
-        logits: &[f32],
+        model: &mut impl TokenModel,
+        row: usize,
         probs: &mut [f32],
         sums: &mut [f32],
         scratch: &mut TransformScratch,
     ) -> Result<()> {
         if self.temperature == 0.0 {
+            let logits = &model.logits()[row * probs.len()..][..probs.len()];
             let best = argmax(logits).ok_or_else(not_finite)?;
             probs.fill(0.0);
             sums.fill(0.0);
@@ -54,8 +57,7 @@ impl Sampling {
             sums[best / crate::kernel::SUM_BLOCK] = 1.0;
             return Ok(());
         }
-        let max = kernel.softmax(logits, 1.0 / self.temperature, probs, sums);
-        if !max.is_finite() {
+        if !model.softmax(kernel, row, 1.0 / self.temperature, probs, sums) {
             return Err(not_finite());
         }
         if self.transforms != SamplingTransforms::default() {

@@ -1,5 +1,6 @@
+use super::gamma::{Chooser, DraftLength};
 use super::stats::POSITIONS;
-use super::{Sampling, SpecStats, TokenModel};
+use super::{PREFILL_ROWS, Sampling, SpecStats, TokenModel};
 use crate::core::accept::{self, Emission, Groups, RowBuffer, Rule, Verdict};
 use crate::core::dist::{TransformScratch, block_count};
 use crate::core::rng::{SeededRng, Uniform};
@@ -47,8 +48,8 @@ impl Arm {
 pub struct Options {
     /// The acceptance rule.
     pub arm: Arm,
-    /// Tokens drafted a round, at most 15; 0 is plain decoding.
-    pub gamma: usize,
+    /// Tokens drafted a round; at most 15 where fixed, and 0 is plain decoding.
+    pub gamma: DraftLength,
     /// The law that tokens are drawn from.
     pub sampling: Sampling,
     /// Same seed, same tokens.
@@ -72,6 +73,10 @@ pub enum RoundEnd {
 ///
 /// Between rounds the last emitted token is pending: neither model has seen it. The draft
 /// may lag behind by more, and catches up in its next pass.
+///
+/// A draft that reads the target's hidden states sees the true ones of every emitted token.
+/// Beyond those, while it drafts, its own stand in for them; so after a round it forgets what
+/// it drafted and reads the accepted tokens again, with their true features, in one pass.
 pub struct Speculator<T, D, G> {
     target: T,
     draft: D,
@@ -84,6 +89,13 @@ pub struct Speculator<T, D, G> {
     /// by both and are forgotten.
     recent: Vec<u32>,
     base: usize,
+    /// `[recent][feature_width]`: the hidden states that predicted them.
+    features: Vec<f32>,
+    /// The draft's hidden state of its last token.
+    feature: Vec<f32>,
+    /// Tokens in the draft's context whose features were true.
+    sure: usize,
+    chooser: Chooser,
     drafted: Vec<u32>,
     pass: Vec<u32>,
     target_probs: Vec<f32>,
@@ -109,8 +121,14 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     ) -> Result<Self> {
         options.sampling.check()?;
         let invalid = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
-        if options.gamma > MAX_GAMMA {
-            return invalid(format!("gamma must be at most {MAX_GAMMA}, not {}", options.gamma));
+        match options.gamma {
+            DraftLength::Fixed(gamma) if gamma > MAX_GAMMA => {
+                return invalid(format!("gamma must be at most {MAX_GAMMA}, not {gamma}"));
+            }
+            DraftLength::Adaptive(costs) if !costs.are_valid() => {
+                return invalid(format!("{costs:?}: give costs in passes, between 0 and 100"));
+            }
+            _ => {}
         }
         if let Arm::Tolerance { beta } = options.arm
             && !(0.0..=1.0).contains(&beta)
@@ -134,11 +152,22 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
                 ),
             ));
         }
+        let width = draft.feature_width();
+        if width > 0 && target.hidden_width() != width {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "the draft reads {width} features, the target gives {}: they are not a pair",
+                    target.hidden_width()
+                ),
+            ));
+        }
         if options.end as usize >= vocabulary {
             return invalid(format!("end token {} has no logits", options.end));
         }
-        let gamma = if options.arm == Arm::Ar { 0 } else { options.gamma };
-        let options = Options { gamma, ..options };
+        let length = if options.arm == Arm::Ar { DraftLength::Fixed(0) } else { options.gamma };
+        let options = Options { gamma: length, ..options };
+        let gamma = length.most();
         let blocks = block_count(vocabulary);
         Ok(Self {
             target,
@@ -150,6 +179,10 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             draft_rng: SeededRng::with_stream(options.seed, 1),
             recent: Vec::new(),
             base: 0,
+            features: Vec::new(),
+            feature: vec![0.0; if gamma > 0 { width } else { 0 }],
+            sure: 0,
+            chooser: Chooser::new(length),
             drafted: Vec::with_capacity(MAX_GAMMA),
             pass: Vec::with_capacity(MAX_GAMMA + 1),
             target_probs: vec![0.0; (gamma + 1) * vocabulary],
@@ -172,12 +205,32 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             return Err(Error::new(ErrorKind::InvalidArgument, "the prompt is empty"));
         };
         let clock = Instant::now();
-        self.target.prefill(head)?;
-        if self.options.gamma > 0 {
+        let drafts = self.options.gamma.most() > 0;
+        self.features.clear();
+        self.feature.fill(0.0);
+        if !drafts {
+            self.target.prefill(head)?;
+        } else if self.feature.is_empty() {
+            self.target.prefill(head)?;
             self.draft.prefill(head)?;
+        } else {
+            for chunk in head.chunks(PREFILL_ROWS) {
+                self.target.step(chunk, &[], 1)?;
+                let hidden = self.target.hidden();
+                let width = self.feature.len();
+                let last = hidden.len() - width;
+                self.features.clear();
+                self.features.extend_from_slice(&self.feature);
+                self.features.extend_from_slice(&hidden[..last]);
+                self.feature.copy_from_slice(&hidden[last..]);
+                self.draft.step(chunk, &self.features, 1)?;
+            }
         }
+        self.sure = self.draft.len();
         self.base = head.len();
         self.recent.push(*last);
+        self.features.clear();
+        self.features.extend_from_slice(&self.feature);
         self.stats.prefill += clock.elapsed();
         Ok(())
     }
@@ -194,23 +247,27 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         if self.target.room() == 0 {
             return Ok(RoundEnd::Full);
         }
-        let gamma = self.options.gamma.min(self.target.room() - 1);
+        let gamma = self.chooser.choose().min(self.target.room() - 1);
+        let began = Instant::now();
         self.propose(gamma)?;
+        let drafting = began.elapsed();
         let gamma = self.drafted.len();
 
         self.pass.clear();
         self.pass.push(pending);
         self.pass.extend_from_slice(&self.drafted);
         let clock = Instant::now();
-        self.target.step(&self.pass, gamma + 1)?;
+        self.target.step(&self.pass, &[], gamma + 1)?;
         self.stats.verify += clock.elapsed();
 
+        let verifying = clock;
         let clock = Instant::now();
         let (v, b) = (self.target.vocabulary(), block_count(self.target.vocabulary()));
         for i in 0..gamma + 1 {
             self.options.sampling.apply(
                 self.kernel,
-                &self.target.logits()[i * v..][..v],
+                &mut self.target,
+                i,
                 &mut self.target_probs[i * v..][..v],
                 &mut self.target_sums[i * b..][..b],
                 &mut self.scratch,
@@ -218,6 +275,8 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         }
         let verdict = self.verify(gamma)?;
         self.stats.sampling += clock.elapsed();
+        let (drafting, verifying) = (drafting.as_secs_f32(), verifying.elapsed().as_secs_f32());
+        self.chooser.observe(gamma, verdict.accepted, drafting, verifying);
 
         let stats = &mut self.stats;
         stats.rounds += 1;
@@ -232,7 +291,16 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         // The target has seen the pending token and every draft: keep what was accepted.
         let seen = self.target.len() - gamma + verdict.accepted;
         self.target.rollback(seen);
-        self.draft.rollback(seen);
+        self.draft.rollback(match self.feature.is_empty() {
+            true => seen,
+            false => seen.min(self.sure),
+        });
+        let width = self.feature.len();
+        if width > 0 {
+            // Row i is of the token before emitted token i: what predicted it.
+            let rows = &self.target.hidden()[..(verdict.accepted + 1) * width];
+            self.features.extend_from_slice(rows);
+        }
         let emitted = self.drafted[..verdict.accepted].iter().copied().chain([verdict.next]);
         for token in emitted {
             stats.emitted += 1;
@@ -250,20 +318,22 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     fn propose(&mut self, gamma: usize) -> Result<()> {
         self.drafted.clear();
         let (v, b) = (self.draft.vocabulary(), block_count(self.draft.vocabulary()));
+        let width = self.feature.len();
         for i in 0..gamma.min(self.draft.room()) {
             let clock = Instant::now();
             if i == 0 {
-                let unseen = self.draft.len() - self.base;
-                self.draft.step(&self.recent[unseen..], 1)?;
+                self.catch_up()?;
             } else {
-                self.draft.step(&self.drafted[i - 1..], 1)?;
+                let hidden = self.draft.hidden();
+                self.feature.copy_from_slice(&hidden[hidden.len() - width..]);
+                self.draft.step(&self.drafted[i - 1..], &self.feature, 1)?;
             }
             self.stats.draft += clock.elapsed();
             let clock = Instant::now();
             let probs = &mut self.draft_probs[i * v..][..v];
             let sums = &mut self.draft_sums[i * b..][..b];
-            let logits = self.draft.logits();
-            self.options.sampling.apply(self.kernel, logits, probs, sums, &mut self.scratch)?;
+            let (kernel, draft) = (self.kernel, &mut self.draft);
+            self.options.sampling.apply(kernel, draft, 0, probs, sums, &mut self.scratch)?;
             let row = accept::sample(
                 crate::core::dist::Row::new(probs, sums).map_err(numeric)?,
                 &mut self.draft_rng,
@@ -275,6 +345,21 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// Runs the draft over what it has not seen, the pending token last.
+    fn catch_up(&mut self) -> Result<()> {
+        let width = self.feature.len();
+        let mut at = self.draft.len() - self.base;
+        while at < self.recent.len() {
+            // More than a few only after rounds without drafts.
+            let end = (at + PREFILL_ROWS).min(self.recent.len());
+            let features = self.features.get(at * width..end * width).unwrap_or_default();
+            self.draft.step(&self.recent[at..end], features, 1)?;
+            at = end;
+        }
+        self.sure = self.draft.len();
         Ok(())
     }
 
@@ -296,12 +381,13 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
 
     /// Drops the tokens that both models have seen, or that the draft never will.
     fn forget(&mut self) {
-        let seen = match self.options.gamma {
+        let seen = match self.options.gamma.most() {
             0 => self.target.len(),
             _ => self.target.len().min(self.draft.len()),
         };
         let known = (seen - self.base).min(self.recent.len() - 1);
         self.recent.drain(..known);
+        self.features.drain(..known * self.feature.len());
         self.base += known;
     }
 

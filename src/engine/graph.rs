@@ -1,6 +1,7 @@
 use super::kv::LayerCache;
 use super::ops::{CODEBOOK, FACTORS, Floats, Halves, Kind, Operator, State};
 use super::pool::{Pool, Weight, packed_shape};
+use crate::kernel::SUM_BLOCK;
 use crate::map::{Map, MappedSlice};
 use crate::{Error, ErrorKind, Result};
 use std::cell::RefCell;
@@ -15,7 +16,11 @@ use tract_onnx::tract_hir::internal::*;
 /// The domain of our operators in an ONNX file.
 const DOMAIN: &str = "ai.voxgrain";
 
-/// Sources that a node may have besides activations.
+/// The optional second input of a draft and the optional second output of any model.
+const FEATURES: &str = "features";
+const HIDDEN: &str = "hidden";
+
+/// Most nodes of a graph.
 const MAX_NODES: usize = 100_000;
 
 /// A tensor stored in the model's external data file.
@@ -46,6 +51,10 @@ pub struct Model {
     data: Map,
     name: String,
     outputs: usize,
+    /// Whether the plan ends at the factors' scores; the logits are made of them on demand.
+    pub(super) factored: bool,
+    features: usize,
+    hidden: usize,
 }
 
 impl std::fmt::Debug for Model {
@@ -103,6 +112,17 @@ impl Model {
         self.outputs
     }
 
+    /// Width of the features that every token needs beside it: the target's hidden state
+    /// that predicted it, for a draft that was trained so. 0 for other models.
+    pub fn feature_width(&self) -> usize {
+        self.features
+    }
+
+    /// Width of the hidden state before the head; 0 if the graph does not give it.
+    pub fn hidden_width(&self) -> usize {
+        self.hidden
+    }
+
     /// Positions that a session may hold.
     pub fn max_positions(&self) -> usize {
         self.max_positions
@@ -111,15 +131,14 @@ impl Model {
     /// Input-embedding rows of the speech tokens, `[65536][hidden]` in f32, and `hidden`.
     /// `None` for a model without token embedding (a codec).
     pub fn embedding_rows(&self) -> Option<(Vec<f32>, usize)> {
-        let (factors, hidden) = self.embedding.as_ref()?;
-        Some((expand_rows(&factors.to_vec(), *hidden), *hidden))
+        let (table, hidden) = self.embedding.as_ref()?;
+        speech_rows(table.to_vec(), *hidden)
     }
 
     /// Output-head rows of the speech tokens, `[65536][hidden]` in f32, and `hidden`.
     pub fn head_rows(&self) -> Option<(Vec<f32>, usize)> {
         let head = self.head.as_ref()?;
-        let hidden = head.shape().k;
-        Some((expand_rows(&head.dequantize()[..FACTORS * hidden], hidden), hidden))
+        speech_rows(head.dequantize(), head.shape().k)
     }
 
     /// Bytes that one session keeps from pass to pass, for `positions` of context.
@@ -151,6 +170,15 @@ impl Model {
         let tails = self.tails.iter().map(|&n| vec![0.0; n]).collect();
         State::new(pool, layers, tails, self.slots)
     }
+}
+
+/// `[65536][hidden]` of a table: its own first rows if it is plain, or the sums of 480 factors.
+fn speech_rows(mut table: Vec<f32>, hidden: usize) -> Option<(Vec<f32>, usize)> {
+    if table.len() >= CODEBOOK * hidden {
+        table.truncate(CODEBOOK * hidden);
+        return Some((table, hidden));
+    }
+    Some((expand_rows(table.get(..FACTORS * hidden)?, hidden), hidden))
 }
 
 /// `[65536][hidden]` from the 480 rows of a factorised table.
@@ -225,8 +253,10 @@ impl Loader {
         // What only our operators read never reaches tract, which would copy it.
         graph.initializer.retain(|t| !weights.contains_key(&t.name));
 
-        let first_output =
+        let mut first_output =
             graph.output.first().map(|o| o.name.clone()).ok_or_else(|| self.bad("no output"))?;
+        let hidden = graph.output.get(1).map(|o| o.name.clone()).filter(|n| n == HIDDEN);
+        let features = self.features(&graph)?;
         let mut found = Found::default();
         let mut names = HashSet::new();
         for (slot, node) in graph.node.iter_mut().enumerate() {
@@ -245,7 +275,23 @@ impl Loader {
             let operator = Operator { kind: Arc::new(kind), slot, selects_rows: false };
             found.operators.insert(node.name.clone(), operator);
         }
-        self.select_rows(&graph, &first_output, &mut found);
+        // Logits that are sums of factors are made outside of the plan, if at all: sampling
+        // needs their softmax, which is cheaper from the factors.
+        let last = graph.node.iter().position(|n| n.output.first() == Some(&first_output));
+        let factored = last.is_some_and(|i| {
+            let op = found.operators.get(&graph.node[i].name);
+            op.is_some_and(|op| matches!(*op.kind, Kind::FactorLogits))
+        });
+        if let Some(i) = last
+            && factored
+        {
+            let node = graph.node.remove(i);
+            found.operators.remove(&node.name);
+            let input = node.input.first().ok_or_else(|| self.bad("logits of nothing"))?;
+            first_output.clone_from(input);
+            graph.output[0].name.clone_from(input);
+        }
+        self.select_rows(&graph, &first_output, hidden.as_deref(), &mut found);
         if graph.node.iter().flat_map(|n| &n.input).any(|i| weights.contains_key(i)) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -253,17 +299,20 @@ impl Loader {
             ));
         }
         graph.input.retain(|i| !i.name.starts_with("past_"));
-        graph.output.truncate(1);
+        graph.output.truncate(1 + hidden.is_some() as usize);
+        // Their shapes are found, and the first may be another value than declared.
+        graph.output.iter_mut().for_each(|o| o.r#type = None);
         graph.value_info.clear();
-        if graph.input.len() != 1 {
-            return Err(self.bad("expected one input, the tokens"));
+        if graph.input.len() != 1 + (features > 0) as usize {
+            return Err(self.bad("expected the tokens as input, and features at most"));
         }
-        let slots = graph.node.len();
+        let slots = graph.node.len() + factored as usize;
         proto.graph = Some(graph);
 
         let mut onnx = tract_onnx::onnx();
         for op in [
             "FactorEmbed",
+            "Embed",
             "RmsNorm",
             "QMatMul",
             "Attention",
@@ -279,10 +328,18 @@ impl Loader {
         }
         onnx.ignore_value_info = true;
         OPERATORS.with(|t| *t.borrow_mut() = found.operators);
-        let plan =
-            self.plan(&onnx, &proto).map_err(|e| malformed(&self.name, "broken graph", Some(e)));
+        let plan = self
+            .plan(&onnx, &proto, features)
+            .map_err(|e| malformed(&self.name, "broken graph", Some(e)));
         OPERATORS.with(|t| t.borrow_mut().clear());
-        let (plan, outputs) = plan?;
+        let (plan, columns) = plan?;
+        let mut outputs = columns[0];
+        if factored {
+            outputs = (outputs.checked_sub(FACTORS))
+                .filter(|&extra| extra <= SUM_BLOCK)
+                .ok_or_else(|| self.bad("a factorised head has 480 scores and a few more"))?
+                + CODEBOOK;
+        }
         Ok(Arc::new(Model {
             plan,
             caches: found.caches,
@@ -295,6 +352,9 @@ impl Loader {
             data: self.data,
             name: self.name,
             outputs,
+            factored,
+            features,
+            hidden: columns.get(1).copied().unwrap_or(0),
         }))
     }
 
@@ -302,7 +362,8 @@ impl Loader {
         &self,
         onnx: &tract_onnx::model::Onnx,
         proto: &pb::ModelProto,
-    ) -> TractResult<(Arc<TypedSimplePlan>, usize)> {
+        features: usize,
+    ) -> TractResult<(Arc<TypedSimplePlan>, Vec<usize>)> {
         let mut parsed = onnx.parse(proto, None)?;
         ensure!(
             parsed.unresolved_inputs.is_empty(),
@@ -312,35 +373,72 @@ impl Loader {
         let rows = parsed.model.symbols.sym("rows");
         let fact = InferenceFact::dt_shape(i64::datum_type(), tvec!(rows.to_dim()));
         parsed.model.set_input_fact(0, fact)?;
-        let output = parsed.model.outputs[0];
-        parsed.model.set_outlet_fact(output, InferenceFact::default())?;
+        if features > 0 {
+            let shape = tvec!(rows.to_dim(), features.to_dim());
+            parsed.model.set_input_fact(1, InferenceFact::dt_shape(f32::datum_type(), shape))?;
+        }
+        for output in parsed.model.outputs.clone() {
+            parsed.model.set_outlet_fact(output, InferenceFact::default())?;
+        }
         let model = parsed.model.into_typed()?.into_optimized()?;
-        let fact = model.outlet_fact(model.outputs[0])?;
-        ensure!(fact.rank() == 2 && fact.datum_type == f32::datum_type(), "odd output {fact:?}");
-        let columns = fact.shape[1].to_usize()?;
+        let mut columns = Vec::new();
+        for output in &model.outputs {
+            let fact = model.outlet_fact(*output)?;
+            let floats = fact.rank() == 2 && fact.datum_type == f32::datum_type();
+            ensure!(floats, "odd output {fact:?}");
+            columns.push(fact.shape[1].to_usize()?);
+        }
         Ok((SimplePlan::new(model)?, columns))
+    }
+
+    /// The width of the graph's second input: that of the matrix that reads it.
+    fn features(&self, graph: &pb::GraphProto) -> Result<usize> {
+        if !graph.input.iter().any(|i| i.name == FEATURES) {
+            return Ok(0);
+        }
+        let reader = graph.node.iter().find(|n| n.input.first().is_some_and(|i| i == FEATURES));
+        reader
+            .and_then(|n| n.attribute.iter().find(|a| a.name == "K"))
+            .and_then(|a| usize::try_from(a.i).ok())
+            .filter(|k| (1..=1 << 20).contains(k))
+            .ok_or_else(|| self.bad("no matrix product reads the input `features`"))
     }
 
     /// The head of a language model costs as much per row as a layer: the operators after
     /// the last one that mixes rows need only see the rows whose logits are read.
-    fn select_rows(&self, graph: &pb::GraphProto, output: &str, found: &mut Found) {
+    fn select_rows(
+        &self,
+        graph: &pb::GraphProto,
+        output: &str,
+        hidden: Option<&str>,
+        found: &mut Found,
+    ) {
         let operators = &mut found.operators;
         let producer: HashMap<&str, &pb::NodeProto> =
             graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
         let mut first = None;
+        // A head without factors has a row for every speech token.
+        let mut needed = CODEBOOK;
         let mut at = output;
         while let Some(node) = producer.get(at) {
+            // Whoever reads the hidden states wants those of every row.
+            if Some(at) == hidden {
+                break;
+            }
             let Some(op) = operators.get(&node.name) else { break };
             let row_wise = match &*op.kind {
-                Kind::FactorLogits | Kind::RmsNorm { .. } => true,
+                Kind::RmsNorm { .. } => true,
                 Kind::QMatMul { .. } => node.input.len() == 1,
                 _ => false,
             };
             if !row_wise {
                 break;
             }
+            if let Kind::FactorLogits = &*op.kind {
+                needed = FACTORS;
+            }
             if let Kind::QMatMul { weight, .. } = &*op.kind
-                && weight.shape().n >= FACTORS
+                && weight.shape().n >= needed
             {
                 found.head.get_or_insert_with(|| weight.clone());
             }
@@ -445,6 +543,20 @@ impl Loader {
                 let (factors, extra) = (Halves::new(factors)?, Halves::new(extra)?);
                 found.embedding = Some((factors.clone(), hidden));
                 Ok(Kind::FactorEmbed { hidden, factors, extra })
+            }
+            "Embed" => {
+                let (table, dims) = weight(1, "f16")?;
+                let &[rows, hidden] = dims.as_slice() else {
+                    return Err(bad("the table must be [tokens, hidden]"));
+                };
+                if hidden == 0 {
+                    return Err(bad("the table is empty"));
+                }
+                let table = Halves::new(table)?;
+                if rows >= CODEBOOK {
+                    found.embedding = Some((table.clone(), hidden));
+                }
+                Ok(Kind::Embed { hidden, table })
             }
             "RmsNorm" => Ok(Kind::RmsNorm { weight: floats(1)?, epsilon: float("epsilon")? }),
             "LayerNorm" => {

@@ -1,10 +1,10 @@
 use crate::kernel::Kernel;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Keys and values of one head of one layer, f16.
 ///
 /// Both buffers span the model's longest context from the start; the zeroed pages cost
 /// nothing until they are written, so the cache grows in place and never moves.
-#[derive(Clone)]
 pub(super) struct HeadCache {
     /// `[capacity/16][head_dim][16]`, see [`crate::kernel::Attend::keys`].
     pub keys: Vec<u16>,
@@ -14,9 +14,11 @@ pub(super) struct HeadCache {
 
 /// The cache of one attention layer. Its length is the session's, so rolling back is
 /// setting one integer: rows beyond it are overwritten by the next pass.
-#[derive(Clone)]
+///
+/// The locks let the pool's threads read while no pass writes; they never wait, except for
+/// a thread that the system put aside while it read.
 pub(super) struct LayerCache {
-    pub heads: Vec<HeadCache>,
+    heads: Vec<RwLock<HeadCache>>,
 }
 
 impl LayerCache {
@@ -24,18 +26,38 @@ impl LayerCache {
         let padded = capacity.next_multiple_of(16);
         let head =
             || HeadCache { keys: vec![0; padded * head_dim], values: vec![0; capacity * head_dim] };
-        Self { heads: (0..kv_heads).map(|_| head()).collect() }
+        Self { heads: (0..kv_heads).map(|_| RwLock::new(head())).collect() }
+    }
+
+    pub fn kv_heads(&self) -> usize {
+        self.heads.len()
+    }
+
+    pub fn head(&self, head: usize) -> RwLockReadGuard<'_, HeadCache> {
+        self.heads[head].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn head_mut(&self, head: usize) -> RwLockWriteGuard<'_, HeadCache> {
+        self.heads[head].write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl HeadCache {
-    /// Stores one position's key (after RoPE) and value.
-    pub fn store(&mut self, kernel: Kernel, position: usize, key: &[f32], value: &[f32]) {
+    /// Stores one position's key (after RoPE) and value. `half` is scratch of a head's size.
+    pub fn store(
+        &mut self,
+        kernel: Kernel,
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+        half: &mut [u16],
+    ) {
         let d = key.len();
         kernel.to_half(value, &mut self.values[position * d..][..d]);
+        kernel.to_half(key, half);
         let tile = &mut self.keys[position / 16 * 16 * d..][..16 * d];
-        for (lanes, k) in tile.chunks_exact_mut(16).zip(key) {
-            lanes[position % 16] = half::f16::from_f32(*k).to_bits();
+        for (lanes, k) in tile.chunks_exact_mut(16).zip(half) {
+            lanes[position % 16] = *k;
         }
     }
 }
@@ -45,35 +67,32 @@ impl HeadCache {
 pub(super) struct Rope {
     base: f32,
     head_dim: usize,
-    /// `[positions][head_dim/2]` pairs (cos, sin).
-    table: Vec<(f32, f32)>,
+    /// `[positions][head_dim/2]` each.
+    cos: Vec<f32>,
+    sin: Vec<f32>,
 }
 
 impl Rope {
     /// Makes the table cover `positions`.
     pub fn cover(&mut self, base: f32, head_dim: usize, positions: usize) {
         if self.base != base || self.head_dim != head_dim {
-            *self = Rope { base, head_dim, table: Vec::new() };
+            *self = Rope { base, head_dim, ..Rope::default() };
         }
         let half = head_dim / 2;
-        for p in self.table.len() / half..positions {
+        for p in self.cos.len() / half..positions {
             for i in 0..half {
                 let exponent = -2.0 * i as f64 / head_dim as f64;
                 // libm, not the platform's: the same bits on every machine.
                 let (sin, cos) = libm::sincos(p as f64 * libm::pow(base as f64, exponent));
-                self.table.push((cos as f32, sin as f32));
+                self.cos.push(cos as f32);
+                self.sin.push(sin as f32);
             }
         }
     }
 
-    /// Rotates the pairs `(c, c + head_dim/2)` of one head at `position`.
-    pub fn rotate(&self, x: &mut [f32], position: usize) {
+    /// Rotates one head at `position`.
+    pub fn rotate(&self, kernel: Kernel, x: &mut [f32], position: usize) {
         let half = self.head_dim / 2;
-        let (lo, hi) = x.split_at_mut(half);
-        for ((a, b), (cos, sin)) in lo.iter_mut().zip(hi).zip(&self.table[position * half..]) {
-            let (u, v) = (*a, *b);
-            *a = u * cos - v * sin;
-            *b = v * cos + u * sin;
-        }
+        kernel.rope(x, &self.cos[position * half..][..half], &self.sin[position * half..][..half]);
     }
 }

@@ -12,5 +12,5 @@ mod pool;
 mod session;
 
 pub use graph::{Model, TensorInfo};
-pub use pool::Pool;
+pub use pool::{Pool, pin};
 pub use session::{CodecSession, Session};

@@ -6,8 +6,8 @@
 //! none.
 
 use super::kv::{LayerCache, Rope};
-use super::pool::{Pool, Weight};
-use crate::kernel::Attend;
+use super::pool::{Attention, Pool, Weight};
+use crate::kernel::Kernel;
 use crate::map::MappedSlice;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -22,17 +22,15 @@ pub(super) struct State {
     pub len: usize,
     /// Rows, from the last, whose output somebody reads; the head computes no others.
     pub wanted: usize,
-    pub layers: Vec<LayerCache>,
+    pub layers: Vec<Arc<LayerCache>>,
     /// Past rows of each causal convolution, `[k - 1][C]`, oldest first.
     pub tails: Vec<Vec<f32>>,
     rope: Rope,
     /// Output tensors to use again, by operator.
     recycled: Vec<Vec<Arc<Tensor>>>,
-    scratch: Vec<f32>,
     window: Vec<f32>,
-    lens: Vec<usize>,
-    query: Vec<f32>,
-    mixed: Vec<f32>,
+    rotated: Vec<f32>,
+    half: Vec<u16>,
 }
 
 /// Sizes of recycled outputs kept for one operator.
@@ -49,15 +47,13 @@ impl State {
             pool,
             len: 0,
             wanted: usize::MAX,
-            layers,
+            layers: layers.into_iter().map(Arc::new).collect(),
             tails,
             rope: Rope::default(),
             recycled: vec![Vec::new(); slots],
-            scratch: Vec::new(),
             window: Vec::new(),
-            lens: Vec::new(),
-            query: Vec::new(),
-            mixed: Vec::new(),
+            rotated: Vec::new(),
+            half: Vec::new(),
         }
     }
 
@@ -127,6 +123,7 @@ pub(super) const FACTORS: usize = 480;
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
     FactorEmbed { hidden: usize, factors: Halves, extra: Halves },
+    Embed { hidden: usize, table: Halves },
     RmsNorm { weight: Floats, epsilon: f32 },
     QMatMul { weight: Arc<Weight>, bias: Option<Floats> },
     Attention { layer: usize, heads: usize, kv_heads: usize, head_dim: usize, rope_base: f32 },
@@ -143,6 +140,7 @@ impl Kind {
     pub fn op_type(&self) -> &'static str {
         match self {
             Kind::FactorEmbed { .. } => "FactorEmbed",
+            Kind::Embed { .. } => "Embed",
             Kind::RmsNorm { .. } => "RmsNorm",
             Kind::QMatMul { .. } => "QMatMul",
             Kind::Attention { .. } => "Attention",
@@ -154,6 +152,13 @@ impl Kind {
             Kind::Gelu { .. } => "Gelu",
             Kind::Upsample { .. } => "Upsample",
         }
+    }
+}
+
+impl Kind {
+    /// Whether the input is tokens, not activations.
+    fn reads_tokens(&self) -> bool {
+        matches!(self, Kind::FactorEmbed { .. } | Kind::Embed { .. } | Kind::FsqEmbed { .. })
     }
 }
 
@@ -202,7 +207,7 @@ impl Operator {
         let residual = matches!(*self.kind, Kind::QMatMul { .. }) && inputs.len() == 2;
         ensure!(inputs.len() == 1 || residual, "{} inputs", inputs.len());
         let x = inputs[0];
-        if let Kind::FactorEmbed { .. } | Kind::FsqEmbed { .. } = &*self.kind {
+        if self.kind.reads_tokens() {
             ensure!(x.datum_type == i64::datum_type() && x.rank() == 1, "tokens are {x:?}");
             return Ok(());
         }
@@ -232,7 +237,7 @@ impl Operator {
 
     fn shape(&self, rows: TDim, columns: TDim) -> TractResult<(TDim, TDim)> {
         let columns = match &*self.kind {
-            Kind::FactorEmbed { hidden, .. } => hidden.to_dim(),
+            Kind::FactorEmbed { hidden, .. } | Kind::Embed { hidden, .. } => hidden.to_dim(),
             Kind::FsqEmbed { channels, .. } => channels.to_dim(),
             Kind::QMatMul { weight, .. } => weight.shape().n.to_dim(),
             Kind::Attention { heads, head_dim, .. } => (heads * head_dim).to_dim(),
@@ -310,7 +315,7 @@ impl Operator {
     fn compute(&self, state: &mut State, inputs: &[TValue]) -> TractResult<Arc<Tensor>> {
         let kernel = state.pool.kernel();
         let slot = self.slot;
-        if let Kind::FactorEmbed { .. } | Kind::FsqEmbed { .. } = &*self.kind {
+        if self.kind.reads_tokens() {
             let tokens = inputs[0].try_as_plain_ram()?.as_slice::<i64>()?;
             return self.embed(state, tokens);
         }
@@ -327,7 +332,9 @@ impl Operator {
             }
         };
         match &*self.kind {
-            Kind::FactorEmbed { .. } | Kind::FsqEmbed { .. } => unreachable!("handled above"),
+            Kind::FactorEmbed { .. } | Kind::Embed { .. } | Kind::FsqEmbed { .. } => {
+                unreachable!("handled above")
+            }
             Kind::RmsNorm { weight, epsilon } => {
                 let mut out = state.output(slot, rows, columns)?;
                 each(floats_mut(&mut out)?, columns, &mut |x, o| {
@@ -372,10 +379,7 @@ impl Operator {
             Kind::FactorLogits => {
                 let width = columns - FACTORS + CODEBOOK;
                 let mut out = state.output(slot, rows, width)?;
-                each(floats_mut(&mut out)?, width, &mut |x, o| {
-                    kernel.factor_logits(&x[..FACTORS], &mut o[..CODEBOOK]);
-                    o[CODEBOOK..].copy_from_slice(&x[FACTORS..]);
-                });
+                each(floats_mut(&mut out)?, width, &mut |x, o| expand_logits(kernel, x, o));
                 Ok(out)
             }
             Kind::Upsample { factor } => {
@@ -401,50 +405,38 @@ impl Operator {
             Kind::Attention { layer, heads, kv_heads, head_dim, rope_base } => {
                 let (d, group) = (*head_dim, heads / kv_heads);
                 let mut out = state.output(slot, rows, heads * d)?;
-                let o = floats_mut(&mut out)?;
                 let past = state.len;
-                state.rope.cover(*rope_base, d, past + rows);
-                let scale = 1.0 / (d as f32).sqrt();
-                state.lens.clear();
-                state.lens.extend((0..rows * group).map(|i| past + i / group + 1));
-                state.query.resize(rows * group * d, 0.0);
-                state.mixed.resize(rows * group * d, 0.0);
+                let State { rope, layers, pool, rotated, half, .. } = state;
+                rope.cover(*rope_base, d, past + rows);
+                rotated.resize(d, 0.0);
+                half.resize(d, 0);
+                let layer = layers[*layer].clone();
                 for kv in 0..*kv_heads {
-                    let cache = &mut state.layers[*layer].heads[kv];
+                    let mut cache = layer.head_mut(kv);
                     for (r, x) in x.chunks_exact(columns).enumerate() {
-                        let key = &x[(heads + kv) * d..][..d];
+                        rotated.copy_from_slice(&x[(heads + kv) * d..][..d]);
+                        rope.rotate(kernel, rotated, past + r);
                         let value = &x[(heads + kv_heads + kv) * d..][..d];
-                        let rotated = &mut state.query[..d];
-                        rotated.copy_from_slice(key);
-                        state.rope.rotate(rotated, past + r);
-                        cache.store(kernel, past + r, rotated, value);
-                    }
-                    for (r, x) in x.chunks_exact(columns).enumerate() {
-                        for g in 0..group {
-                            let q = &mut state.query[(r * group + g) * d..][..d];
-                            q.copy_from_slice(&x[(kv * group + g) * d..][..d]);
-                            state.rope.rotate(q, past + r);
-                            q.iter_mut().for_each(|v| *v *= scale);
-                        }
-                    }
-                    let a = Attend {
-                        q: &state.query,
-                        lens: &state.lens,
-                        keys: &cache.keys,
-                        values: &cache.values,
-                        head_dim: d,
-                    };
-                    if state.scratch.len() < a.scratch() {
-                        state.scratch.resize(a.scratch(), 0.0);
-                    }
-                    kernel.attend(&a, &mut state.scratch, &mut state.mixed);
-                    for r in 0..rows {
-                        for g in 0..group {
-                            o[(r * heads + kv * group + g) * d..][..d]
-                                .copy_from_slice(&state.mixed[(r * group + g) * d..][..d]);
-                        }
+                        cache.store(kernel, past + r, rotated, value, half);
                     }
                 }
+                let scale = 1.0 / (d as f32).sqrt();
+                let query = |query: &mut [f32]| {
+                    let mut query = query.chunks_exact_mut(d);
+                    for kv in 0..*kv_heads {
+                        for (r, x) in x.chunks_exact(columns).enumerate() {
+                            let heads = x[kv * group * d..][..group * d].chunks_exact(d);
+                            for (x, q) in heads.zip(&mut query) {
+                                for (q, x) in q.iter_mut().zip(x) {
+                                    *q = x * scale;
+                                }
+                                rope.rotate(kernel, q, past + r);
+                            }
+                        }
+                    }
+                };
+                let task = Attention { layer, head_dim: d, group, past, rows };
+                pool.attend(&task, query, floats_mut(&mut out)?);
                 Ok(out)
             }
         }
@@ -466,6 +458,20 @@ impl Operator {
                 }
                 Ok(out)
             }
+            Kind::Embed { hidden, table } => {
+                let mut out = state.output(self.slot, tokens.len(), *hidden)?;
+                for (o, &t) in floats_mut(&mut out)?.chunks_exact_mut(*hidden).zip(tokens) {
+                    let row = u32::try_from(t).ok().filter(|&t| {
+                        (t as usize + 1).checked_mul(*hidden).is_some_and(|end| end <= table.len())
+                    });
+                    kernel.sum_rows(
+                        table.get(),
+                        &[row.with_context(|| format!("token {t} unknown"))?],
+                        o,
+                    );
+                }
+                Ok(out)
+            }
             Kind::FsqEmbed { channels, weight, bias } => {
                 let mut out = state.output(self.slot, tokens.len(), *channels)?;
                 for (o, &t) in floats_mut(&mut out)?.chunks_exact_mut(*channels).zip(tokens) {
@@ -484,6 +490,12 @@ impl Operator {
             _ => bail!("not an embedding"),
         }
     }
+}
+
+/// One row of logits from its scores: the codes, then what stands for a token itself.
+pub(super) fn expand_logits(kernel: Kernel, scores: &[f32], logits: &mut [f32]) {
+    kernel.factor_logits(&scores[..FACTORS], &mut logits[..CODEBOOK]);
+    logits[CODEBOOK..].copy_from_slice(&scores[FACTORS..]);
 }
 
 /// The 36 rows of a factorised table that make up `token`: 8 digits, then 28 pairs.

@@ -1,9 +1,10 @@
-use crate::kernel::{BLOCK, Bits, Kernel, PackedShape, QuantizedRows, TILE};
+use super::kv::LayerCache;
+use crate::kernel::{Attend, BLOCK, Bits, Kernel, PackedShape, Place, QuantizedRows, TILE};
 use crate::map::MappedSlice;
 use crate::{Error, ErrorKind, Result};
 use half::slice::HalfFloatSliceExt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A packed weight matrix, a view of the mapped file.
@@ -90,50 +91,170 @@ impl Weight {
     }
 }
 
-/// Most pieces that one product is cut into.
-const MAX_CHUNKS: usize = 32;
+/// Most pieces that one task is cut into.
+const MAX_PIECES: usize = 32;
 /// Weight bytes below which a piece is not worth handing over.
-const MIN_CHUNK_BYTES: usize = 24 << 10;
-/// How long a worker watches for the next product before it sleeps.
-const SPIN: Duration = Duration::from_micros(60);
+const MIN_PIECE_BYTES: usize = 24 << 10;
+/// Multiply-adds below which attention is not worth handing over.
+const MIN_ATTEND: usize = 100_000;
+/// How long a worker watches for the next task before it sleeps.
+const SPIN: Duration = Duration::from_micros(100);
+/// How much longer than its own pieces the caller waits for another thread's.
+const PATIENCE: Duration = Duration::from_micros(30);
 
-/// What the workers share. A product is cut into chunks of tiles that any thread may
-/// claim, so a worker that is not scheduled costs nothing but its own help.
-struct Shared {
-    kernel: Kernel,
-    /// Bumped once per product; workers sleep on it.
-    epoch: AtomicU64,
-    /// `epoch << 32 | next chunk`: a claim from an older product fails.
-    next: AtomicU64,
-    done: AtomicUsize,
-    sleepers: AtomicUsize,
-    job: Mutex<Job>,
-    wake: Condvar,
-    x: RwLock<QuantizedRows>,
-    chunks: Vec<Mutex<Vec<f32>>>,
+/// Attention of the rows of one pass over the cache of one layer.
+#[derive(Clone)]
+pub(super) struct Attention {
+    pub layer: Arc<LayerCache>,
+    /// Queries of one key/value head: `rows * group` of `head_dim`.
+    pub head_dim: usize,
+    pub group: usize,
+    /// Positions in the cache before the rows of this pass.
+    pub past: usize,
+    pub rows: usize,
 }
 
-#[derive(Clone)]
-struct Job {
+#[derive(Clone, Default)]
+enum Task {
+    #[default]
+    None,
+    Multiply(Arc<Weight>),
+    Attend(Attention),
+}
+
+/// Where one piece's result goes.
+#[derive(Default)]
+struct Buffer {
+    out: Vec<f32>,
+    scratch: Vec<f32>,
+}
+
+#[derive(Default)]
+struct Piece {
+    done: AtomicBool,
+    buffer: Mutex<Buffer>,
+}
+
+/// One task with everything that a thread needs for a piece of it. A worker that the
+/// system put aside in the middle of a piece keeps its `Work` and disturbs nobody: the
+/// caller computes the piece again and takes another `Work` for the next task.
+#[derive(Default)]
+struct Work {
+    task: Task,
+    /// Activations of a product.
+    x: QuantizedRows,
+    /// Queries `[kv_heads][rows * group][head_dim]`, rotated and scaled.
+    query: Vec<f32>,
+    /// Positions that each query sees, the same for every head.
+    lens: Vec<usize>,
+    /// What is divided: tiles of weights, or heads.
+    units: usize,
+    count: usize,
+    next: AtomicUsize,
+    pieces: Vec<Piece>,
+}
+
+impl Work {
+    fn begin(&mut self, task: Task, units: usize, count: usize) {
+        (self.task, self.units, self.count) = (task, units, count);
+        *self.next.get_mut() = 0;
+        if self.pieces.len() < count {
+            self.pieces.resize_with(count, Piece::default);
+        }
+        for p in &mut self.pieces[..count] {
+            *p.done.get_mut() = false;
+        }
+    }
+
+    fn range(&self, piece: usize) -> std::ops::Range<usize> {
+        self.units * piece / self.count..self.units * (piece + 1) / self.count
+    }
+
+    fn compute(&self, kernel: Kernel, piece: usize, b: &mut Buffer) {
+        let range = self.range(piece);
+        match &self.task {
+            Task::None => {}
+            Task::Multiply(w) => {
+                b.out.resize(range.len() * self.x.rows() * TILE, 0.0);
+                w.multiply(kernel, &self.x, range, &mut b.out);
+            }
+            Task::Attend(t) => {
+                let width = t.rows * t.group * t.head_dim;
+                b.out.resize(range.len() * width, 0.0);
+                let end = range.end;
+                let mut cache = t.layer.head(range.start);
+                for (head, out) in range.zip(b.out.chunks_exact_mut(width)) {
+                    let next = (head + 1 < end).then(|| t.layer.head(head + 1));
+                    let a = Attend {
+                        q: &self.query[head * width..][..width],
+                        lens: &self.lens,
+                        keys: &cache.keys,
+                        values: &cache.values,
+                        head_dim: t.head_dim,
+                        next: next.as_ref().map_or(&[], |n| &n.keys),
+                    };
+                    if b.scratch.len() < a.scratch() {
+                        b.scratch.resize(a.scratch(), 0.0);
+                    }
+                    kernel.attend(&a, &mut b.scratch, out);
+                    match next {
+                        Some(next) => cache = next,
+                        None => break,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Claims and computes pieces until none is left; how long the longest took.
+    fn help(&self, kernel: Kernel) -> Duration {
+        let mut longest = Duration::ZERO;
+        let mut clock = Instant::now();
+        loop {
+            let c = self.next.fetch_add(1, Ordering::Relaxed);
+            if c >= self.count {
+                return longest;
+            }
+            let piece = &self.pieces[c];
+            self.compute(kernel, c, &mut lock(&piece.buffer));
+            piece.done.store(true, Ordering::Release);
+            let now = Instant::now();
+            longest = longest.max(now - clock);
+            clock = now;
+        }
+    }
+}
+
+/// What the workers share. A task is cut into pieces that any thread may claim, so a worker
+/// that is not scheduled costs nothing but its own help.
+struct Shared {
+    kernel: Kernel,
+    /// Bumped once a task; workers watch it and sleep on `current`.
+    epoch: AtomicU64,
+    sleepers: AtomicUsize,
+    current: Mutex<Current>,
+    wake: Condvar,
+}
+
+struct Current {
     epoch: u64,
     stop: bool,
-    weight: Option<Arc<Weight>>,
-    chunks: usize,
+    work: Arc<Work>,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Splits matrix products among a few threads.
+/// Splits matrix products and attention among a few threads.
 ///
-/// Each output channel is computed whole by one thread in the kernel's fixed order, so the
-/// result does not depend on the number of threads.
+/// Each output channel and each head is computed whole by one thread in the kernel's fixed
+/// order, so the result does not depend on the number of threads.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<std::thread::JoinHandle<()>>,
-    /// One product at a time, also when two sessions share the pool.
-    turn: Mutex<()>,
+    /// Works to use again. One task at a time, also when two sessions share the pool.
+    works: Mutex<Vec<Arc<Work>>>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -145,28 +266,38 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// A pool of `threads` (at least 1, the caller's own included).
     pub fn new(kernel: Kernel, threads: usize) -> Arc<Self> {
+        Self::pinned(kernel, threads, &[])
+    }
+
+    /// The same, with worker `i` (from 1) kept on the CPU `cpus[i]`, where there is one and
+    /// the system allows it. The caller's own thread is pinned by [`pin`], or not at all.
+    pub fn pinned(kernel: Kernel, threads: usize, cpus: &[usize]) -> Arc<Self> {
         let shared = Arc::new(Shared {
             kernel,
             epoch: AtomicU64::new(0),
-            next: AtomicU64::new(u64::MAX),
-            done: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
-            job: Mutex::new(Job { epoch: 0, stop: false, weight: None, chunks: 0 }),
+            current: Mutex::new(Current { epoch: 0, stop: false, work: Arc::default() }),
             wake: Condvar::new(),
-            x: RwLock::new(QuantizedRows::default()),
-            chunks: (0..MAX_CHUNKS).map(|_| Mutex::new(Vec::new())).collect(),
         });
         let workers = (1..threads)
             .filter_map(|i| {
                 let shared = shared.clone();
+                let cpu = cpus.get(i).copied();
                 std::thread::Builder::new()
                     .name(format!("voxgrain-{i}"))
-                    .spawn(move || shared.work())
+                    .spawn(move || {
+                        if let Some(cpu) = cpu
+                            && !pin(cpu)
+                        {
+                            log::warn!("thread {i} could not be kept on CPU {cpu}");
+                        }
+                        shared.work()
+                    })
                     .map_err(|e| log::warn!("running with fewer threads: {e}"))
                     .ok()
             })
             .collect();
-        Arc::new(Self { shared, workers, turn: Mutex::new(()) })
+        Arc::new(Self { shared, workers, works: Mutex::new(Vec::new()) })
     }
 
     /// Threads that compute, the caller's included.
@@ -179,6 +310,14 @@ impl Pool {
         self.shared.kernel
     }
 
+    /// Pieces of a task that is worth `worth` of them.
+    fn count(&self, worth: usize, units: usize) -> usize {
+        match self.workers.is_empty() {
+            true => 1,
+            false => worth.clamp(1, self.threads() * 4).min(units).min(MAX_PIECES),
+        }
+    }
+
     /// `out[m][N] = x[m][K] W^T (+ bias[N]) (+ residual[m][N])`.
     pub(super) fn multiply(
         &self,
@@ -188,53 +327,81 @@ impl Pool {
         residual: Option<&[f32]>,
         out: &mut [f32],
     ) {
-        let _turn = lock(&self.turn);
-        let s = &*self.shared;
-        let m = {
-            let mut q = s.x.write().unwrap_or_else(PoisonError::into_inner);
-            q.fill(s.kernel, x, w.shape.k);
-            q.rows()
+        let (n, tiles) = (w.shape.n, w.shape.tiles());
+        let m = x.len() / w.shape.k;
+        let prepare = |work: &mut Work| {
+            work.x.fill(self.shared.kernel, x, w.shape.k);
+            let count = self.count(w.bytes() / MIN_PIECE_BYTES, tiles);
+            work.begin(Task::Multiply(w.clone()), tiles, count);
         };
-        let n = w.shape.n;
-        let tiles = w.shape.tiles();
-        let pieces = if self.workers.is_empty() {
-            1
-        } else {
-            (w.bytes() / MIN_CHUNK_BYTES).clamp(1, self.threads() * 4).min(tiles).min(MAX_CHUNKS)
+        self.run(prepare, |range, result| {
+            let first = range.start * TILE;
+            let place = Place { rows: m, columns: n, first, bias, residual };
+            self.shared.kernel.place(result, &place, out);
+        });
+    }
+
+    /// Attention of every head. `query` fills `[kv_heads][rows * group][head_dim]`, row by row
+    /// and within a row by head of the group; `out` is `[rows][heads * head_dim]`.
+    pub(super) fn attend(&self, a: &Attention, query: impl FnOnce(&mut [f32]), out: &mut [f32]) {
+        let (kv_heads, d) = (a.layer.kv_heads(), a.head_dim);
+        let per_head = a.rows * a.group;
+        let prepare = |work: &mut Work| {
+            work.query.resize(kv_heads * per_head * d, 0.0);
+            query(&mut work.query);
+            work.lens.clear();
+            work.lens.extend((0..per_head).map(|i| a.past + i / a.group + 1));
+            let cost = (a.past + a.rows) * d * (per_head + 2) * kv_heads;
+            let count = self.count(cost / MIN_ATTEND * 4, kv_heads);
+            work.begin(Task::Attend(a.clone()), kv_heads, count);
         };
-        if pieces == 1 {
-            let q = s.x.read().unwrap_or_else(PoisonError::into_inner);
-            let mut buffer = lock(&s.chunks[0]);
-            buffer.resize(tiles * m * TILE, 0.0);
-            w.multiply(s.kernel, &q, 0..tiles, &mut buffer);
-        } else {
-            s.post(w, pieces);
-            let epoch = s.epoch.load(Ordering::Relaxed);
-            s.help(w, epoch, pieces);
-            while s.done.load(Ordering::Acquire) < pieces {
-                std::hint::spin_loop();
-            }
-        }
-        for c in 0..pieces {
-            let range = chunk(tiles, pieces, c);
-            let buffer = lock(&s.chunks[c]);
-            for (t, tile) in range.clone().zip(buffer.chunks_exact(m * TILE)) {
-                let width = TILE.min(n - t * TILE);
-                for (i, row) in tile.chunks_exact(TILE).enumerate() {
-                    let at = i * n + t * TILE;
-                    let out = &mut out[at..at + width];
-                    out.copy_from_slice(&row[..width]);
-                    if let Some(bias) = bias {
-                        for (o, b) in out.iter_mut().zip(&bias[t * TILE..]) {
-                            *o += b;
-                        }
-                    }
-                    if let Some(residual) = residual {
-                        for (o, r) in out.iter_mut().zip(&residual[at..]) {
-                            *o += r;
-                        }
-                    }
+        self.run(prepare, |range, result| {
+            for (head, result) in range.zip(result.chunks_exact(per_head * d)) {
+                for (r, row) in result.chunks_exact(a.group * d).enumerate() {
+                    out[(r * kv_heads + head) * a.group * d..][..a.group * d].copy_from_slice(row);
                 }
+            }
+        });
+    }
+
+    /// Prepares a task, has it computed and hands the result of each piece to `take`.
+    fn run(
+        &self,
+        prepare: impl FnOnce(&mut Work),
+        mut take: impl FnMut(std::ops::Range<usize>, &[f32]),
+    ) {
+        let mut works = lock(&self.works);
+        let kernel = self.shared.kernel;
+        // All but the last task's are free, unless a worker was put aside in one.
+        let free = works.iter_mut().position(|w| Arc::get_mut(w).is_some());
+        let free = free.unwrap_or_else(|| {
+            works.push(Arc::default());
+            works.len() - 1
+        });
+        let Some(work) = Arc::get_mut(&mut works[free]) else { return };
+        prepare(work);
+        let work = &works[free];
+        if work.count == 1 {
+            let mut buffer = lock(&work.pieces[0].buffer);
+            work.compute(kernel, 0, &mut buffer);
+            return take(work.range(0), &buffer.out);
+        }
+        self.shared.post(work);
+        let longest = work.help(kernel);
+        let waiting = Instant::now();
+        for (c, piece) in work.pieces[..work.count].iter().enumerate() {
+            let mut late = false;
+            while !piece.done.load(Ordering::Acquire) && !late {
+                std::hint::spin_loop();
+                late = waiting.elapsed() > longest * 2 + PATIENCE;
+            }
+            if late {
+                // Its thread is not running now. The result is the same whoever computes it.
+                let mut again = Buffer::default();
+                work.compute(kernel, c, &mut again);
+                take(work.range(c), &again.out);
+            } else {
+                take(work.range(c), &lock(&piece.buffer).out);
             }
         }
     }
@@ -243,10 +410,10 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         {
-            let mut job = lock(&self.shared.job);
-            job.stop = true;
-            job.epoch += 1;
-            self.shared.epoch.store(job.epoch, Ordering::Release);
+            let mut current = lock(&self.shared.current);
+            current.stop = true;
+            current.epoch += 1;
+            self.shared.epoch.store(current.epoch, Ordering::Release);
             self.shared.wake.notify_all();
         }
         for w in self.workers.drain(..) {
@@ -255,48 +422,20 @@ impl Drop for Pool {
     }
 }
 
-fn chunk(tiles: usize, pieces: usize, c: usize) -> std::ops::Range<usize> {
-    tiles * c / pieces..tiles * (c + 1) / pieces
+/// Keeps the calling thread on one CPU; `false` where the system does not do that.
+pub fn pin(cpu: usize) -> bool {
+    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
 impl Shared {
-    fn post(&self, w: &Arc<Weight>, chunks: usize) {
-        let mut job = lock(&self.job);
-        job.epoch += 1;
-        job.weight = Some(w.clone());
-        job.chunks = chunks;
-        self.done.store(0, Ordering::Relaxed);
-        self.next.store(job.epoch << 32, Ordering::Release);
-        self.epoch.store(job.epoch, Ordering::Release);
+    fn post(&self, work: &Arc<Work>) {
+        let mut current = lock(&self.current);
+        current.epoch += 1;
+        current.work = work.clone();
+        self.epoch.store(current.epoch, Ordering::Release);
         // A worker goes to sleep under the same lock, so no wake-up is lost.
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             self.wake.notify_all();
-        }
-    }
-
-    /// Claims and computes chunks of product `epoch` until none is left.
-    fn help(&self, w: &Weight, epoch: u64, chunks: usize) {
-        let tiles = w.shape.tiles();
-        let mut at = self.next.load(Ordering::Acquire);
-        loop {
-            let c = (at & 0xffff_ffff) as usize;
-            if at >> 32 != epoch & 0xffff_ffff || c >= chunks {
-                return;
-            }
-            match self.next.compare_exchange_weak(at, at + 1, Ordering::AcqRel, Ordering::Acquire) {
-                Err(now) => at = now,
-                Ok(_) => {
-                    {
-                        let x = self.x.read().unwrap_or_else(PoisonError::into_inner);
-                        let range = chunk(tiles, chunks, c);
-                        let mut out = lock(&self.chunks[c]);
-                        out.resize(range.len() * x.rows() * TILE, 0.0);
-                        w.multiply(self.kernel, &x, range, &mut out);
-                    }
-                    self.done.fetch_add(1, Ordering::Release);
-                    at = self.next.load(Ordering::Acquire);
-                }
-            }
         }
     }
 
@@ -309,22 +448,23 @@ impl Shared {
                 std::hint::spin_loop();
                 spins += 1;
                 if spins % 64 == 0 && start.elapsed() > SPIN {
-                    let mut job = lock(&self.job);
+                    let mut current = lock(&self.current);
                     self.sleepers.fetch_add(1, Ordering::Relaxed);
-                    while job.epoch == seen {
-                        job = self.wake.wait(job).unwrap_or_else(PoisonError::into_inner);
+                    while current.epoch == seen {
+                        current = self.wake.wait(current).unwrap_or_else(PoisonError::into_inner);
                     }
                     self.sleepers.fetch_sub(1, Ordering::Relaxed);
                 }
             }
-            let job = lock(&self.job).clone();
-            seen = job.epoch;
-            if job.stop {
-                return;
-            }
-            if let Some(w) = job.weight {
-                self.help(&w, job.epoch, job.chunks);
-            }
+            let work = {
+                let current = lock(&self.current);
+                seen = current.epoch;
+                if current.stop {
+                    return;
+                }
+                current.work.clone()
+            };
+            work.help(self.kernel);
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::graph::Model;
-use super::ops::{Shared, State};
+use super::ops::{CODEBOOK, FACTORS, Shared, State, expand_logits};
 use super::pool::Pool;
 use crate::{Error, ErrorKind, Result};
 use std::cell::RefCell;
@@ -13,8 +13,9 @@ fn failed(what: &str, e: TractError) -> Error {
 /// A running plan with its state.
 struct Runner {
     state: TypedSimpleState,
-    output: Option<TValue>,
+    outputs: TVec<TValue>,
     tokens: Arc<Tensor>,
+    features: Arc<Tensor>,
 }
 
 impl Runner {
@@ -23,7 +24,9 @@ impl Runner {
         let own: Shared = RefCell::new(model.state(pool.clone(), positions));
         state.turn_state.shared.insert(own);
         let tokens = Arc::new(Tensor::zero::<i64>(&[1]).map_err(|e| failed("starting", e))?);
-        Ok(Self { state, output: None, tokens })
+        let features = Tensor::zero::<f32>(&[1, model.feature_width()]);
+        let features = Arc::new(features.map_err(|e| failed("starting", e))?);
+        Ok(Self { state, outputs: tvec!(), tokens, features })
     }
 
     fn with<T>(&mut self, f: impl FnOnce(&mut State) -> T) -> T {
@@ -33,18 +36,18 @@ impl Runner {
         }
     }
 
-    fn run(&mut self, tokens: &[u32]) -> Result<()> {
-        self.output = None;
+    fn run(&mut self, tokens: &[u32], features: &[f32]) -> Result<()> {
+        self.outputs.clear();
         let mut run = || -> TractResult<()> {
-            if self.tokens.shape() != [tokens.len()] || Arc::get_mut(&mut self.tokens).is_none() {
-                self.tokens = Arc::new(Tensor::zero::<i64>(&[tokens.len()])?);
+            let values = tokens.iter().map(|&t| t as i64);
+            fill(&mut self.tokens, &[tokens.len()], values)?;
+            let mut inputs = tvec!(TValue::from_const(self.tokens.clone()));
+            if !features.is_empty() {
+                let width = features.len() / tokens.len();
+                fill(&mut self.features, &[tokens.len(), width], features.iter().copied())?;
+                inputs.push(TValue::from_const(self.features.clone()));
             }
-            let t = Arc::get_mut(&mut self.tokens).context("token buffer is shared")?;
-            for (s, &t) in t.to_plain_array_view_mut::<i64>()?.iter_mut().zip(tokens) {
-                *s = t as i64;
-            }
-            let inputs = tvec!(TValue::from_const(self.tokens.clone()));
-            self.output = self.state.run(inputs)?.pop();
+            self.outputs = self.state.run(inputs)?;
             Ok(())
         };
         run().map_err(|e| {
@@ -54,14 +57,30 @@ impl Runner {
         })
     }
 
-    /// `[rows][columns]` of the last pass.
-    fn output(&self) -> &[f32] {
-        self.output
-            .as_ref()
+    /// `[rows][columns]` of one output of the last pass.
+    fn output(&self, which: usize) -> &[f32] {
+        self.outputs
+            .get(which)
             .and_then(|t| t.as_plain_ram())
             .and_then(|v| v.as_slice::<f32>().ok())
             .unwrap_or(&[])
     }
+}
+
+/// Overwrites an input, which is made anew only where its shape changes.
+fn fill<T: Datum + Copy>(
+    tensor: &mut Arc<Tensor>,
+    shape: &[usize],
+    values: impl Iterator<Item = T>,
+) -> TractResult<()> {
+    if tensor.shape() != shape || Arc::get_mut(tensor).is_none() {
+        *tensor = Arc::new(Tensor::zero_dt(T::datum_type(), shape)?);
+    }
+    let t = Arc::get_mut(tensor).context("an input is shared")?;
+    for (slot, value) in t.to_plain_array_view_mut::<T>()?.iter_mut().zip(values) {
+        *slot = value;
+    }
+    Ok(())
 }
 
 /// A language model at one point of one utterance: its context and the last logits.
@@ -73,6 +92,9 @@ pub struct Session {
     runner: Runner,
     len: usize,
     positions: usize,
+    /// Logits of a factorised head, once somebody asked for them.
+    logits: Vec<f32>,
+    expanded: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -92,7 +114,8 @@ impl Session {
     pub fn with_positions(model: &Arc<Model>, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
         let positions = positions.min(model.max_positions());
         let runner = Runner::new(model, pool, positions)?;
-        Ok(Self { model: model.clone(), runner, len: 0, positions })
+        let (logits, expanded) = (Vec::new(), false);
+        Ok(Self { model: model.clone(), runner, len: 0, positions, logits, expanded })
     }
 
     /// Positions in the context.
@@ -117,15 +140,32 @@ impl Session {
     /// `InvalidArgument` when no token is given or the context would grow beyond the
     /// model's longest; the context is unchanged then.
     pub fn step(&mut self, tokens: &[u32], wanted: usize) -> Result<()> {
+        self.step_with(tokens, &[], wanted)
+    }
+
+    /// [`step`](Self::step) of a model that reads features beside its tokens:
+    /// `features[tokens][feature_width]`, those of a token being the hidden state that
+    /// predicted it ([`hidden`](Self::hidden) of the token before), zeros for the first one.
+    ///
+    /// # Errors
+    /// `InvalidArgument` as well if there are more or fewer features than that.
+    pub fn step_with(&mut self, tokens: &[u32], features: &[f32], wanted: usize) -> Result<()> {
+        let invalid = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
         if tokens.is_empty() || tokens.len() > self.room() {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "a pass of {} tokens behind {} does not fit a context of {}: split the text",
-                    tokens.len(),
-                    self.len,
-                    self.positions
-                ),
+            return invalid(format!(
+                "a pass of {} tokens behind {} does not fit a context of {}: split the text",
+                tokens.len(),
+                self.len,
+                self.positions
+            ));
+        }
+        if features.len() != tokens.len() * self.model.feature_width() {
+            return invalid(format!(
+                "{} tokens need {} features each, {} were given in all: a draft that reads \
+                 features works only beside its target",
+                tokens.len(),
+                self.model.feature_width(),
+                features.len()
             ));
         }
         let (len, wanted) = (self.len, wanted.clamp(1, tokens.len()));
@@ -133,14 +173,67 @@ impl Session {
             s.len = len;
             s.wanted = wanted;
         });
-        self.runner.run(tokens)?;
+        self.expanded = false;
+        self.runner.run(tokens, features)?;
         self.len += tokens.len();
         Ok(())
     }
 
     /// Logits of the last pass, `[wanted][vocabulary]`.
-    pub fn logits(&self) -> &[f32] {
-        self.runner.output()
+    pub fn logits(&mut self) -> &[f32] {
+        if !self.model.factored {
+            return self.runner.output(0);
+        }
+        if !self.expanded {
+            let kernel = self.runner.with(|s| s.pool.kernel());
+            let v = self.vocabulary();
+            let scores = self.runner.output(0);
+            let width = v - CODEBOOK + FACTORS;
+            self.logits.resize(scores.len() / width * v, 0.0);
+            for (x, o) in scores.chunks_exact(width).zip(self.logits.chunks_exact_mut(v)) {
+                expand_logits(kernel, x, o);
+            }
+            self.expanded = true;
+        }
+        &self.logits
+    }
+
+    /// `probs[vocabulary] = softmax(logits / temperature)` of row `row` of the wanted ones,
+    /// and the sum of each block of 256 in `sums`. `false` if they are not numbers.
+    pub fn softmax(
+        &mut self,
+        row: usize,
+        inverse_temperature: f32,
+        probs: &mut [f32],
+        sums: &mut [f32],
+    ) -> bool {
+        let kernel = self.runner.with(|s| s.pool.kernel());
+        let v = self.vocabulary();
+        if self.model.factored {
+            let width = v - CODEBOOK + FACTORS;
+            let scores = &self.runner.output(0)[row * width..][..width];
+            if kernel.factor_softmax(scores, inverse_temperature, probs, sums) {
+                return true;
+            }
+        }
+        let logits = &self.logits()[row * v..][..v];
+        kernel.softmax(logits, inverse_temperature, probs, sums).is_finite()
+    }
+
+    /// Hidden states before the head of every token of the last pass, `[tokens][hidden]`;
+    /// empty if the model does not give them.
+    pub fn hidden(&self) -> &[f32] {
+        self.runner.output(1)
+    }
+
+    /// Width of the features that each token needs, see [`step_with`](Self::step_with).
+    pub fn feature_width(&self) -> usize {
+        self.model.feature_width()
+    }
+
+    /// Width of [`hidden`](Self::hidden).
+    pub fn hidden_width(&self) -> usize {
+        self.model.hidden_width()
     }
 
     /// Tokens that have logits.
@@ -177,8 +270,8 @@ impl CodecSession {
         if tokens.is_empty() {
             return Ok(&[]);
         }
-        self.runner.run(tokens)?;
-        Ok(self.runner.output())
+        self.runner.run(tokens, &[])?;
+        Ok(self.runner.output(0))
     }
 
     /// Values a frame.

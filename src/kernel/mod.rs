@@ -21,6 +21,8 @@ mod x86;
 
 pub use qmat::{BLOCK, Bits, PackError, PackedShape, QuantizedRows, TILE, pack};
 
+use body::FactorScratch;
+use std::cell::RefCell;
 use std::sync::OnceLock;
 
 /// Largest number of activation rows that one register tile handles; longer calls are cut
@@ -39,6 +41,7 @@ pub struct Kernel {
     quantize: fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
     qgemm8: fn(&[u8], &[u16], &QuantizedRows, &mut [f32]),
     qgemm4: fn(&[u8], &[u16], &QuantizedRows, &mut [f32]),
+    place: fn(&[f32], &Place, &mut [f32]),
     rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     layer_norm: fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
     swiglu: fn(&[f32], &[f32], &mut [f32]),
@@ -48,8 +51,25 @@ pub struct Kernel {
     factor_logits: fn(&[f32], &mut [f32]),
     softmax: fn(&[f32], f32, &mut [f32], &mut [f32]) -> f32,
     attend: fn(&Attend, &mut [f32], &mut [f32]),
+    rope: fn(&mut [f32], &[f32], &[f32]),
+    factor_softmax: fn(&[f32], f32, &mut [f32], &mut [f32], &mut FactorScratch) -> f32,
     to_half: fn(&[f32], &mut [u16]),
     sum_rows: fn(&[u16], &[u32], &mut [f32]),
+}
+
+/// Where the tiles of a product belong in `out[rows][columns]`, and what is added on the way.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Activation rows `m`.
+    pub rows: usize,
+    /// Columns of the output, `N`.
+    pub columns: usize,
+    /// Column of the first tile, a multiple of 16.
+    pub first: usize,
+    /// Added to every row, `[N]`.
+    pub bias: Option<&'a [f32]>,
+    /// Added elementwise, `[m][N]`.
+    pub residual: Option<&'a [f32]>,
 }
 
 /// Query rows and the cache of one key/value head.
@@ -66,6 +86,8 @@ pub struct Attend<'a> {
     pub values: &'a [u16],
     /// Channels of a head, a multiple of 16.
     pub head_dim: usize,
+    /// What the caller will read next, the keys of the next head say; may be empty.
+    pub next: &'a [u16],
 }
 
 impl Attend<'_> {
@@ -75,7 +97,7 @@ impl Attend<'_> {
     }
     /// Floats of scratch that [`Kernel::attend`] needs.
     pub fn scratch(&self) -> usize {
-        self.lens.len().min(4) * self.longest().next_multiple_of(16)
+        self.lens.len().min(body::ATTEND_ROWS) * self.longest().next_multiple_of(16)
     }
 }
 
@@ -122,6 +144,18 @@ impl Kernel {
             Bits::Eight => (self.qgemm8)(packed, scales, x, out),
             Bits::Four => (self.qgemm4)(packed, scales, x, out),
         }
+    }
+
+    /// Writes the result of [`qgemm`](Self::qgemm), `tiles[tile][m][16]`, to its columns of
+    /// `out[m][N]`, with bias and residual.
+    pub fn place(&self, tiles: &[f32], to: &Place, out: &mut [f32]) {
+        let size = to.rows * to.columns;
+        let last = to.first + tiles.len() / to.rows.max(1);
+        assert!(to.rows > 0 && tiles.len() % (to.rows * TILE) == 0 && to.first % TILE == 0);
+        assert!(out.len() == size && last < to.columns + TILE);
+        assert!(to.bias.is_none_or(|b| b.len() == to.columns));
+        assert!(to.residual.is_none_or(|r| r.len() == size));
+        (self.place)(tiles, to, out)
     }
 
     /// `out[c] = x[c] / sqrt(mean(x^2) + epsilon) * weight[c]` for one row.
@@ -185,6 +219,39 @@ impl Kernel {
     ) -> f32 {
         assert!(logits.len() == probs.len() && sums.len() == logits.len().div_ceil(SUM_BLOCK));
         (self.softmax)(logits, inverse_temperature, probs, sums)
+    }
+
+    /// `probs = softmax(logits / temperature)` over the codes of [`factor_logits`]
+    /// (Self::factor_logits) and the `scores` behind the 480, which stand for one token each,
+    /// without forming the logits. `probs[65536 + E]`, `sums` as in [`softmax`](Self::softmax).
+    ///
+    /// `false` where the factors are so far apart that products of them underflow, or are not
+    /// numbers: `probs` is unspecified then and the long way is needed.
+    #[must_use]
+    pub fn factor_softmax(
+        &self,
+        scores: &[f32],
+        inverse_temperature: f32,
+        probs: &mut [f32],
+        sums: &mut [f32],
+    ) -> bool {
+        assert!(scores.len() >= 480 && scores.len() <= 480 + SUM_BLOCK);
+        assert!(probs.len() == scores.len() - 480 + 65536);
+        assert!(sums.len() == probs.len().div_ceil(SUM_BLOCK));
+        thread_local! {
+            static SCRATCH: RefCell<Box<FactorScratch>> =
+                RefCell::new(Box::new(FactorScratch::new()));
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let total = (self.factor_softmax)(scores, inverse_temperature, probs, sums, scratch);
+            (1e-12..=f32::MAX).contains(&total)
+        })
+    }
+
+    /// Rotates the pairs `(c, c + d/2)` of one head in place: `x[d]`, `cos[d/2]`, `sin[d/2]`.
+    pub fn rope(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        assert!(x.len() == 2 * cos.len() && cos.len() == sin.len());
+        (self.rope)(x, cos, sin)
     }
 
     /// Attention of a few query rows over the cached positions of one key/value head:

@@ -10,6 +10,7 @@
 //! operand of eight columns a row would need two shuffles per vector of weights.
 #![allow(unsafe_code)]
 
+use super::body::Halves;
 use super::tiles::{RowsFn, TileArgs, qgemm};
 use super::{Attend, BLOCK, Kernel, QuantizedRows, ROWS_PER_TILE, TILE, body, scalar};
 use core::arch::aarch64::*;
@@ -84,7 +85,16 @@ instruction_set!(plain, "neon");
 instruction_set!(dotprod, "neon-dotprod");
 
 fn attend(a: &Attend, scores: &mut [f32], out: &mut [f32]) {
-    let widen = |x: &[u16]| {
+    body::attend::<4>(a, scores, out, Neon)
+}
+
+/// f16 by `fcvtl`.
+#[derive(Clone, Copy)]
+struct Neon;
+
+impl Halves for Neon {
+    #[inline(always)]
+    fn widen(self, x: &[u16]) -> [f32; 16] {
         let x: &[u16; 16] = x[..16].try_into().unwrap();
         let mut out = [0f32; 16];
         for i in (0..16).step_by(4) {
@@ -92,8 +102,7 @@ fn attend(a: &Attend, scores: &mut [f32], out: &mut [f32]) {
             unsafe { vst1q_f32(out[i..].as_mut_ptr(), widen4(vld1_u16(x[i..].as_ptr()))) };
         }
         out
-    };
-    body::attend::<4>(a, scores, out, widen)
+    }
 }
 
 fn to_half(x: &[f32], out: &mut [u16]) {
@@ -113,29 +122,7 @@ fn to_half(x: &[f32], out: &mut [u16]) {
 }
 
 fn sum_rows(table: &[u16], rows: &[u32], out: &mut [f32]) {
-    let c = out.len();
-    let whole = c - c % 16;
-    for at in (0..whole).step_by(16) {
-        // SAFETY: NEON was checked by `detect`; 16 numbers from `at` are inside the row,
-        // which is inside the table.
-        unsafe {
-            let mut acc = [vdupq_n_f32(0.0); 4];
-            for &r in rows {
-                let row = &table[r as usize * c + at..][..16];
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    *acc = vaddq_f32(*acc, widen4(vld1_u16(row[4 * i..].as_ptr())));
-                }
-            }
-            for (i, acc) in acc.into_iter().enumerate() {
-                vst1q_f32(out[at + 4 * i..].as_mut_ptr(), acc);
-            }
-        }
-    }
-    for at in whole..c {
-        out[at] = rows
-            .iter()
-            .fold(0.0, |sum, &r| sum + half::f16::from_bits(table[r as usize * c + at]).to_f32());
-    }
+    body::sum_rows_by(table, rows, out, Neon)
 }
 
 /// Four f16 as f32.

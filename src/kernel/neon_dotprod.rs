@@ -88,7 +88,7 @@ unsafe fn tile4<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
                 let mut a1 = [vdupq_n_s8(0); M];
                 for i in 0..M {
                     // Nibbles are stored as w + 8: take 8 times the activations' sum off.
-                    let zero = vdupq_n_s32(*t.x_sum.add(i * t.blocks + b) * -8);
+                    let zero = vdupq_n_s32(*t.x_start.add(i * t.blocks + b));
                     for g in 0..G {
                         dot[g][i] = zero;
                     }

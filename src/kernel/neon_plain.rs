@@ -83,7 +83,7 @@ unsafe fn tile4<const M: usize, const G: usize>(t: &TileArgs, out: *mut f32) {
                     for i in 0..M {
                         // 16 products of at most 15 * 127 make 30480, inside 16 bits.
                         let p = vpaddlq_s16(vpaddq_s16(low[g][i], high[g][i]));
-                        let zero = *t.x_sum.add(i * t.blocks + b) * -8;
+                        let zero = *t.x_start.add(i * t.blocks + b);
                         dot[i] = vaddq_s32(p, vdupq_n_s32(zero));
                     }
                     let s = t.scales.add(b * TILE + (first + g) * 4);

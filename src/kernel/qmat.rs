@@ -149,6 +149,10 @@ pub struct QuantizedRows {
     pub(super) q: Vec<i8>,
     pub(super) scale: Vec<f32>,
     pub(super) sum: Vec<i32>,
+    /// Where the sums of products with stored weights start, so that they end as if the
+    /// weights were stored without their offset: -128 (8 bits) and -8 (4 bits) times `sum`.
+    pub(super) start8: Vec<i32>,
+    pub(super) start4: Vec<i32>,
 }
 
 impl QuantizedRows {
@@ -169,6 +173,10 @@ impl QuantizedRows {
                 &mut self.scale[r * blocks..][..blocks],
                 &mut self.sum[r * blocks..][..blocks],
             );
+        }
+        for (start, factor) in [(&mut self.start8, -128), (&mut self.start4, -8)] {
+            start.clear();
+            start.extend(self.sum.iter().map(|s| s * factor));
         }
     }
     /// Number of rows `m`.

@@ -8,6 +8,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     quantize: body::quantize,
     qgemm8,
     qgemm4,
+    place: body::place,
     rms_norm: body::rms_norm,
     layer_norm: body::layer_norm,
     swiglu: body::swiglu,
@@ -17,12 +18,14 @@ pub(super) const KERNEL: Kernel = Kernel {
     factor_logits: body::factor_logits,
     softmax: body::softmax,
     attend,
+    rope: body::rope,
+    factor_softmax: body::factor_softmax,
     to_half: body::to_half,
     sum_rows: body::sum_rows,
 };
 
 fn attend(a: &Attend, scores: &mut [f32], out: &mut [f32]) {
-    body::attend::<4>(a, scores, out, body::widen_portable)
+    body::attend::<4>(a, scores, out, body::Portable)
 }
 
 fn qgemm8(packed: &[u8], scales: &[u16], x: &QuantizedRows, out: &mut [f32]) {

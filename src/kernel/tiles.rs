@@ -2,7 +2,7 @@
 //! checked slices of [`super::Kernel::qgemm`] into addresses.
 #![allow(unsafe_code)]
 
-use super::{QuantizedRows, ROWS_PER_TILE, TILE};
+use super::{BLOCK, QuantizedRows, ROWS_PER_TILE, TILE};
 
 /// One tile of 16 weight rows against up to eight activation rows.
 pub(super) struct TileArgs {
@@ -12,9 +12,9 @@ pub(super) struct TileArgs {
     pub(super) scales: *const u16,
     /// First activation row; the next rows follow `k` bytes apart.
     pub(super) q: *const i8,
-    /// Activation scales and sums; the next rows follow `blocks` apart.
+    /// Activation scales and starts of the sums; the next rows follow `blocks` apart.
     pub(super) x_scale: *const f32,
-    pub(super) x_sum: *const i32,
+    pub(super) x_start: *const i32,
     pub(super) k: usize,
     pub(super) blocks: usize,
 }
@@ -34,6 +34,7 @@ pub(super) unsafe fn qgemm<const BYTES: usize>(
     table: &[RowsFn; ROWS_PER_TILE],
 ) {
     let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let start = if BYTES == TILE * BLOCK { &x.start8 } else { &x.start4 };
     for ((w, scales), out) in w
         .chunks_exact(blocks * BYTES)
         .zip(scales.chunks_exact(blocks * TILE))
@@ -47,7 +48,7 @@ pub(super) unsafe fn qgemm<const BYTES: usize>(
                 scales: scales.as_ptr(),
                 q: x.q[row * k..].as_ptr(),
                 x_scale: x.scale[row * blocks..].as_ptr(),
-                x_sum: x.sum[row * blocks..].as_ptr(),
+                x_start: start[row * blocks..].as_ptr(),
                 k,
                 blocks,
             };

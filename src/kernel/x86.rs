@@ -1,8 +1,9 @@
 //! AVX2 and AVX-512 VNNI.
 #![allow(unsafe_code)]
 
+use super::body::{FactorScratch, Halves};
 use super::tiles::{RowsFn, TileArgs, qgemm};
-use super::{Attend, BLOCK, Kernel, QuantizedRows, ROWS_PER_TILE, TILE, body};
+use super::{Attend, BLOCK, Kernel, Place, QuantizedRows, ROWS_PER_TILE, TILE, body};
 use core::arch::x86_64::*;
 
 /// The kernels that this CPU qualifies for, narrowest first. The only way to the tables
@@ -26,11 +27,60 @@ pub(super) fn detect() -> Vec<Kernel> {
     kernels
 }
 
+/// f16 by F16C. Made only where the CPU has it.
+#[derive(Clone, Copy)]
+struct F16c;
+
+impl Halves for F16c {
+    #[inline(always)]
+    fn widen(self, x: &[u16]) -> [f32; 16] {
+        let x: &[u16; 16] = x[..16].try_into().unwrap();
+        let mut out = [0f32; 16];
+        // SAFETY: the kernels of `detect` have AVX and F16C; 16 numbers are inside both.
+        unsafe {
+            let lo = _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast()));
+            let hi = _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(8).cast()));
+            _mm256_storeu_ps(out.as_mut_ptr(), lo);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), hi);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn fetch(self, x: &[u16], at: usize) {
+        // SAFETY: prefetching reads nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(at).cast()) }
+    }
+}
+
+/// f16 by AVX-512. Made only where the CPU has it.
+#[derive(Clone, Copy)]
+struct Avx512;
+
+impl Halves for Avx512 {
+    #[inline(always)]
+    fn widen(self, x: &[u16]) -> [f32; 16] {
+        let x: &[u16; 16] = x[..16].try_into().unwrap();
+        let mut out = [0f32; 16];
+        // SAFETY: the AVX-512 kernel has it; 16 numbers are inside both.
+        unsafe {
+            let v = _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast()));
+            _mm512_storeu_ps(out.as_mut_ptr(), v);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn fetch(self, x: &[u16], at: usize) {
+        F16c.fetch(x, at)
+    }
+}
+
 /// Compiles the shared bodies for one feature set and builds its table. Each outer function
 /// is safe to name because the table is private to this module and leaves it only through
 /// [`detect`].
 macro_rules! instruction_set {
-    ($module:ident, $name:literal, $features:literal, $wide:literal) => {
+    ($module:ident, $name:literal, $features:literal, $wide:literal, $halves:expr) => {
         mod $module {
             use super::*;
 
@@ -39,6 +89,7 @@ macro_rules! instruction_set {
                 quantize,
                 qgemm8,
                 qgemm4,
+                place,
                 rms_norm,
                 layer_norm,
                 swiglu,
@@ -48,11 +99,14 @@ macro_rules! instruction_set {
                 factor_logits,
                 softmax,
                 attend,
+                rope,
+                factor_softmax,
                 to_half,
                 sum_rows,
             };
 
             instruction_set!(@fn $features, quantize(x: &[f32], q: &mut [i8], s: &mut [f32], t: &mut [i32]) -> ());
+            instruction_set!(@fn $features, place(t: &[f32], to: &Place, o: &mut [f32]) -> ());
             instruction_set!(@fn $features, rms_norm(x: &[f32], w: &[f32], e: f32, o: &mut [f32]) -> ());
             instruction_set!(@fn $features, layer_norm(x: &[f32], w: &[f32], b: &[f32], e: f32, o: &mut [f32]) -> ());
             instruction_set!(@fn $features, swiglu(g: &[f32], u: &[f32], o: &mut [f32]) -> ());
@@ -61,27 +115,43 @@ macro_rules! instruction_set {
             instruction_set!(@fn $features, conv(x: &[f32], w: &[f32], b: &[f32], o: &mut [f32]) -> ());
             instruction_set!(@fn $features, factor_logits(s: &[f32], l: &mut [f32]) -> ());
             instruction_set!(@fn $features, softmax(l: &[f32], t: f32, p: &mut [f32], s: &mut [f32]) -> f32);
-            instruction_set!(@fn $features, sum_rows(t: &[u16], r: &[u32], o: &mut [f32]) -> ());
-            instruction_set!(@fn $features, to_half(x: &[f32], o: &mut [u16]) -> ());
+            instruction_set!(@fn $features, rope(x: &mut [f32], c: &[f32], s: &[f32]) -> ());
+            instruction_set!(@fn $features, factor_softmax(x: &[f32], t: f32, p: &mut [f32], s: &mut [f32], f: &mut FactorScratch) -> f32);
 
             fn attend(a: &Attend, s: &mut [f32], o: &mut [f32]) {
                 #[target_feature(enable = $features)]
                 fn inner(a: &Attend, s: &mut [f32], o: &mut [f32]) {
-                    // SAFETY: the enclosing function has F16C and AVX; 16 half words are
-                    // inside the slice, which is checked.
-                    let widen = |x: &[u16]| unsafe {
-                        let x: &[u16; 16] = x[..16].try_into().unwrap();
-                        let lo = _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast()));
-                        let hi = _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(8).cast()));
-                        let mut out = [0f32; 16];
-                        _mm256_storeu_ps(out.as_mut_ptr(), lo);
-                        _mm256_storeu_ps(out.as_mut_ptr().add(8), hi);
-                        out
-                    };
-                    body::attend::<$wide>(a, s, o, widen)
+                    body::attend::<$wide>(a, s, o, $halves)
                 }
                 // SAFETY: reachable only through `detect`, which checked the features.
                 unsafe { inner(a, s, o) }
+            }
+
+            fn sum_rows(t: &[u16], r: &[u32], o: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn inner(t: &[u16], r: &[u32], o: &mut [f32]) {
+                    body::sum_rows_by(t, r, o, $halves)
+                }
+                // SAFETY: as above.
+                unsafe { inner(t, r, o) }
+            }
+
+            fn to_half(x: &[f32], o: &mut [u16]) {
+                #[target_feature(enable = $features)]
+                fn inner(x: &[f32], o: &mut [u16]) {
+                    let mut x8 = x.chunks_exact(8);
+                    let mut o8 = o.chunks_exact_mut(8);
+                    for (x, o) in (&mut x8).zip(&mut o8) {
+                        // SAFETY: F16C exists; both hold eight numbers.
+                        unsafe {
+                            let h = _mm256_cvtps_ph::<0>(_mm256_loadu_ps(x.as_ptr()));
+                            _mm_storeu_si128(o.as_mut_ptr().cast(), h);
+                        }
+                    }
+                    body::to_half(x8.remainder(), o8.into_remainder());
+                }
+                // SAFETY: as above.
+                unsafe { inner(x, o) }
             }
 
             fn qgemm8(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
@@ -132,10 +202,11 @@ macro_rules! instruction_set {
     };
 }
 
-instruction_set!(avx2, "avx2", "avx2,fma,f16c", 4);
+instruction_set!(avx2, "avx2", "avx2,fma,f16c", 4, F16c);
 instruction_set!(
     avx512,
     "avx512-vnni",
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
-    16
+    16,
+    Avx512
 );

@@ -57,7 +57,7 @@ unsafe fn tile4<const M: usize>(t: &TileArgs, out: *mut f32) {
                 let w = t.w.add(b * 256 + half * 32);
                 let mut dot = [_mm256_setzero_si256(); M];
                 for i in 0..M {
-                    dot[i] = _mm256_set1_epi32(*t.x_sum.add(i * t.blocks + b) * -8);
+                    dot[i] = _mm256_set1_epi32(*t.x_start.add(i * t.blocks + b));
                 }
                 for j in 0..4 {
                     let v = _mm256_loadu_si256(w.add(j * 64).cast());

@@ -1,3 +1,7 @@
+/// Bytes ahead of the weights in use that are asked for where several rows keep the
+/// processor busy: with one row its own guess is as good.
+const FETCH: usize = 2048;
+
 /// # Safety
 /// See [`RowsFn`]; AVX-512 F, BW, VL and VNNI exist.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c")]
@@ -9,10 +13,12 @@ unsafe fn tile8<const M: usize>(t: &TileArgs, out: *mut f32) {
             let w = t.w.add(b * 512);
             let mut dot = [_mm512_setzero_si512(); M];
             for i in 0..M {
-                // Weights are stored as w + 128: take 128 times the activations' sum off.
-                dot[i] = _mm512_set1_epi32(*t.x_sum.add(i * t.blocks + b) * -128);
+                dot[i] = _mm512_set1_epi32(*t.x_start.add(i * t.blocks + b));
             }
             for j in 0..8 {
+                if M > 2 {
+                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(FETCH + j * 64).cast());
+                }
                 let wj = _mm512_loadu_si512(w.add(j * 64).cast());
                 for i in 0..M {
                     let a = t.q.add(i * t.k + b * BLOCK + j * 4).cast::<i32>().read_unaligned();
@@ -43,9 +49,12 @@ unsafe fn tile4<const M: usize>(t: &TileArgs, out: *mut f32) {
             let w = t.w.add(b * 256);
             let mut dot = [_mm512_setzero_si512(); M];
             for i in 0..M {
-                dot[i] = _mm512_set1_epi32(*t.x_sum.add(i * t.blocks + b) * -8);
+                dot[i] = _mm512_set1_epi32(*t.x_start.add(i * t.blocks + b));
             }
             for j in 0..4 {
+                if M > 2 {
+                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(FETCH + j * 64).cast());
+                }
                 let v = _mm512_loadu_si512(w.add(j * 64).cast());
                 let lo = _mm512_and_si512(v, mask);
                 let hi = _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);

@@ -4,7 +4,7 @@ use super::codec::CodecDecoder;
 use super::text;
 use crate::asg::{Index, Weights};
 use crate::bundle::{Bundle, FILE_NAME};
-use crate::decode::{Arm, Options, RoundEnd, Sampling, SpecStats, Speculator};
+use crate::decode::{Arm, Costs, DraftLength, Options, RoundEnd, Sampling, SpecStats, Speculator};
 use crate::engine::{Model, Pool, Session};
 use crate::map::Map;
 use crate::{Error, ErrorKind, Result};
@@ -185,11 +185,21 @@ impl Voice {
         }
     }
 
+    /// The voice's own number of drafts a round: by the running acceptance where the voice says
+    /// what its passes cost, else fixed.
+    pub fn draft_length(&self) -> DraftLength {
+        let s = &self.bundle.sampling;
+        match (s.draft_cost, s.row_cost) {
+            (Some(draft), Some(row)) => DraftLength::Adaptive(Costs { draft, row }),
+            _ => DraftLength::Fixed(s.gamma),
+        }
+    }
+
     /// The voice's own options for `arm`.
     pub fn options(&self, arm: Arm) -> Options {
         Options {
             arm,
-            gamma: self.bundle.sampling.gamma,
+            gamma: self.draft_length(),
             sampling: self.sampling(),
             seed: 0,
             end: self.bundle.vocabulary.end_of_speech,
@@ -233,7 +243,16 @@ pub struct Synthesizer {
     spoken: usize,
     done: bool,
     started: Instant,
+    /// When the utterance's first samples were ready, and how many there are by now.
+    sounding: Option<Instant>,
+    sounded: usize,
 }
+
+/// Tokens that the codec decodes at once where the sound is far enough ahead: its weights
+/// are then read once for all of them.
+const CODEC_TOKENS: usize = 6;
+/// How far ahead of a player's clock that is.
+const LEAD: Duration = Duration::from_millis(120);
 
 impl std::fmt::Debug for Synthesizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -273,6 +292,8 @@ impl Synthesizer {
             spoken: 0,
             done: true,
             started: Instant::now(),
+            sounding: None,
+            sounded: 0,
         })
     }
 
@@ -304,7 +325,9 @@ impl Synthesizer {
         prompt.push(vocabulary.start_of_speech);
         self.speculator.start(&prompt)?;
         self.codec.reset();
+        self.tokens.clear();
         self.spoken = 0;
+        (self.sounding, self.sounded) = (None, 0);
         self.stats.compute += self.started.elapsed();
         self.done = false;
         Ok(())
@@ -331,18 +354,27 @@ impl Synthesizer {
         &self.tokens
     }
 
+    /// Whether a player that began with the first samples still has enough of them. The clock
+    /// decides when sound is made, never which.
+    fn ahead(&self) -> bool {
+        let rate = f64::from(self.voice.bundle.audio.sample_rate_hz);
+        self.sounding.is_some_and(|since| {
+            self.sounded as f64 / rate > (since.elapsed() + LEAD).as_secs_f64()
+        })
+    }
+
     fn round(&mut self, pcm: &mut Vec<f32>) -> Result<bool> {
         let clock = Instant::now();
-        if self.spoken == 0 {
-            self.tokens.clear();
-        }
         let before = pcm.len();
         let end = self.speculator.round(&mut self.tokens)?;
         let codec_clock = Instant::now();
-        self.codec.push(&self.tokens[self.spoken..], pcm)?;
-        self.spoken = self.tokens.len();
-        let cut = end == RoundEnd::Full || (end == RoundEnd::More && self.spoken >= self.limit);
+        let cut =
+            end == RoundEnd::Full || (end == RoundEnd::More && self.tokens.len() >= self.limit);
         let more = end == RoundEnd::More && !cut;
+        if !more || self.tokens.len() - self.spoken >= CODEC_TOKENS || !self.ahead() {
+            self.codec.push(&self.tokens[self.spoken..], pcm)?;
+            self.spoken = self.tokens.len();
+        }
         if !more {
             self.codec.finish(pcm);
             self.stats.utterances += 1;
@@ -352,6 +384,10 @@ impl Synthesizer {
         self.stats.codec += codec_clock.elapsed();
         self.stats.compute += clock.elapsed();
         self.stats.samples += (pcm.len() - before) as u64;
+        self.sounded += pcm.len() - before;
+        if self.sounded > 0 {
+            self.sounding.get_or_insert_with(Instant::now);
+        }
         if pcm.len() > before && self.stats.first_audio.is_none() {
             self.stats.first_audio = Some(self.started.elapsed());
         }

@@ -185,6 +185,9 @@ enum {
 
 /* "Switched off" and "greedy" for the options below, where 0 asks for the default. */
 #define VX_OFF (-1)
+/* vx_options.gamma: the draft length that the clock finds fastest. Not reproducible: where
+ * a round ends decides what the draft may choose. */
+#define VX_GAMMA_MEASURED (-2)
 
 typedef struct vx_options {
   uint32_t size;
@@ -193,7 +196,7 @@ typedef struct vx_options {
   uint64_t max_memory;    /* bytes for the voice and this engine, see vx_memory; 0: no limit */
   uint32_t max_positions; /* longest context; the voice's if 0 or larger */
   uint32_t threads;       /* that compute, the caller's included, 1..64; 0: cores, at most 4 */
-  int32_t gamma;          /* tokens drafted a round, 1..15; VX_OFF: none; 0: the voice's */
+  int32_t gamma;          /* tokens drafted a round, 1..15; VX_OFF, VX_GAMMA_MEASURED; 0: the voice's */
   int32_t emission;       /* VX_EMIT_* */
   float beta;             /* tolerance, up to 1; 0: 0.4 */
   float temperature;      /* up to 100; VX_OFF: the most probable token; 0: the voice's */

@@ -71,6 +71,13 @@ def test_there_is_a_case_for_every_operator():
     assert {name.lower() for name in ALL} <= covered
 
 
+def test_op_embed(rng):
+    table = normal(rng, 9, 6).astype(np.float16)
+    tokens = np.array([8, 0, 3, 3])
+    got = run("Embed", [tokens, table])
+    assert got[0].dtype == np.float32 and (got[0] == table[tokens]).all()
+
+
 def test_op_factor_embed(rng):
     factors = normal(rng, 480, 6).astype(np.float16)
     extra = normal(rng, 36, 6).astype(np.float16)

@@ -111,6 +111,12 @@ def factor_embed():
     )
 
 
+def embed():
+    b = _Body()
+    b.op("Cast", b.op("Gather", "table", "tokens", axis=0), to=TensorProto.FLOAT, out="embedding")
+    return _function("Embed", ["tokens", "table"], ["embedding"], b)
+
+
 def rms_norm():
     b = _Body()
     mean = b.op("ReduceMean", b.op("Mul", "x", "x"), b.const([-1]), keepdims=1)
@@ -287,6 +293,7 @@ def upsample():
 
 ALL = {
     "FactorEmbed": factor_embed,
+    "Embed": embed,
     "RmsNorm": rms_norm,
     "QMatMul": q_matmul,
     "Attention": attention,

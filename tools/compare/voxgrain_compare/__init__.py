@@ -1,0 +1,1 @@
+"""voxgrain, llama.cpp and onnxruntime on the same weights, in one alternating run."""
