@@ -197,27 +197,295 @@ fn without_a_sound_device_a_file_is_written_and_one_line_says_so() {
     assert!(Wav::read(dir.path("voxgrain.wav")).unwrap().samples.len() > 100);
 }
 
+fn bench(dir: &Dir, args: &[&str]) -> Output {
+    run(dir, &[&["bench"], TINY, args].concat(), b"")
+}
+
+fn stdout(o: &Output) -> &str {
+    std::str::from_utf8(&o.stdout).unwrap()
+}
+
+/// Every number under `v` is finite (JSON has no other) and none is negative.
+fn no_negative(v: &Value, at: &str) {
+    match v {
+        Value::Number(n) => assert!(n.as_f64().unwrap() >= 0.0, "{at} is {n}"),
+        Value::Array(a) => {
+            a.iter().enumerate().for_each(|(i, v)| no_negative(v, &format!("{at}[{i}]")))
+        }
+        Value::Object(o) => o.iter().for_each(|(k, v)| no_negative(v, &format!("{at}.{k}"))),
+        _ => {}
+    }
+}
+
 #[test]
-fn bench_compares_every_arm() {
+fn bench_measures_every_arm() {
     let dir = Dir::new("bench");
     dir.bundle();
-    let args = [&["bench", "-n", "3", "--json"], TINY].concat();
-    let v = json(&ok(run(&dir, &args, b"")));
+    // A seed with which the random tiny voice says something in every utterance.
+    let v = json(&ok(bench(&dir, &["--quick", "--json", "--seed", "3"])));
+    no_negative(&v, "");
     let arms = v["arms"].as_array().unwrap();
     let names: Vec<&str> = arms.iter().map(|a| a["arm"].as_str().unwrap()).collect();
     assert_eq!(names, ["ar", "sd", "tolerance", "pcg"]);
-    assert_eq!(arms[0]["speed_up"][0], 1.0, "ar against itself");
+    assert_eq!(arms[0]["speed_up"], serde_json::json!([1.0, 1.0, 1.0]), "ar against itself");
     for a in arms {
         assert!(a["tokens"].as_u64().unwrap() > 0 && a["rtf"].as_f64().unwrap() > 0.0);
-        let shares = a["share"].as_object().unwrap().values();
-        let total: f64 = shares.map(|s| s.as_f64().unwrap()).sum();
-        assert!(total > 0.5 && total < 1.01, "{total} of the time is told apart");
+        let share: f64 =
+            a["share"].as_object().unwrap().values().map(|s| s.as_f64().unwrap()).sum();
+        assert!((share - 1.0).abs() < 1e-9, "{share}");
+        for spread in [
+            "first_token_ms",
+            "first_audio_ms",
+            "token_ms",
+            "round_ms",
+            "codec_token_ms",
+            "utterance_rtf",
+        ] {
+            let get = |k: &str| a[spread][k].as_f64().unwrap_or_else(|| panic!("{spread}.{k}"));
+            assert!(
+                get("p50") <= get("p95") && get("p95") <= get("p99") && get("p99") <= get("max")
+            );
+            assert!(get("n") >= 3.0);
+        }
+        let drafted = a["proposed_at"].as_array().unwrap().len();
+        assert_eq!(drafted, if a["arm"] == "ar" { 0 } else { 4 });
+        for (p, k) in
+            a["proposed_at"].as_array().unwrap().iter().zip(a["accepted_at"].as_array().unwrap())
+        {
+            assert!(k.as_u64() <= p.as_u64());
+        }
+        let lengths: u64 =
+            a["accepted_lengths"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum();
+        assert!(lengths <= a["rounds"].as_u64().unwrap());
+        assert_eq!(a["playback"]["simulated"], true);
+        assert!(a["playback"]["trace"].as_array().unwrap().len() > 2);
+        assert_eq!(a["token_ms_percentiles"].as_array().unwrap().len(), 101);
     }
-    let o = ok(run(&dir, &[&["bench", "-n", "1", "--arm", "sd"], TINY].concat(), b""));
-    assert!(String::from_utf8_lossy(&o.stdout).contains("| sd |"));
-    std::fs::write(dir.path("none.txt"), "\n").unwrap();
-    let o = run(&dir, &[&["bench", "-f", "none.txt"], TINY].concat(), b"");
-    assert_eq!(o.status.code(), Some(2));
+    let machine = &v["machine"];
+    assert!(machine["kernels"].as_array().unwrap().contains(&machine["kernel"]));
+    assert!(machine["threads"].as_u64().unwrap() >= 1 && machine["cores"].as_u64().unwrap() >= 1);
+    for key in ["governor", "board", "cpu", "memory_bytes"] {
+        assert!(machine.get(key).is_some(), "{key}: known or null, but there");
+    }
+    for key in ["celsius_max", "mhz_max", "others_share"] {
+        assert!(v["conditions"].get(key).is_some(), "{key}");
+    }
+    assert!(!v["build"]["commit"].as_str().unwrap().is_empty());
+    assert_eq!(v["voice"]["sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(v["voice"]["groups_sha256"].as_str().unwrap().len(), 64);
+    let cold = &v["cold_start"];
+    assert!(cold["warm"]["first_audio_ms"]["p50"].as_f64().unwrap() > 0.0);
+    assert!(cold["cold"].is_object() != cold["cold_note"].is_string(), "measured, or why not");
+    let memory = &cold["memory"];
+    if cfg!(target_os = "linux") {
+        let peak = memory["peak_rss_bytes"].as_u64().unwrap();
+        assert!(peak >= memory["steady"]["total"].as_u64().unwrap());
+        assert!(peak >= memory["loaded"]["total"].as_u64().unwrap());
+    }
+    let said = v["utterances"].as_array().unwrap();
+    assert_eq!(said.len(), 12);
+    // Every arm has every turn, and each sentence is spoken by all arms before the next.
+    for (i, u) in said.iter().enumerate() {
+        assert_eq!(
+            (u["utterance"].as_u64(), u["turn"].as_u64()),
+            (Some(i as u64 / 4), Some(i as u64 % 4))
+        );
+    }
+}
+
+#[test]
+fn bench_writes_every_format() {
+    let dir = Dir::new("bench-formats");
+    dir.bundle();
+    let args = [
+        "--quick",
+        "--no-cold-start",
+        "--set",
+        "short",
+        "--json=a.json",
+        "--csv=a.csv",
+        "--html=a.html",
+    ];
+    let o = ok(bench(&dir, &args));
+    let markdown = stdout(&o);
+    for heading in [
+        "## Arms",
+        "## Latency",
+        "## By length",
+        "## Where",
+        "## Acceptance",
+        "## Playback, simulated",
+        "## Start and memory",
+    ] {
+        assert!(markdown.contains(heading), "no {heading}");
+    }
+    // A table's rows have as many cells as its head.
+    for table in markdown.split("\n\n").filter(|t| t.starts_with('|')) {
+        let cells: Vec<usize> = table.lines().map(|l| l.matches('|').count()).collect();
+        assert!(cells.windows(2).all(|w| w[0] == w[1]), "{table}");
+    }
+    let csv = std::fs::read_to_string(dir.path("a.csv")).unwrap();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines.len(), 1 + 3 * 4);
+    // The text comes last, and no short sentence has a comma.
+    let columns = lines[0].split(',').count();
+    assert!(lines.iter().all(|l| l.split(',').count() == columns), "{csv}");
+    assert!(lines[0].starts_with("utterance,set,arm,") && lines[1].starts_with("0,short,ar,"));
+    let html = std::fs::read_to_string(dir.path("a.html")).unwrap();
+    well_formed(&html);
+    for outside in ["http", "//", "src=", "href=", "url(", "@import", "<script"] {
+        assert!(!html.contains(outside), "the page needs {outside}");
+    }
+    assert!(html.matches("<svg ").count() >= 6 && html.contains("prefers-color-scheme:dark"));
+    assert!(!html.contains("NaN") && !html.contains("inf\""));
+    // One arm without drafts makes a page as well.
+    let o = ok(bench(&dir, &["--quick", "--no-cold-start", "--arm", "ar", "--html"]));
+    well_formed(stdout(&o));
+
+    // A run against itself, and against one that took twice as long.
+    let c = json(&ok(bench(&dir, &["--compare", "a.json", "a.json", "--json"])));
+    assert_eq!(c["pairs"], 12);
+    for r in c["rows"].as_array().unwrap() {
+        assert_eq!(r["ratio"], serde_json::json!([1.0, 1.0, 1.0]));
+        assert_eq!(r["pairs"], r["same_tokens"]);
+    }
+    let mut slow: Value =
+        serde_json::from_slice(&std::fs::read(dir.path("a.json")).unwrap()).unwrap();
+    for u in slow["utterances"].as_array_mut().unwrap() {
+        // An utterance that ended at once has no rtf.
+        if let Some(rtf) = u["rtf"].as_f64() {
+            u["rtf"] = (2.0 * rtf).into();
+        }
+    }
+    slow["machine"]["threads"] = 63.into();
+    std::fs::write(dir.path("slow.json"), slow.to_string()).unwrap();
+    let c = json(&ok(bench(&dir, &["--compare", "slow.json", "a.json", "--json"])));
+    let rtf = |r: &&Value| r["measure"] == "rtf" && r["arm"] == "pcg";
+    let row = c["rows"].as_array().unwrap().iter().find(rtf).unwrap();
+    for bound in row["ratio"].as_array().unwrap() {
+        assert!((bound.as_f64().unwrap() - 2.0).abs() < 1e-9, "{row}");
+    }
+    assert!(c["differences"].to_string().contains("threads: 63 against"));
+    let o = ok(bench(&dir, &["--compare", "slow.json", "a.json"]));
+    assert!(stdout(&o).contains("| pcg | all | rtf |"));
+    let o = ok(bench(&dir, &["--compare", "slow.json", "a.json", "--csv"]));
+    assert!(stdout(&o).lines().all(|l| l.split(',').count() == 10));
+    // A saved run tells the prediction what is accepted.
+    let p = json(&ok(bench(&dir, &["--predict", "--from", "a.json", "--json"])));
+    assert!(p["bundles"][0]["behaviour"]["source"].as_str().unwrap().contains("--from"));
+
+    for (args, code, words) in [
+        (&["--compare", "a.json", "missing.json"][..], 3, "missing.json"),
+        (&["--compare", "a.csv", "a.json"], 4, "not JSON"),
+        (&["--compare", "other.json", "a.json"], 4, "is not a run"),
+        (&["--compare", "future.json", "a.json"], 4, "format 99"),
+        (&["--compare", "broken.json", "a.json"], 4, "broken.json"),
+        (&["--compare", "nobody.json", "a.json"], 2, "no utterance in common"),
+        (&["--compare", "a.json"], 2, "--compare"),
+        (&["--json", "--csv"], 2, "stdout"),
+        (&["--kernels", "--predict"], 2, "--predict"),
+        (&["--from", "a.json"], 2, "--predict"),
+        (&["--quick", "--no-cold-start", "--csv=no/such/place.csv"], 5, "place.csv"),
+        (&["-f", "none.txt"], 2, "no sentences"),
+        (&["-f", "missing.txt"], 3, "missing.txt"),
+        (&["-n", "0"], 2, "utterances"),
+        (&["--set", "huge"], 2, "possible values"),
+        (&["--gamma", "99", "--quick"], 2, "gamma"),
+    ] {
+        std::fs::write(dir.path("none.txt"), "\n").unwrap();
+        std::fs::write(dir.path("other.json"), "{\"arms\":[]}").unwrap();
+        std::fs::write(dir.path("future.json"), "{\"voxgrain_bench\":99}").unwrap();
+        std::fs::write(dir.path("broken.json"), "{\"voxgrain_bench\":1}").unwrap();
+        let mut nobody = slow.clone();
+        nobody["utterances"] = serde_json::json!([]);
+        std::fs::write(dir.path("nobody.json"), nobody.to_string()).unwrap();
+        let o = bench(&dir, args);
+        assert_eq!(o.status.code(), Some(code), "{args:?}: {}", stderr(&o));
+        assert!(stderr(&o).contains(words), "{args:?}: {}", stderr(&o));
+        assert!(o.stdout.is_empty(), "{args:?}");
+    }
+}
+
+/// Every element that is opened is closed, in order.
+fn well_formed(html: &str) {
+    let body = html.strip_prefix("<!DOCTYPE html>").expect("a page");
+    let mut open: Vec<&str> = Vec::new();
+    for tag in body.split('<').skip(1) {
+        let (tag, _) = tag.split_once('>').expect("a tag ends");
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "closed in order");
+        } else if !tag.ends_with('/') && !tag.starts_with("meta") {
+            open.push(tag.split_whitespace().next().unwrap());
+        }
+    }
+    assert!(open.is_empty(), "left open: {open:?}");
+}
+
+#[test]
+fn bench_counts_kernels_against_the_memory() {
+    let dir = Dir::new("bench-kernels");
+    let o = ok(run(&dir, &["bench", "--kernels", "--quick", "--threads", "2", "--json"], b""));
+    let v = json(&o);
+    no_negative(&v, "");
+    let threads: Vec<u64> =
+        v["read"].as_array().unwrap().iter().map(|r| r["threads"].as_u64().unwrap()).collect();
+    assert!(threads.len() >= 2 && threads.iter().enumerate().all(|(i, t)| *t == i as u64 + 1));
+    let rows = v["rows"].as_array().unwrap();
+    for kernel in v["machine"]["kernels"].as_array().unwrap() {
+        for bits in [8, 4] {
+            let of = rows.iter().filter(|r| r["kernel"] == *kernel && r["bits"] == bits);
+            let m: Vec<u64> = of.map(|r| r["m"].as_u64().unwrap()).collect();
+            let picked = *kernel == v["machine"]["kernel"];
+            assert_eq!(m, [1, 2, 4, 5, 8].repeat(if picked { 2 } else { 1 }), "{kernel} {bits}");
+        }
+    }
+    assert!(rows.iter().all(|r| r["gb_s"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
+fn bench_predicts_and_says_so() {
+    let dir = Dir::new("bench-predict");
+    dir.bundle();
+    let v = json(&ok(bench(&dir, &["--predict", "--quick", "--json"])));
+    no_negative(&v, "");
+    assert_eq!(v["prediction"], true);
+    let rows = v["rows"].as_array().unwrap();
+    let profiles = std::fs::read_dir(root().join("targets")).unwrap();
+    let profiles: Vec<String> = profiles
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "toml"))
+        .map(|p| p.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    for id in &profiles {
+        let of: Vec<_> = rows.iter().filter(|r| r["profile"] == id.as_str()).collect();
+        assert_eq!(of.len(), 2, "{id}: ar and pcg");
+        for r in of {
+            assert_eq!(r["prediction"], true);
+            let get = |k: &str| r[k].as_f64().unwrap();
+            assert!(
+                get("rtf") >= get("rtf_memory")
+                    && get("rtf") <= get("rtf_memory") + get("rtf_instructions")
+            );
+            assert!(get("assumed_gb_s") < get("peak_gb_s"));
+            assert!(
+                r["command"].as_str().unwrap().starts_with("voxgrain bench --bundle models/tiny ")
+            );
+        }
+    }
+    let ar = rows.iter().find(|r| r["arm"] == "ar").unwrap();
+    // Weights and scales of target and codec once a token, and the cache.
+    let facts = &v["bundles"][0];
+    let sum: f64 = ["target", "codec"]
+        .iter()
+        .map(|m| {
+            facts[m]["weight_bytes"].as_f64().unwrap() + facts[m]["scale_bytes"].as_f64().unwrap()
+        })
+        .sum::<f64>()
+        + facts["cache_bytes"][0].as_f64().unwrap();
+    assert!((ar["bytes_per_token"].as_f64().unwrap() - sum).abs() < 1.0);
+    let o = ok(bench(&dir, &["--predict", "--quick"]));
+    assert!(stdout(&o).contains("**Prediction: no figure of a board here was measured.**"));
+    assert!(stdout(&o).contains("--json=raspberry-pi-4.json`"));
 }
 
 #[test]
@@ -499,9 +767,13 @@ fn absurd_options_are_refused() {
 #[test]
 fn help_teaches_by_example() {
     let dir = Dir::new("help");
-    for args in
-        [&["--help"][..], &["say", "--help"], &["asg", "build", "--help"], &["inspect", "--help"]]
-    {
+    for args in [
+        &["--help"][..],
+        &["say", "--help"],
+        &["asg", "build", "--help"],
+        &["inspect", "--help"],
+        &["bench", "--help"],
+    ] {
         let o = ok(run(&dir, args, b""));
         let text = String::from_utf8(o.stdout).unwrap();
         assert!(text.contains("Examples:") && text.contains("voxgrain "), "{args:?}");

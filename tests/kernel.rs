@@ -2,7 +2,9 @@
 //! double precision.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use voxgrain::kernel::{self, Attend, BLOCK, Bits, Kernel, PackedShape, QuantizedRows, TILE};
+use voxgrain::kernel::{
+    self, Attend, BLOCK, Bits, Kernel, PackedShape, QuantizedRows, RowMajor, RowScales, TILE,
+};
 
 fn random(rng: &mut StdRng, n: usize, scale: f32) -> Vec<f32> {
     (0..n).map(|_| (rng.random::<f32>() - 0.5) * scale).collect()
@@ -447,4 +449,212 @@ fn packing_checks_its_arguments() {
     assert_eq!(kernel::pack(shape(1, 33, Bits::Eight), &[0; 33], &[0; 1]), Err(PackError::Columns));
     assert_eq!(kernel::pack(shape(1, 32, Bits::Eight), &[0; 31], &[0; 1]), Err(PackError::Length));
     assert_eq!(kernel::pack(shape(1, 32, Bits::Four), &[8; 32], &[0; 1]), Err(PackError::Range));
+}
+
+/// A matrix as stock ONNX stores it.
+struct Stock {
+    bits: Bits,
+    n: usize,
+    k: usize,
+    weights: Vec<u8>,
+    scales: Vec<f32>,
+    half: Vec<u16>,
+    zero: Vec<u8>,
+}
+
+impl Stock {
+    /// Row-major bytes of signed `weights[N][K]`.
+    fn bytes(weights: &[i8], bits: Bits) -> Vec<u8> {
+        match bits {
+            Bits::Eight => weights.iter().map(|&w| (w as i16 + 128) as u8).collect(),
+            Bits::Four => weights
+                .chunks_exact(2)
+                .map(|w| (w[0] + 8) as u8 | ((w[1] + 8) as u8) << 4)
+                .collect(),
+        }
+    }
+
+    fn of(m: &Matrix) -> Self {
+        let PackedShape { n, k, bits } = m.shape;
+        let half = m.scales.iter().map(|s| half::f16::from_f32(*s).to_bits()).collect();
+        let weights = Self::bytes(&m.weights, bits);
+        Self { bits, n, k, weights, scales: m.scales.clone(), half, zero: vec![] }
+    }
+
+    /// Scales that f16 cannot hold, and zero points.
+    fn random(rng: &mut StdRng, n: usize, k: usize, bits: Bits) -> Self {
+        let mut s = Self::of(&matrix(rng, n, k, bits));
+        s.scales = random(rng, n * k / BLOCK, 0.02);
+        let bytes = n * RowMajor::zero_bytes(bits, k / BLOCK);
+        s.zero = (0..bytes).map(|_| rng.random()).collect();
+        s
+    }
+
+    fn view(&self, half: bool, zero: bool) -> RowMajor<'_> {
+        RowMajor {
+            bits: self.bits,
+            blocks: self.k / BLOCK,
+            weights: &self.weights,
+            scales: if half { RowScales::F16(&self.half) } else { RowScales::F32(&self.scales) },
+            zero_points: zero.then_some(&self.zero),
+        }
+    }
+}
+
+fn stock_product(kernel: Kernel, w: &RowMajor, x: &[f32]) -> Vec<f32> {
+    let mut rows = QuantizedRows::default();
+    rows.fill_for_rows(kernel, x, w.blocks * BLOCK, w.bits);
+    let mut out = vec![f32::NAN; w.rows().div_ceil(TILE) * TILE * rows.rows()];
+    kernel.qgemm_rows(w, &rows, &mut out);
+    out
+}
+
+/// The definition, on integers of its own.
+fn naive(w: &Stock, zero: bool, x: &[f32]) -> Vec<f32> {
+    let (n, k, blocks) = (w.n, w.k, w.k / BLOCK);
+    let m = x.len() / k;
+    let mut out = vec![0.0; n.div_ceil(TILE) * TILE * m];
+    let (mut q, mut s, mut sums) = (vec![0i8; k], vec![0f32; blocks], vec![0; blocks]);
+    for i in 0..m {
+        kernel::scalar().quantize(&x[i * k..][..k], &mut q, &mut s, &mut sums);
+        for row in 0..n {
+            let mut acc = 0f32;
+            for b in 0..blocks {
+                let nibble = |bytes: &[u8], at: usize| (bytes[at / 2] >> (at % 2 * 4)) & 15;
+                let z = match (zero, w.bits) {
+                    (false, Bits::Four) => 8,
+                    (false, Bits::Eight) => 128,
+                    (true, Bits::Four) => nibble(&w.zero[row * blocks.div_ceil(2)..], b) as i32,
+                    (true, Bits::Eight) => w.zero[row * blocks + b] as i32,
+                };
+                let dot: i32 = (0..BLOCK)
+                    .map(|c| {
+                        let at = row * k + b * BLOCK + c;
+                        let stored = match w.bits {
+                            Bits::Four => nibble(&w.weights, at),
+                            Bits::Eight => w.weights[at],
+                        };
+                        (stored as i32 - z) * q[b * BLOCK + c] as i32
+                    })
+                    .sum();
+                acc = (dot as f32).mul_add(w.scales[row * blocks + b] * s[b], acc);
+            }
+            out[(row / TILE * m + i) * TILE + row % TILE] = acc;
+        }
+    }
+    out
+}
+
+#[test]
+fn row_major_products_are_those_of_the_packed_layout() {
+    let mut rng = StdRng::seed_from_u64(10);
+    for w in [Bits::Eight, Bits::Four] {
+        for (n, k) in [(1, 32), (17, 96), (48, 352), (100, 512), (33, 1120), (32, 2112)] {
+            let packed = matrix(&mut rng, n, k, w);
+            let stock = Stock::of(&packed);
+            for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19] {
+                let x = random(&mut rng, m * k, 8.0);
+                let want = product(kernel::scalar(), &packed, &x);
+                for half in [false, true] {
+                    let got =
+                        same("qgemm_rows", |k| stock_product(k, &stock.view(half, false), &x));
+                    assert_eq!(bits(&want), bits(&got), "{w:?} {n} x {k}, {m} rows, f16 {half}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn row_major_products_have_zero_points_and_any_scale() {
+    let mut rng = StdRng::seed_from_u64(11);
+    for w in [Bits::Eight, Bits::Four] {
+        for (n, k) in [(3, 32), (31, 96), (32, 1056), (49, 160)] {
+            let stock = Stock::random(&mut rng, n, k, w);
+            for m in 1..=17 {
+                let x = random(&mut rng, m * k, 8.0);
+                for zero in [false, true] {
+                    let want = naive(&stock, zero, &x);
+                    let got =
+                        same("qgemm_rows", |k| stock_product(k, &stock.view(false, zero), &x));
+                    assert_eq!(bits(&want), bits(&got), "{w:?} {n} x {k}, {m} rows, zero {zero}");
+                }
+            }
+        }
+    }
+}
+
+/// A measurement, not a check:
+/// `cargo test --release --all-features --test kernel speed -- --ignored --nocapture`
+#[test]
+#[ignore = "measures for a minute"]
+fn speed() {
+    use std::time::Instant;
+    let mut rng = StdRng::seed_from_u64(12);
+    println!("GB/s of weights and scales, one thread: rows / packed (ratio of the times)");
+    for (n, k) in [(2752, 512), (8192, 2048)] {
+        for w in [Bits::Eight, Bits::Four] {
+            let shape = PackedShape { n, k, bits: w };
+            let bytes = shape.weight_bytes();
+            // So many copies that they come from memory.
+            let copies = (160usize << 20) / bytes;
+            let one: Vec<u8> = (0..bytes).map(|_| rng.random()).collect();
+            let all: Vec<u8> = (0..copies).flat_map(|_| &one).copied().collect();
+            let scales = vec![0.01f32; copies * shape.scale_count()];
+            let half = vec![half::f16::from_f32(0.01).to_bits(); copies * shape.scale_count()];
+            for kernel in kernel::all().into_iter().filter(|k| k.name() != "scalar") {
+                let mut line = format!("{:<12} {w:?} {n} x {k}", kernel.name());
+                for m in [1, 4, 5, 8] {
+                    let x = random(&mut rng, m * k, 8.0);
+                    let mut q = QuantizedRows::default();
+                    q.fill(kernel, &x, k);
+                    let mut paired = QuantizedRows::default();
+                    paired.fill_for_rows(kernel, &x, k, w);
+                    let mut out = vec![0f32; shape.tiles() * TILE * m];
+                    let mut times = [vec![], vec![]];
+                    let few = if kernel.name() == "portable" { 6 } else { copies };
+                    for _ in 0..(if few < 20 { 9 } else { 3 }) {
+                        for (layout, times) in times.iter_mut().enumerate() {
+                            for c in 0..few {
+                                let clock = Instant::now();
+                                let weights = &all[c * bytes..][..bytes];
+                                let at = c * shape.scale_count();
+                                if layout == 0 {
+                                    let scales = &scales[at..][..shape.scale_count()];
+                                    let rows = RowMajor {
+                                        bits: w,
+                                        blocks: k / BLOCK,
+                                        weights,
+                                        scales: RowScales::F32(scales),
+                                        zero_points: None,
+                                    };
+                                    kernel.qgemm_rows(&rows, &paired, &mut out);
+                                } else {
+                                    let scales = &half[at..][..shape.scale_count()];
+                                    kernel.qgemm(w, weights, scales, &q, &mut out);
+                                }
+                                times.push(clock.elapsed().as_secs_f64());
+                            }
+                        }
+                    }
+                    // Other work on the machine only ever adds: a product each, the fastest
+                    // tenth.
+                    let [rows, packed] = times.map(|mut t| {
+                        t.sort_by(f64::total_cmp);
+                        t[t.len() / 10]
+                    });
+                    let rate = |t: f64, scale: usize| {
+                        (bytes + scale * shape.scale_count()) as f64 / t / 1e9
+                    };
+                    line += &format!(
+                        "  m={m} {:.1} / {:.1} ({:.2})",
+                        rate(rows, 4),
+                        rate(packed, 2),
+                        rows / packed
+                    );
+                }
+                println!("{line}");
+            }
+        }
+    }
 }

@@ -158,7 +158,7 @@ fn digest(kernel: Kernel) -> u64 {
 #[test]
 fn results_are_the_same_on_every_architecture() {
     for kernel in kernel::all() {
-        assert_eq!(digest(kernel), 17_070_835_138_669_910_804, "{}", kernel.name());
+        assert_eq!(digest(kernel), 11_829_071_138_019_585_073, "{}", kernel.name());
     }
 }
 
@@ -194,6 +194,8 @@ struct Cpu {
     features: Vec<String>,
     cores: u32,
     threads: u32,
+    clock_ghz: f64,
+    instructions_per_cycle: f64,
 }
 
 #[derive(serde::Deserialize)]
@@ -243,6 +245,8 @@ fn device_profiles_are_whole() {
             assert!(!v.contains(['"', '\\', '\n']), "{id}: {v}");
         }
         assert!(p.cpu.threads >= 1 && p.cpu.threads <= p.cpu.cores, "{id}: threads");
+        assert!((0.5..6.0).contains(&p.cpu.clock_ghz), "{id}: clock");
+        assert!((0.3..4.0).contains(&p.cpu.instructions_per_cycle), "{id}: instructions");
         assert!(p.memory.budget_mb * 2 <= p.memory.smallest_board_mb, "{id}: budget");
         assert!(p.memory.peak_gb_s > 0.0 && !p.memory.peak_source.is_empty(), "{id}: peak");
         assert_eq!(p.memory.memcpy_gb_s.is_some(), p.memory.memcpy_source.is_some(), "{id}");

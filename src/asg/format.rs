@@ -321,6 +321,20 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |c, &b| TABLE[((c ^ u32::from(b)) & 255) as usize] ^ (c >> 8))
 }
 
+/// Makes an index that names the weights file `old` name `new`, for the same rows in another
+/// file. An index of other weights, or of none, is left as it is.
+pub fn retarget(file: &mut [u8], old: &[u8; 32], new: &[u8; 32]) -> Result<(), FormatError> {
+    let header = Header::parse(file)?;
+    if header.weights_sha256 != *old {
+        return Ok(());
+    }
+    let end = u32_at(file, 12)? as usize - 4;
+    file[64..96].copy_from_slice(new);
+    let crc = crc32(&file[..end]);
+    file[end..end + 4].copy_from_slice(&crc.to_le_bytes());
+    Ok(())
+}
+
 /// A section's place in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extent {

@@ -17,5 +17,5 @@ mod search;
 
 #[cfg(feature = "std")]
 pub use build::{BuildError, BuildOptions, IndexBuilder, Order, Written};
-pub use format::{Family, FormatError, Header, Metric, RowSource};
+pub use format::{Family, FormatError, Header, Metric, RowSource, retarget};
 pub use index::{Index, Members, NoSimilarities, Weights};

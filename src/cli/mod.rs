@@ -4,6 +4,7 @@ mod asg;
 mod bench;
 mod inspect;
 mod output;
+mod pack;
 mod passes;
 mod say;
 
@@ -33,6 +34,7 @@ Examples:
   voxgrain say -o canoe.wav \"The birch canoe slid on the smooth planks.\"
   voxgrain inspect
   voxgrain asg inspect
+  voxgrain bench --quick
 
 Exit codes:
   0  done
@@ -56,8 +58,10 @@ enum Command {
     Asg(asg::Asg),
     /// Show what is in a bundle
     Inspect(inspect::Inspect),
-    /// Measure every decoding arm on this machine
+    /// Measure every decoding arm on this machine, compare runs, predict boards
     Bench(bench::Bench),
+    /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
+    Pack(pack::Pack),
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
     Passes(passes::Passes),
@@ -101,6 +105,7 @@ pub fn run() -> ExitCode {
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),
+        Command::Pack(c) => c.run(),
         Command::Passes(c) => c.run(),
     };
     match result {

@@ -32,7 +32,7 @@ impl Speaker {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum ArmName {
     /// One token a pass of the target
     Ar,
@@ -100,6 +100,16 @@ impl Gamma {
     }
 }
 
+impl std::fmt::Display for Gamma {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Gamma::Fixed(n) => n.fmt(f),
+            Gamma::Auto => f.write_str("auto"),
+            Gamma::Measured => f.write_str("measured"),
+        }
+    }
+}
+
 pub fn parse_gamma(s: &str) -> Result<Gamma, String> {
     match s {
         "auto" => Ok(Gamma::Auto),
@@ -131,12 +141,11 @@ pub struct Say {
     arm: ArmName,
     /// Tokens drafted a round: 0 to 15; `auto` follows the running acceptance and the voice's
     /// costs; `measured` follows the clock as well, which is fastest and not reproducible
-    /// [default: auto with --seed, else measured]
-    #[arg(long, value_name = "N|auto|measured", value_parser = parse_gamma, allow_negative_numbers = true)]
-    gamma: Option<Gamma>,
-    /// Seed of every random choice: the same seed, the same sound [default: 1]
-    #[arg(long)]
-    seed: Option<u64>,
+    #[arg(long, value_name = "N|auto|measured", value_parser = parse_gamma, default_value = "auto", allow_negative_numbers = true)]
+    gamma: Gamma,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Divides the logits; 0 takes the most probable token [default: the voice's]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
@@ -262,12 +271,8 @@ impl Say {
         };
         let arm = self.arm.arm(self.beta, emission);
         let mut o = voice.options(arm);
-        o.seed = self.seed.unwrap_or(1);
-        o.gamma = match (self.gamma, self.seed) {
-            (Some(gamma), _) => gamma.length(voice),
-            (None, Some(_)) => o.gamma,
-            (None, None) => DraftLength::Measured,
-        };
+        o.seed = self.seed;
+        o.gamma = self.gamma.length(voice);
         let s = &mut o.sampling;
         s.temperature = self.temperature.unwrap_or(s.temperature);
         s.transforms.top_k = self.top_k.unwrap_or(s.transforms.top_k);

@@ -1,4 +1,5 @@
 use super::kv::LayerCache;
+use super::nbits;
 use super::ops::{CODEBOOK, FACTORS, Floats, Halves, Kind, Operator, State};
 use super::pool::{Pool, Weight, packed_shape};
 use crate::kernel::SUM_BLOCK;
@@ -14,7 +15,10 @@ use tract_onnx::prelude::Framework;
 use tract_onnx::tract_hir::internal::*;
 
 /// The domain of our operators in an ONNX file.
-const DOMAIN: &str = "ai.voxgrain";
+pub(super) const DOMAIN: &str = "ai.voxgrain";
+
+/// Largest external tensor that a standard operator may read: tract keeps a copy of it.
+const MAX_COPIED_BYTES: usize = 1 << 20;
 
 /// The optional second input of a draft and the optional second output of any model.
 const FEATURES: &str = "features";
@@ -89,12 +93,9 @@ impl Model {
         data: Map,
         max_positions: usize,
     ) -> Result<Arc<Self>> {
-        let name = name.to_owned();
-        let data_name = format!("{name}.data");
-        let proto = tract_onnx::onnx()
-            .proto_model_for_read(&mut &graph_file[..])
-            .map_err(|e| malformed(&name, "not an ONNX model", Some(e)))?;
-        Loader { name, data, data_name, max_positions }.load(proto)
+        let loader = Loader { max_positions, ..Loader::new(name, data) };
+        let proto = loader.parse(graph_file)?;
+        loader.load(proto)
     }
 
     /// The tensors of the data file, in the graph's order.
@@ -216,7 +217,7 @@ fn build(
     Ok((expand(op.with_context(|| format!("no operator for {}", node.name))?), vec![]))
 }
 
-struct Loader {
+pub(super) struct Loader {
     name: String,
     data: Map,
     data_name: String,
@@ -233,7 +234,23 @@ struct Found {
 }
 
 impl Loader {
-    fn bad(&self, what: impl AsRef<str>) -> Error {
+    /// For the graph `name` with its data in `<name>.data`.
+    pub(super) fn new(name: &str, data: Map) -> Self {
+        let data_name = format!("{name}.data");
+        Self { name: name.to_owned(), data, data_name, max_positions: 0 }
+    }
+
+    pub(super) fn parse(&self, graph_file: &[u8]) -> Result<pb::ModelProto> {
+        tract_onnx::onnx()
+            .proto_model_for_read(&mut &graph_file[..])
+            .map_err(|e| malformed(&self.name, "not an ONNX model", Some(e)))
+    }
+
+    pub(super) fn data_bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    pub(super) fn bad(&self, what: impl AsRef<str>) -> Error {
         malformed(&self.name, what.as_ref(), None)
     }
 
@@ -250,8 +267,10 @@ impl Loader {
                 weights.insert(t.name.clone(), (slice, info));
             }
         }
+        self.inline(&graph, &mut weights)?;
         // What only our operators read never reaches tract, which would copy it.
-        graph.initializer.retain(|t| !weights.contains_key(&t.name));
+        let stored: Vec<_> =
+            graph.initializer.extract_if(.., |t| weights.contains_key(&t.name)).collect();
 
         let mut first_output =
             graph.output.first().map(|o| o.name.clone()).ok_or_else(|| self.bad("no output"))?;
@@ -260,7 +279,7 @@ impl Loader {
         let mut found = Found::default();
         let mut names = HashSet::new();
         for (slot, node) in graph.node.iter_mut().enumerate() {
-            if node.domain != DOMAIN {
+            if node.domain != DOMAIN && !nbits::is(node) {
                 continue;
             }
             if node.name.is_empty() || !names.insert(node.name.clone()) {
@@ -271,6 +290,7 @@ impl Loader {
             node.input
                 .retain(|i| !i.is_empty() && !weights.contains_key(i) && !i.starts_with("past_"));
             node.output.truncate(1);
+            node.domain = DOMAIN.into();
             node.op_type = format!("{DOMAIN}.{}", kind.op_type());
             let operator = Operator { kind: Arc::new(kind), slot, selects_rows: false };
             found.operators.insert(node.name.clone(), operator);
@@ -291,13 +311,10 @@ impl Loader {
             first_output.clone_from(input);
             graph.output[0].name.clone_from(input);
         }
-        self.select_rows(&graph, &first_output, hidden.as_deref(), &mut found);
-        if graph.node.iter().flat_map(|n| &n.input).any(|i| weights.contains_key(i)) {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{}: only {DOMAIN} operators may read external weights", self.name),
-            ));
-        }
+        // A head without factors has a row for every speech token.
+        let needed = if factored { FACTORS } else { CODEBOOK };
+        self.select_rows(&graph, &first_output, hidden.as_deref(), needed, &mut found);
+        self.copy_small(&mut graph, stored, &weights)?;
         graph.input.retain(|i| !i.name.starts_with("past_"));
         graph.output.truncate(1 + hidden.is_some() as usize);
         // Their shapes are found, and the first may be another value than declared.
@@ -405,20 +422,20 @@ impl Loader {
     }
 
     /// The head of a language model costs as much per row as a layer: the operators after
-    /// the last one that mixes rows need only see the rows whose logits are read.
+    /// the last one that mixes rows need only see the rows whose logits are read. A head has
+    /// `needed` rows at least.
     fn select_rows(
         &self,
         graph: &pb::GraphProto,
         output: &str,
         hidden: Option<&str>,
+        needed: usize,
         found: &mut Found,
     ) {
         let operators = &mut found.operators;
         let producer: HashMap<&str, &pb::NodeProto> =
             graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
         let mut first = None;
-        // A head without factors has a row for every speech token.
-        let mut needed = CODEBOOK;
         let mut at = output;
         while let Some(node) = producer.get(at) {
             // Whoever reads the hidden states wants those of every row.
@@ -434,9 +451,6 @@ impl Loader {
             if !row_wise {
                 break;
             }
-            if let Kind::FactorLogits = &*op.kind {
-                needed = FACTORS;
-            }
             if let Kind::QMatMul { weight, .. } = &*op.kind
                 && weight.shape().n >= needed
             {
@@ -450,8 +464,102 @@ impl Loader {
         }
     }
 
+    /// Adds what stock matrix products read from the graph file itself, where writers leave
+    /// small tensors.
+    pub(super) fn inline(
+        &self,
+        graph: &pb::GraphProto,
+        weights: &mut HashMap<String, (MappedSlice, TensorInfo)>,
+    ) -> Result<()> {
+        let read: HashSet<&str> = graph
+            .node
+            .iter()
+            .filter(|n| nbits::is(n))
+            .flat_map(|n| n.input.iter().skip(1).map(String::as_str))
+            .collect();
+        for t in &graph.initializer {
+            if !read.contains(t.name.as_str()) || !t.external_data.is_empty() {
+                continue;
+            }
+            let (dims, data_type, bytes) = self.extent(t)?;
+            let floats = t.float_data.iter().flat_map(|f| f.to_le_bytes());
+            let raw = match t.raw_data.is_empty() {
+                true => floats.collect(),
+                false => t.raw_data.clone(),
+            };
+            if raw.len() != bytes {
+                return Err(self.bad(format!("tensor {:?}: length and shape disagree", t.name)));
+            }
+            let info =
+                TensorInfo { name: t.name.clone(), data_type: data_type.into(), dims, bytes };
+            weights.insert(t.name.clone(), (Map::from_vec(raw).whole(), info));
+        }
+        Ok(())
+    }
+
+    /// Gives standard operators the tensors that they read, as long as they are small.
+    fn copy_small(
+        &self,
+        graph: &mut pb::GraphProto,
+        stored: Vec<pb::TensorProto>,
+        weights: &HashMap<String, (MappedSlice, TensorInfo)>,
+    ) -> Result<()> {
+        let mut wanted = HashSet::new();
+        for node in &graph.node {
+            for name in &node.input {
+                let Some((_, info)) = weights.get(name) else { continue };
+                if info.bytes > MAX_COPIED_BYTES {
+                    return Err(Error::new(
+                        ErrorKind::Unsupported,
+                        format!(
+                            "{}: {} {:?} reads {} bytes of external weights; only {DOMAIN} \
+                             operators and MatMulNBits read more than {MAX_COPIED_BYTES}, \
+                             which they do in place: export the model with them",
+                            self.name, node.op_type, node.name, info.bytes
+                        ),
+                    ));
+                }
+                wanted.insert(name.clone());
+            }
+        }
+        for mut t in stored {
+            if let Some((slice, _)) = weights.get(&t.name).filter(|_| wanted.contains(&t.name)) {
+                t.external_data.clear();
+                t.data_location = None;
+                t.float_data.clear();
+                t.raw_data = slice.to_vec();
+                graph.initializer.push(t);
+            }
+        }
+        Ok(())
+    }
+
+    /// Shape, element type and bytes of a tensor.
+    fn extent(&self, t: &pb::TensorProto) -> Result<(Vec<usize>, &'static str, usize)> {
+        let bad = |what: &str| self.bad(format!("tensor {:?}: {what}", t.name));
+        let (element, data_type) = match DataType::try_from(t.data_type) {
+            Ok(DataType::Float) => (4, "f32"),
+            Ok(DataType::Float16) => (2, "f16"),
+            Ok(DataType::Uint8) => (1, "u8"),
+            Ok(DataType::Int8) => (1, "i8"),
+            Ok(DataType::Int32) => (4, "i32"),
+            Ok(DataType::Int64) => (8, "i64"),
+            _ => return Err(bad("element type is not one of f32, f16, u8, i8, i32, i64")),
+        };
+        let dims: Option<Vec<usize>> = t.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
+        let dims = dims.ok_or_else(|| bad("negative dimension"))?;
+        let bytes = dims
+            .iter()
+            .try_fold(element, |n: usize, &d| n.checked_mul(d))
+            .ok_or_else(|| bad("too large"))?;
+        Ok((dims, data_type, bytes))
+    }
+
     /// The slice of the data file that an initializer names, checked.
-    fn external(&self, t: &pb::TensorProto) -> Result<Option<(MappedSlice, TensorInfo)>> {
+    pub(super) fn external(
+        &self,
+        t: &pb::TensorProto,
+    ) -> Result<Option<(MappedSlice, TensorInfo)>> {
         if t.external_data.is_empty() {
             return Ok(None);
         }
@@ -465,19 +573,7 @@ impl Loader {
             Some(v) => v.parse::<usize>().ok(),
             None => default,
         };
-        let (element, data_type) = match DataType::try_from(t.data_type) {
-            Ok(DataType::Float) => (4, "f32"),
-            Ok(DataType::Float16) => (2, "f16"),
-            Ok(DataType::Uint8) => (1, "u8"),
-            Ok(DataType::Int8) => (1, "i8"),
-            _ => return Err(bad("element type is not one of f32, f16, u8, i8")),
-        };
-        let dims: Option<Vec<usize>> = t.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
-        let dims = dims.ok_or_else(|| bad("negative dimension"))?;
-        let bytes = dims
-            .iter()
-            .try_fold(element, |n: usize, &d| n.checked_mul(d))
-            .ok_or_else(|| bad("too large"))?;
+        let (dims, data_type, bytes) = self.extent(t)?;
         let offset = number("offset", Some(0)).ok_or_else(|| bad("bad offset"))?;
         let length = number("length", Some(bytes)).ok_or_else(|| bad("bad length"))?;
         if length != bytes {
@@ -531,6 +627,14 @@ impl Loader {
                 format!("{}: factorised tables of 8 digits of 4 levels only", self.name),
             ))
         };
+        if nbits::is(node) {
+            let stock = nbits::read(node, |name| {
+                weights.get(name).map(|(s, i)| (s, i.data_type.as_str(), i.dims.as_slice()))
+            })
+            .map_err(|e| Error::new(e.kind(), format!("{}: {e}", self.name)))?;
+            let bias = stock.bias.clone().map(Floats::new).transpose()?;
+            return Ok(Kind::QMatMul { weight: Arc::new(Weight::stock(stock)), bias });
+        }
         match node.op_type.as_str() {
             "FactorEmbed" => {
                 fsq(need("digits")?, need("levels")?)?;

@@ -7,10 +7,14 @@
 
 mod graph;
 mod kv;
+mod nbits;
 mod ops;
+mod pack;
 mod pool;
 mod session;
+mod wire;
 
 pub use graph::{Model, TensorInfo};
+pub use pack::{PackReport, pack, pack_bundle, stock_nodes};
 pub use pool::{Pool, pin};
 pub use session::{CodecSession, Session};

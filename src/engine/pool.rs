@@ -1,5 +1,8 @@
 use super::kv::LayerCache;
-use crate::kernel::{Attend, BLOCK, Bits, Kernel, PackedShape, Place, QuantizedRows, TILE};
+use super::nbits::Stock;
+use crate::kernel::{
+    Attend, BLOCK, Bits, Kernel, PackedShape, Place, QuantizedRows, RowMajor, RowScales, TILE,
+};
 use crate::map::MappedSlice;
 use crate::{Error, ErrorKind, Result};
 use half::slice::HalfFloatSliceExt;
@@ -7,12 +10,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A packed weight matrix, a view of the mapped file.
+/// A weight matrix, a view of the mapped file.
 #[derive(Debug, Clone)]
 pub(super) struct Weight {
     shape: PackedShape,
     packed: MappedSlice,
     scales: MappedSlice,
+    layout: Layout,
+}
+
+/// How the bytes of a [`Weight`] lie.
+#[derive(Debug, Clone)]
+enum Layout {
+    /// Sixteen rows interleaved, see [`PackedShape`].
+    Packed,
+    /// Row by row, see [`RowMajor`].
+    Rows { half: bool, zero_points: Option<MappedSlice> },
 }
 
 impl Weight {
@@ -33,7 +46,44 @@ impl Weight {
             ));
         }
         scales.as_f16()?;
-        Ok(Self { shape, packed, scales })
+        Ok(Self { shape, packed, scales, layout: Layout::Packed })
+    }
+
+    /// A stock weight, where it lies.
+    pub fn stock(s: Stock) -> Self {
+        let layout = Layout::Rows { half: s.half, zero_points: s.zero_points };
+        Self { shape: s.shape, packed: s.weights, scales: s.scales, layout }
+    }
+
+    /// Rows `rows` of a row-major weight; `None` for the other layout.
+    fn rows(&self, rows: std::ops::Range<usize>) -> Option<RowMajor<'_>> {
+        let Layout::Rows { half, zero_points } = &self.layout else { return None };
+        let PackedShape { bits, .. } = self.shape;
+        let blocks = self.shape.blocks();
+        let row = blocks * bits.bytes_per_row_block();
+        let scales = rows.start * blocks..rows.end * blocks;
+        let zero = RowMajor::zero_bytes(bits, blocks);
+        Some(RowMajor {
+            bits,
+            blocks,
+            weights: &self.packed[rows.start * row..rows.end * row],
+            // Checked at construction; an empty slice would fail the kernel's own check.
+            scales: if *half {
+                let all: &[u16] = self.scales.as_f16().unwrap_or_default().reinterpret_cast();
+                RowScales::F16(&all[scales])
+            } else {
+                RowScales::F32(&self.scales.as_f32().unwrap_or_default()[scales])
+            },
+            zero_points: zero_points.as_ref().map(|z| &z[rows.start * zero..rows.end * zero]),
+        })
+    }
+
+    /// Quantizes activations for this weight.
+    fn quantize(&self, q: &mut QuantizedRows, kernel: Kernel, x: &[f32]) {
+        match self.layout {
+            Layout::Packed => q.fill(kernel, x, self.shape.k),
+            Layout::Rows { .. } => q.fill_for_rows(kernel, x, self.shape.k, self.shape.bits),
+        }
     }
 
     pub fn shape(&self) -> PackedShape {
@@ -44,8 +94,20 @@ impl Weight {
     pub fn dequantize(&self) -> Vec<f32> {
         let PackedShape { n, k, bits } = self.shape;
         let blocks = self.shape.blocks();
-        let scales = self.scales.as_f16().unwrap_or_default();
         let mut out = vec![0.0; n * k];
+        if let Some(w) = self.rows(0..n) {
+            let bytes = bits.bytes_per_row_block();
+            for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+                let zero = w.zero_point(i / blocks, i % blocks) as i32;
+                let block = &w.weights[i * bytes..][..bytes];
+                for (c, o) in out.iter_mut().enumerate() {
+                    let stored = RowMajor::stored(bits, block, c) as i32;
+                    *o = (stored - zero) as f32 * w.scales.get(i);
+                }
+            }
+            return out;
+        }
+        let scales = self.scales.as_f16().unwrap_or_default();
         for (row, out) in out.chunks_exact_mut(k).enumerate() {
             for (c, o) in out.iter_mut().enumerate() {
                 let block = row / TILE * blocks + c / BLOCK;
@@ -73,6 +135,9 @@ impl Weight {
         tiles: std::ops::Range<usize>,
         out: &mut [f32],
     ) {
+        if let Some(w) = self.rows(tiles.start * TILE..(tiles.end * TILE).min(self.shape.n)) {
+            return kernel.qgemm_rows(&w, x, out);
+        }
         let per_tile = self.shape.blocks() * self.shape.bits.bytes_per_block();
         let per_scale = self.shape.blocks() * TILE;
         // Checked at construction; an empty slice would fail the kernel's own check.
@@ -330,7 +395,7 @@ impl Pool {
         let (n, tiles) = (w.shape.n, w.shape.tiles());
         let m = x.len() / w.shape.k;
         let prepare = |work: &mut Work| {
-            work.x.fill(self.shared.kernel, x, w.shape.k);
+            w.quantize(&mut work.x, self.shared.kernel, x);
             let count = self.count(w.bytes() / MIN_PIECE_BYTES, tiles);
             work.begin(Task::Multiply(w.clone()), tiles, count);
         };

@@ -92,6 +92,7 @@ pub struct Session {
     runner: Runner,
     len: usize,
     positions: usize,
+    wanted: usize,
     /// Logits of a factorised head, once somebody asked for them.
     logits: Vec<f32>,
     expanded: bool,
@@ -114,8 +115,15 @@ impl Session {
     pub fn with_positions(model: &Arc<Model>, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
         let positions = positions.min(model.max_positions());
         let runner = Runner::new(model, pool, positions)?;
-        let (logits, expanded) = (Vec::new(), false);
-        Ok(Self { model: model.clone(), runner, len: 0, positions, logits, expanded })
+        Ok(Self {
+            model: model.clone(),
+            runner,
+            len: 0,
+            positions,
+            wanted: 0,
+            logits: Vec::new(),
+            expanded: false,
+        })
     }
 
     /// Positions in the context.
@@ -176,26 +184,41 @@ impl Session {
         self.expanded = false;
         self.runner.run(tokens, features)?;
         self.len += tokens.len();
+        self.wanted = wanted;
         Ok(())
     }
 
     /// Logits of the last pass, `[wanted][vocabulary]`.
     pub fn logits(&mut self) -> &[f32] {
         if !self.model.factored {
-            return self.runner.output(0);
+            return self.scores();
         }
         if !self.expanded {
             let kernel = self.runner.with(|s| s.pool.kernel());
             let v = self.vocabulary();
-            let scores = self.runner.output(0);
-            let width = v - CODEBOOK + FACTORS;
-            self.logits.resize(scores.len() / width * v, 0.0);
-            for (x, o) in scores.chunks_exact(width).zip(self.logits.chunks_exact_mut(v)) {
+            let mut logits = std::mem::take(&mut self.logits);
+            let (scores, width) = (self.scores(), self.score_columns());
+            logits.resize(scores.len() / width * v, 0.0);
+            for (x, o) in scores.chunks_exact(width).zip(logits.chunks_exact_mut(v)) {
                 expand_logits(kernel, x, o);
             }
-            self.expanded = true;
+            (self.logits, self.expanded) = (logits, true);
         }
         &self.logits
+    }
+
+    /// What the plan ends in, logits or the scores of their factors, of the wanted rows.
+    fn scores(&self) -> &[f32] {
+        // A graph that ends in standard operators gives every row.
+        let all = self.runner.output(0);
+        &all[all.len().saturating_sub(self.wanted * self.score_columns())..]
+    }
+
+    fn score_columns(&self) -> usize {
+        match self.model.factored {
+            true => self.vocabulary() - CODEBOOK + FACTORS,
+            false => self.vocabulary(),
+        }
     }
 
     /// `probs[vocabulary] = softmax(logits / temperature)` of row `row` of the wanted ones,
@@ -208,14 +231,14 @@ impl Session {
         sums: &mut [f32],
     ) -> bool {
         let kernel = self.runner.with(|s| s.pool.kernel());
-        let v = self.vocabulary();
         if self.model.factored {
-            let width = v - CODEBOOK + FACTORS;
-            let scores = &self.runner.output(0)[row * width..][..width];
+            let width = self.score_columns();
+            let scores = &self.scores()[row * width..][..width];
             if kernel.factor_softmax(scores, inverse_temperature, probs, sums) {
                 return true;
             }
         }
+        let v = self.vocabulary();
         let logits = &self.logits()[row * v..][..v];
         kernel.softmax(logits, inverse_temperature, probs, sums).is_finite()
     }

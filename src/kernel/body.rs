@@ -480,11 +480,12 @@ pub(super) fn factor_softmax(
         total += *p;
     }
     let scale = 1.0 / total;
-    let mut sum = 0.0;
-    for p in rest.iter_mut() {
+    let mut acc = [0.0; LANES];
+    for (i, p) in rest.iter_mut().enumerate() {
         *p *= scale;
-        sum += *p;
+        acc[i % LANES] += *p;
     }
+    let sum = tree(acc);
     sums[256..].iter_mut().for_each(|s| *s = sum);
     for (((out, factors), weight), sum) in
         codes.chunks_exact_mut(256).zip(&scratch.0).zip(weights).zip(sums.iter_mut())

@@ -19,7 +19,9 @@ mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use qmat::{BLOCK, Bits, PackError, PackedShape, QuantizedRows, TILE, pack};
+pub use qmat::{
+    BLOCK, Bits, PackError, PackedShape, QuantizedRows, RowMajor, RowScales, TILE, pack,
+};
 
 use body::FactorScratch;
 use std::cell::RefCell;
@@ -41,6 +43,7 @@ pub struct Kernel {
     quantize: fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
     qgemm8: fn(&[u8], &[u16], &QuantizedRows, &mut [f32]),
     qgemm4: fn(&[u8], &[u16], &QuantizedRows, &mut [f32]),
+    qgemm_rows: fn(&RowMajor, &QuantizedRows, &mut [f32]),
     place: fn(&[f32], &Place, &mut [f32]),
     rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     layer_norm: fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
@@ -140,10 +143,27 @@ impl Kernel {
         assert_eq!(scales.len(), tiles * x.blocks() * TILE);
         assert_eq!(packed.len(), tiles * x.blocks() * bits.bytes_per_block());
         assert_eq!(out.len(), tiles * x.rows() * TILE);
+        assert!(!x.paired, "activations quantized for rows");
         match bits {
             Bits::Eight => (self.qgemm8)(packed, scales, x, out),
             Bits::Four => (self.qgemm4)(packed, scales, x, out),
         }
+    }
+
+    /// [`qgemm`](Self::qgemm) over row-major weights, read where they are: the same bits for
+    /// the same weights. `x` comes from [`QuantizedRows::fill_for_rows`]; `out` has tiles of 16
+    /// rows as there, the last filled up with zeros.
+    pub fn qgemm_rows(&self, w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
+        let rows = w.rows();
+        assert_eq!(w.blocks, x.blocks());
+        assert_eq!(w.scales.len(), rows * w.blocks);
+        assert_eq!(w.weights.len(), rows * w.blocks * w.bits.bytes_per_row_block());
+        if let Some(zero) = w.zero_points {
+            assert_eq!(zero.len(), rows * RowMajor::zero_bytes(w.bits, w.blocks));
+        }
+        assert_eq!(out.len(), rows.div_ceil(TILE) * x.rows() * TILE);
+        assert_eq!(x.paired, w.bits == Bits::Four, "activations quantized for another layout");
+        (self.qgemm_rows)(w, x, out)
     }
 
     /// Writes the result of [`qgemm`](Self::qgemm), `tiles[tile][m][16]`, to its columns of
@@ -244,7 +264,7 @@ impl Kernel {
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let total = (self.factor_softmax)(scores, inverse_temperature, probs, sums, scratch);
-            (1e-12..=f32::MAX).contains(&total)
+            (1e-20..=f32::MAX).contains(&total)
         })
     }
 

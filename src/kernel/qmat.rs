@@ -25,6 +25,19 @@ impl Bits {
         }
     }
 
+    /// Bytes of one block of 32 columns of one row.
+    pub const fn bytes_per_row_block(self) -> usize {
+        self.bytes_per_block() / TILE
+    }
+
+    /// What a weight of zero is stored as, where nothing else is said.
+    pub const fn zero_point(self) -> u8 {
+        match self {
+            Bits::Four => 8,
+            Bits::Eight => 128,
+        }
+    }
+
     /// From the attribute of the operator.
     pub fn from_count(bits: i64) -> Option<Self> {
         match bits {
@@ -141,11 +154,166 @@ pub fn pack(
     Ok((packed, packed_scales))
 }
 
+/// Scales of row-major weights, `[N][K/32]`.
+#[derive(Debug, Clone, Copy)]
+pub enum RowScales<'a> {
+    /// As stock ONNX files have them beside float32 activations.
+    F32(&'a [f32]),
+    /// f16 bits.
+    F16(&'a [u16]),
+}
+
+impl RowScales<'_> {
+    /// Number of scales.
+    pub fn len(&self) -> usize {
+        match self {
+            RowScales::F32(s) => s.len(),
+            RowScales::F16(s) => s.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Scale `i` of the array.
+    #[inline(always)]
+    pub fn get(&self, i: usize) -> f32 {
+        match self {
+            RowScales::F32(s) => s[i],
+            RowScales::F16(s) => super::body::widen(s[i]),
+        }
+    }
+}
+
+/// Weights as the ONNX operator `com.microsoft.MatMulNBits` stores them with blocks of 32:
+/// one row after another, a block of 32 columns in 32 bytes, or in 16 with column `2i` in the
+/// low and `2i + 1` in the high nibble of byte `i`.
+#[derive(Debug, Clone, Copy)]
+pub struct RowMajor<'a> {
+    /// Width of a weight.
+    pub bits: Bits,
+    /// Blocks of a row, `K / 32`.
+    pub blocks: usize,
+    /// `[N][K/32]` blocks.
+    pub weights: &'a [u8],
+    /// `[N][K/32]`.
+    pub scales: RowScales<'a>,
+    /// What a weight of zero is stored as, for each block: a byte each, or for 4 bits a nibble
+    /// each, low first, every row on its own byte; [`Bits::zero_point`] everywhere if absent.
+    pub zero_points: Option<&'a [u8]>,
+}
+
+impl RowMajor<'_> {
+    /// Bytes of the zero points of one row.
+    pub const fn zero_bytes(bits: Bits, blocks: usize) -> usize {
+        match bits {
+            Bits::Four => blocks.div_ceil(2),
+            Bits::Eight => blocks,
+        }
+    }
+
+    /// The zero point of a block.
+    #[inline(always)]
+    pub fn zero_point(&self, row: usize, block: usize) -> u8 {
+        let Some(zero) = self.zero_points else { return self.bits.zero_point() };
+        let row = &zero[row * Self::zero_bytes(self.bits, self.blocks)..];
+        match self.bits {
+            Bits::Four => row[block / 2] >> (block % 2 * 4) & 15,
+            Bits::Eight => row[block],
+        }
+    }
+
+    /// Column `c` of a block as it is stored.
+    #[inline(always)]
+    pub fn stored(bits: Bits, block: &[u8], c: usize) -> u8 {
+        match bits {
+            Bits::Four => block[c / 2] >> (c % 2 * 4) & 15,
+            Bits::Eight => block[c],
+        }
+    }
+
+    /// Up to 16 row-major `rows` to one tile of the interleaved layout, without loss; missing
+    /// rows are zero.
+    pub fn interleave(bits: Bits, blocks: usize, rows: &[u8], tile: &mut [u8]) {
+        let bytes = bits.bytes_per_row_block();
+        assert!(rows.len() % (blocks * bytes) == 0 && rows.len() <= blocks * bytes * TILE);
+        assert_eq!(tile.len(), blocks * bits.bytes_per_block());
+        let zero = bits.zero_point();
+        tile.fill(if bits == Bits::Four { zero << 4 | zero } else { zero });
+        for (r, row) in rows.chunks_exact(blocks * bytes).enumerate() {
+            for (block, tile) in
+                row.chunks_exact(bytes).zip(tile.chunks_exact_mut(bits.bytes_per_block()))
+            {
+                for j in 0..bytes / 4 {
+                    for i in 0..4 {
+                        tile[(j * TILE + r) * 4 + i] = match bits {
+                            Bits::Eight => block[4 * j + i],
+                            Bits::Four => {
+                                let at = |c| Self::stored(bits, block, c);
+                                at(4 * j + i) | at(16 + 4 * j + i) << 4
+                            }
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rows `N`.
+    pub fn rows(&self) -> usize {
+        self.scales.len() / self.blocks
+    }
+
+    /// Brings the scales of blocks `first..` of `valid` rows from `row` on into the order of
+    /// the interleaved layout, `[block][16]`, those of missing rows zero. `four` does it for four
+    /// blocks of 16 rows at a time.
+    pub(super) fn spread_scales(
+        &self,
+        row: usize,
+        valid: usize,
+        first: usize,
+        out: &mut [f32],
+        mut four: impl FnMut(&[f32], &mut [f32]),
+    ) {
+        let at = row * self.blocks + first;
+        let mut done = 0;
+        if let RowScales::F32(s) = self.scales
+            && valid == TILE
+        {
+            for (i, out) in out.chunks_exact_mut(4 * TILE).enumerate() {
+                four(&s[at + 4 * i..][..(TILE - 1) * self.blocks + 4], out);
+                done = 4 * (i + 1);
+            }
+        }
+        for (b, out) in out.chunks_exact_mut(TILE).enumerate().skip(done) {
+            for (r, o) in out.iter_mut().enumerate() {
+                *o = if r < valid { self.scales.get(at + r * self.blocks + b) } else { 0.0 };
+            }
+        }
+    }
+
+    /// What each unit of the activations' sum adds to a sum over weights with the usual zero
+    /// point, `[block][16]`.
+    pub(super) fn spread_offsets(&self, row: usize, valid: usize, first: usize, out: &mut [i32]) {
+        let usual = self.bits.zero_point() as i32;
+        for (b, out) in out.chunks_exact_mut(TILE).enumerate() {
+            for (r, o) in out.iter_mut().enumerate() {
+                *o = usual - self.zero_point(row + r.min(valid - 1), first + b) as i32;
+            }
+        }
+    }
+}
+
 /// Activation rows quantized per block; a reusable buffer.
 #[derive(Debug, Clone, Default)]
 pub struct QuantizedRows {
     rows: usize,
     k: usize,
+    /// Whether each block holds its even columns before its odd ones, as the nibbles of
+    /// row-major 4-bit weights lie.
+    pub(super) paired: bool,
     pub(super) q: Vec<i8>,
     pub(super) scale: Vec<f32>,
     pub(super) sum: Vec<i32>,
@@ -163,6 +331,7 @@ impl QuantizedRows {
         let blocks = k / BLOCK;
         self.rows = rows;
         self.k = k;
+        self.paired = false;
         self.q.resize(rows * k, 0);
         self.scale.resize(rows * blocks, 0.0);
         self.sum.resize(rows * blocks, 0);
@@ -179,6 +348,21 @@ impl QuantizedRows {
             start.extend(self.sum.iter().map(|s| s * factor));
         }
     }
+    /// [`fill`](Self::fill) for [`Kernel::qgemm_rows`](super::Kernel::qgemm_rows) with weights
+    /// of `bits`.
+    pub fn fill_for_rows(&mut self, kernel: super::Kernel, x: &[f32], k: usize, bits: Bits) {
+        self.fill(kernel, x, k);
+        self.paired = bits == Bits::Four;
+        if self.paired {
+            for block in self.q.chunks_exact_mut(BLOCK) {
+                let old: [i8; BLOCK] = std::array::from_fn(|c| block[c]);
+                for i in 0..BLOCK / 2 {
+                    (block[i], block[BLOCK / 2 + i]) = (old[2 * i], old[2 * i + 1]);
+                }
+            }
+        }
+    }
+
     /// Number of rows `m`.
     pub fn rows(&self) -> usize {
         self.rows

@@ -1,6 +1,6 @@
 //! The reference: plain loops, no vector types, the definition of every result.
 
-use super::{Attend, BLOCK, Kernel, QuantizedRows, TILE, body};
+use super::{Attend, BLOCK, Kernel, QuantizedRows, RowMajor, TILE, body};
 use half::f16;
 
 pub(super) const KERNEL: Kernel = Kernel {
@@ -8,6 +8,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     quantize: body::quantize,
     qgemm8,
     qgemm4,
+    qgemm_rows,
     place: body::place,
     rms_norm: body::rms_norm,
     layer_norm: body::layer_norm,
@@ -64,6 +65,31 @@ fn qgemm(
                 }
                 out[i * TILE + r] = acc;
             }
+        }
+    }
+}
+
+fn qgemm_rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
+    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let bytes = w.bits.bytes_per_row_block();
+    out.fill(0.0);
+    for row in 0..w.rows() {
+        for i in 0..m {
+            let mut acc = 0.0f32;
+            for b in 0..blocks {
+                let block = &w.weights[(row * blocks + b) * bytes..][..bytes];
+                let zero = w.zero_point(row, b) as i32;
+                let q = &x.q[i * k + b * BLOCK..][..BLOCK];
+                let dot: i32 = (0..BLOCK)
+                    .map(|c| {
+                        let a = q[if x.paired { c / 2 + c % 2 * 16 } else { c }];
+                        (RowMajor::stored(w.bits, block, c) as i32 - zero) * a as i32
+                    })
+                    .sum();
+                let s = w.scales.get(row * blocks + b) * x.scale[i * blocks + b];
+                acc = (dot as f32).mul_add(s, acc);
+            }
+            out[(row / TILE * m + i) * TILE + row % TILE] = acc;
         }
     }
 }

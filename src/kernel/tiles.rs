@@ -1,25 +1,52 @@
 //! The walk over weight tiles that every SIMD kernel shares: the one place that turns the
-//! checked slices of [`super::Kernel::qgemm`] into addresses.
+//! checked slices of [`super::Kernel::qgemm`] and [`super::Kernel::qgemm_rows`] into
+//! addresses.
 #![allow(unsafe_code)]
 
-use super::{BLOCK, QuantizedRows, ROWS_PER_TILE, TILE};
+use super::{BLOCK, QuantizedRows, ROWS_PER_TILE, RowMajor, RowScales, TILE};
+
+/// [`TileArgs`] over the interleaved layout.
+pub(super) const PACKED: u8 = 0;
+/// Over rows as ONNX stores them: the vectors of the interleaved layout are put together in
+/// registers, so that everything after the load is the same.
+pub(super) const ROWS: u8 = 1;
+/// [`ROWS`] with a zero point of its own for each block.
+pub(super) const ROWS_ZERO: u8 = 2;
 
 /// One tile of 16 weight rows against up to eight activation rows.
 pub(super) struct TileArgs {
-    /// `blocks * BYTES` packed weight bytes.
+    /// `blocks * BYTES` packed weight bytes, or the first of 16 rows.
     pub(super) w: *const u8,
-    /// `blocks * 16` f16 scales.
+    /// Bytes from one weight row to the next; not `PACKED`.
+    pub(super) stride: usize,
+    /// What lies as far behind the next tile's start as the loop is behind this one's; only to
+    /// be asked for, it may not exist. Rows of a tile are read side by side, which hides from
+    /// the hardware that tiles follow each other. Not `PACKED`.
+    pub(super) ahead: *const u8,
+    /// Whether a tile is so small that the next one fits the first cache beside it.
+    pub(super) near: bool,
+    /// `blocks * 16` f16 scales; `PACKED` only.
     pub(super) scales: *const u16,
+    /// `blocks * 16` scales; not `PACKED`.
+    pub(super) row_scales: *const f32,
+    /// `blocks * 16` times what is to be added for each unit of the activations' sum;
+    /// `ROWS_ZERO` only.
+    pub(super) offsets: *const i32,
     /// First activation row; the next rows follow `k` bytes apart.
     pub(super) q: *const i8,
-    /// Activation scales and starts of the sums; the next rows follow `blocks` apart.
+    /// Activation scales and starts of the sums, which take the weights' usual offset off;
+    /// the next rows follow `x_blocks` apart.
     pub(super) x_scale: *const f32,
     pub(super) x_start: *const i32,
+    /// The activations' sums; `ROWS_ZERO` only.
+    pub(super) x_sum: *const i32,
     pub(super) k: usize,
+    pub(super) x_blocks: usize,
     pub(super) blocks: usize,
 }
 
-/// Writes `M * 16` floats to `out`. The pointers of [`TileArgs`] must cover `M` rows.
+/// Writes `M * 16` floats to `out`; over rows it continues the sums that `out` holds. The
+/// pointers of [`TileArgs`] must cover `M` rows.
 pub(super) type RowsFn = unsafe fn(&TileArgs, *mut f32);
 
 /// Walks the tiles; all rows of a tile are done while its weights are in the first cache.
@@ -40,21 +67,154 @@ pub(super) unsafe fn qgemm<const BYTES: usize>(
         .zip(scales.chunks_exact(blocks * TILE))
         .zip(out.chunks_exact_mut(m * TILE))
     {
-        let mut row = 0;
-        while row < m {
-            let rows = (m - row).min(ROWS_PER_TILE);
-            let args = TileArgs {
-                w: w.as_ptr(),
-                scales: scales.as_ptr(),
-                q: x.q[row * k..].as_ptr(),
-                x_scale: x.scale[row * blocks..].as_ptr(),
-                x_start: start[row * blocks..].as_ptr(),
+        let args = TileArgs {
+            w: w.as_ptr(),
+            stride: 0,
+            ahead: std::ptr::null(),
+            near: false,
+            scales: scales.as_ptr(),
+            row_scales: std::ptr::null(),
+            offsets: std::ptr::null(),
+            q: x.q.as_ptr(),
+            x_scale: x.scale.as_ptr(),
+            x_start: start.as_ptr(),
+            x_sum: x.sum.as_ptr(),
+            k,
+            x_blocks: blocks,
+            blocks,
+        };
+        // SAFETY: x and out have m rows.
+        unsafe { all_rows(args, m, out.as_mut_ptr(), table) }
+    }
+}
+
+/// # Safety
+/// As for [`RowsFn`], with `m` rows.
+#[inline(always)]
+unsafe fn all_rows(mut args: TileArgs, m: usize, out: *mut f32, table: &[RowsFn; ROWS_PER_TILE]) {
+    let mut row = 0;
+    while row < m {
+        let rows = (m - row).min(ROWS_PER_TILE);
+        // SAFETY: `rows` rows follow in x and 16 * rows floats in out.
+        unsafe {
+            table[rows - 1](&args, out.add(row * TILE));
+            args.q = args.q.wrapping_add(rows * args.k);
+            args.x_scale = args.x_scale.wrapping_add(rows * args.x_blocks);
+            args.x_start = args.x_start.wrapping_add(rows * args.x_blocks);
+            args.x_sum = args.x_sum.wrapping_add(rows * args.x_blocks);
+        }
+        row += rows;
+    }
+}
+
+/// The largest tile that one activation row meets row by row. Measured on x86: at 8 KiB that
+/// gains a quarter over reading the rows side by side, at 16 and 32 KiB it loses as much,
+/// because nobody asks for the next tile in time.
+const STREAMED_BYTES: usize = 8192;
+/// Blocks whose scales are brought into order at a time.
+pub(super) const SPAN: usize = 64;
+/// The same for rows that are copied.
+const COPIED_SPAN: usize = 16;
+
+/// What one instruction set brings to [`qgemm_rows`].
+pub(super) struct RowTables {
+    pub(super) plain: [RowsFn; ROWS_PER_TILE],
+    pub(super) zero: [RowsFn; ROWS_PER_TILE],
+    /// The same for one activation row, reading weight rows one after the other.
+    pub(super) one: RowsFn,
+    pub(super) one_zero: RowsFn,
+    /// Four words of each of 16 rows, `stride` bytes apart, to `[4][16]`.
+    pub(super) transpose: unsafe fn(*const u8, usize, *mut f32),
+    /// Asks for so many bytes from an address on, which need not exist.
+    pub(super) prefetch: unsafe fn(*const u8, usize),
+}
+
+/// The walk over rows. A tile is cut into spans of columns, so that its scales fit a small
+/// buffer; a last tile of fewer than 16 rows is copied, filled up with its last row.
+///
+/// # Safety
+/// The features of `tables` exist, the lengths are those that `Kernel::qgemm_rows` checks
+/// and a row has `ROW` bytes a block.
+pub(super) unsafe fn qgemm_rows<const ROW: usize>(
+    w: &RowMajor,
+    x: &QuantizedRows,
+    out: &mut [f32],
+    tables: &RowTables,
+) {
+    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let starts = if ROW == BLOCK { &x.start8 } else { &x.start4 };
+    let stride = blocks * ROW;
+    let rows = w.rows();
+    let mut scales = [0f32; SPAN * TILE];
+    let mut offsets = [0i32; SPAN * TILE];
+    // A little apart, so that they do not meet in the same sets of the cache.
+    let mut copy = [[0u8; COPIED_SPAN * 32 + 64]; TILE];
+    out.fill(0.0);
+    for (t, out) in out.chunks_exact_mut(m * TILE).enumerate() {
+        let valid = TILE.min(rows - t * TILE);
+        let copied = valid < TILE;
+        // Scales are read from all rows at once: without a word before, each tile would wait.
+        let (start, size) = match w.scales {
+            RowScales::F32(s) => (s.as_ptr().cast::<u8>(), 4),
+            RowScales::F16(s) => (s.as_ptr().cast(), 2),
+        };
+        let bytes = TILE * blocks * size;
+        // SAFETY: a hint.
+        unsafe { (tables.prefetch)(start.wrapping_add((t + 1) * bytes), bytes) };
+        let step = if copied { COPIED_SPAN } else { SPAN };
+        for first in (0..blocks).step_by(step) {
+            let span = step.min(blocks - first);
+            let at = t * TILE * stride + first * ROW;
+            w.spread_scales(t * TILE, valid, first, &mut scales[..span * TILE], |src, to| {
+                // SAFETY: `src` is the first of 16 rows with four scales each, `to` has room
+                // for 64.
+                unsafe { (tables.transpose)(src.as_ptr().cast(), blocks * 4, to.as_mut_ptr()) }
+            });
+            if w.zero_points.is_some() {
+                w.spread_offsets(t * TILE, valid, first, &mut offsets[..span * TILE]);
+            }
+            let mut args = TileArgs {
+                w: w.weights[at..].as_ptr(),
+                stride,
+                near: TILE * stride <= 4096,
+                // The part of the next tile that takes the place of this span in the order
+                // of the file.
+                ahead: w
+                    .weights
+                    .as_ptr()
+                    .wrapping_add((t + 1) * TILE * stride + first * ROW * TILE),
+                scales: std::ptr::null(),
+                row_scales: scales.as_ptr(),
+                offsets: offsets.as_ptr(),
+                q: x.q[first * BLOCK..].as_ptr(),
+                x_scale: x.scale[first..].as_ptr(),
+                x_start: starts[first..].as_ptr(),
+                x_sum: x.sum[first..].as_ptr(),
                 k,
-                blocks,
+                x_blocks: blocks,
+                blocks: span,
             };
-            // SAFETY: `rows` rows follow in x and 16 * rows floats in out.
-            unsafe { table[rows - 1](&args, out[row * TILE..][..rows * TILE].as_mut_ptr()) };
-            row += rows;
+            let (table, one) = match w.zero_points {
+                Some(_) => (&tables.zero, tables.one_zero),
+                None => (&tables.plain, tables.one),
+            };
+            if m == 1 && TILE * stride <= STREAMED_BYTES && !copied {
+                // SAFETY: as below.
+                unsafe { one(&args, out.as_mut_ptr()) }
+            } else if !copied {
+                // SAFETY: 16 rows of `span` blocks from `at` on; x and out have m rows.
+                unsafe { all_rows(args, m, out.as_mut_ptr(), table) }
+            } else {
+                let width = span * ROW;
+                for (r, copy) in copy.iter_mut().enumerate() {
+                    let from = at + r.min(valid - 1) * stride;
+                    copy[..width].copy_from_slice(&w.weights[from..][..width]);
+                }
+                args.w = copy.as_ptr().cast();
+                args.stride = size_of_val(&copy[0]);
+                // SAFETY: as above, with the rows of the copy.
+                unsafe { all_rows(args, m, out.as_mut_ptr(), table) }
+            }
         }
     }
 }

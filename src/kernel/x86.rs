@@ -2,8 +2,10 @@
 #![allow(unsafe_code)]
 
 use super::body::{FactorScratch, Halves};
-use super::tiles::{RowsFn, TileArgs, qgemm};
-use super::{Attend, BLOCK, Kernel, Place, QuantizedRows, ROWS_PER_TILE, TILE, body};
+use super::tiles::{PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, SPAN, TileArgs, qgemm, qgemm_rows};
+use super::{
+    Attend, BLOCK, Bits, Kernel, Place, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE, body,
+};
 use core::arch::x86_64::*;
 
 /// The kernels that this CPU qualifies for, narrowest first. The only way to the tables
@@ -89,6 +91,7 @@ macro_rules! instruction_set {
                 quantize,
                 qgemm8,
                 qgemm4,
+                qgemm_rows: rows,
                 place,
                 rms_norm,
                 layer_norm,
@@ -164,31 +167,75 @@ macro_rules! instruction_set {
                 unsafe { qgemm::<{ TILE * BLOCK / 2 }>(w, s, x, out, &$module::ROWS4) }
             }
 
-            /// Indexed by the number of rows less one.
-            static ROWS8: [RowsFn; ROWS_PER_TILE] = [
-                tile8_fn::<1>, tile8_fn::<2>, tile8_fn::<3>, tile8_fn::<4>,
-                tile8_fn::<5>, tile8_fn::<6>, tile8_fn::<7>, tile8_fn::<8>,
-            ];
-            static ROWS4: [RowsFn; ROWS_PER_TILE] = [
-                tile4_fn::<1>, tile4_fn::<2>, tile4_fn::<3>, tile4_fn::<4>,
-                tile4_fn::<5>, tile4_fn::<6>, tile4_fn::<7>, tile4_fn::<8>,
-            ];
+            fn rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
+                // SAFETY: as above, the lengths by `Kernel::qgemm_rows`.
+                unsafe {
+                    match w.bits {
+                        Bits::Eight => qgemm_rows::<BLOCK>(w, x, out, &BY_ROW8),
+                        Bits::Four => qgemm_rows::<{ BLOCK / 2 }>(w, x, out, &BY_ROW4),
+                    }
+                }
+            }
+
+            static ROWS8: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile8_fn, PACKED);
+            static ROWS4: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile4_fn, PACKED);
+            static BY_ROW8: RowTables = RowTables {
+                plain: instruction_set!(@rows tile8_fn, ROWS),
+                zero: instruction_set!(@rows tile8_fn, ROWS_ZERO),
+                one: one8_fn::<ROWS>,
+                one_zero: one8_fn::<ROWS_ZERO>,
+                transpose: transpose_fn,
+                prefetch,
+            };
+            static BY_ROW4: RowTables = RowTables {
+                plain: instruction_set!(@rows tile4_fn, ROWS),
+                zero: instruction_set!(@rows tile4_fn, ROWS_ZERO),
+                one: one4_fn::<ROWS>,
+                one_zero: one4_fn::<ROWS_ZERO>,
+                transpose: transpose_fn,
+                prefetch,
+            };
 
             /// # Safety
             /// See [`RowsFn`]; the CPU has the features.
-            unsafe fn tile8_fn<const M: usize>(t: &TileArgs, out: *mut f32) {
+            unsafe fn tile8_fn<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 // SAFETY: passed on to the caller.
-                unsafe { super::$module::tile8::<M>(t, out) }
+                unsafe { super::$module::tile8::<M, LAYOUT>(t, out) }
             }
             /// # Safety
             /// See [`RowsFn`]; the CPU has the features.
-            unsafe fn tile4_fn<const M: usize>(t: &TileArgs, out: *mut f32) {
+            unsafe fn tile4_fn<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 // SAFETY: passed on to the caller.
-                unsafe { super::$module::tile4::<M>(t, out) }
+                unsafe { super::$module::tile4::<M, LAYOUT>(t, out) }
+            }
+            /// # Safety
+            /// See [`RowsFn`]; the CPU has the features.
+            unsafe fn one8_fn<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
+                // SAFETY: passed on to the caller.
+                unsafe { super::$module::one8::<LAYOUT>(t, out) }
+            }
+            /// # Safety
+            /// See [`RowsFn`]; the CPU has the features.
+            unsafe fn one4_fn<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
+                // SAFETY: passed on to the caller.
+                unsafe { super::$module::one4::<LAYOUT>(t, out) }
+            }
+            /// # Safety
+            /// See [`RowTables`]; the CPU has the features.
+            unsafe fn transpose_fn(w: *const u8, stride: usize, out: *mut f32) {
+                // SAFETY: passed on to the caller.
+                unsafe { super::$module::transpose(w, stride, out) }
             }
 
             include!(concat!("x86_", stringify!($module), ".rs"));
         }
+    };
+    // Indexed by the number of activation rows less one.
+    (@rows $f:ident, $layout:ident) => {
+        [
+            $f::<1, $layout>, $f::<2, $layout>, $f::<3, $layout>, $f::<4, $layout>,
+            $f::<5, $layout>, $f::<6, $layout>, $f::<7, $layout>, $f::<8, $layout>,
+        ]
     };
     (@fn $features:literal, $f:ident($($a:ident: $t:ty),*) -> $r:ty) => {
         fn $f($($a: $t),*) -> $r {
@@ -210,3 +257,30 @@ instruction_set!(
     16,
     Avx512
 );
+
+/// Asks for a line of the next tile: to the first cache where that is near enough to stay
+/// there, else to the second.
+///
+/// # Safety
+/// None is needed: a prefetch does not fault.
+#[inline(always)]
+unsafe fn ask(near: bool, line: *const u8) {
+    // SAFETY: a hint; SSE is part of x86-64.
+    unsafe {
+        match near {
+            true => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
+            false => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
+        }
+    }
+}
+
+/// See [`RowTables`].
+///
+/// # Safety
+/// None is needed: a prefetch does not fault.
+unsafe fn prefetch(from: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(64) {
+        // SAFETY: a hint; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) }
+    }
+}

@@ -116,3 +116,67 @@ def test_fsq_and_factor_rows_mean_the_same_on_both_sides():
     for token, row in zip(tokens, hot, strict=True):
         assert set(np.flatnonzero(row)) == set(swap.factor_rows(np.asarray(token)).tolist())
     assert golden.TOLERANCE <= 1e-4
+
+
+def test_stock_matrix_products_are_the_same_model(tmp_path):
+    """What --matmul stock writes has the weights of the packed export, in onnxruntime's own
+    operator."""
+    from voxgrain_tools import tiny
+
+    checkpoints = tiny.language_model(5, 1, 64, 2, 1, 88), tiny.codec(6)
+    for matmul in export.MATMULS:
+        out = tmp_path / matmul
+        out.mkdir()
+        bits = export.Bits(4, {"head": 8})
+        export.language_model("target", checkpoints[0], out, bits, 64, matmul)
+        export.codec_decoder(checkpoints[1], out, export.Bits(8), matmul)
+    tokens = [65537, 65541, 65538, 5, 1234]
+    packed, stock = (LanguageModel(tmp_path / m / "target.onnx") for m in export.MATMULS)
+    for part in (tokens[:3], tokens[3:]):
+        np.testing.assert_allclose(stock.step(part), packed.step(part), rtol=0, atol=1e-4)
+    packed, stock = (Codec(tmp_path / m / "codec.onnx") for m in export.MATMULS)
+    expected = packed.spectrum(tokens[3:])
+    np.testing.assert_allclose(stock.spectrum(tokens[3:]), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rows_give_back_the_same_weights(bits):
+    from voxgrain_tools import quantize
+
+    weight = np.random.default_rng(bits).standard_normal((5, 96)).astype(np.float32)
+    matrix = quantize.quantise(weight, bits)
+    rows, scales = quantize.pack_rows(matrix)
+    assert rows.shape == (5, 3, 4 * bits) and scales.dtype == np.float32
+    np.testing.assert_array_equal(quantize.dequantise_rows(rows, scales, bits), matrix.dequantise())
+    back = quantize.unpack_rows(rows, scales, bits)
+    np.testing.assert_array_equal(back.values, matrix.values)
+    np.testing.assert_array_equal(back.scales, matrix.scales)
+    scales[0, 0] = np.nextafter(scales[0, 0], np.float32(1))
+    with pytest.raises(ValueError, match="exactly"):
+        quantize.unpack_rows(rows, scales, bits)
+
+
+def test_a_stock_export_read_back_is_the_packed_one(tmp_path):
+    """Both forms of a feature draft hold the same integers: each can be written from the other."""
+    from voxgrain_tools import tiny
+
+    draft = tiny.language_model(5, 1, 64, 2, 1, 88, features=64)
+    bits = export.Bits(4, {"head": 8})
+    files = {}
+    for name, checkpoint, matmul in (
+        ("packed", draft, "packed"),
+        ("stock", draft, "stock"),
+        ("back", None, "packed"),
+    ):
+        out = tmp_path / name
+        out.mkdir()
+        checkpoint = checkpoint or export.Checkpoint.of_export(tmp_path / "stock/draft.onnx")
+        assert export.language_model("draft", checkpoint, out, bits, 64, matmul)["features"] == 64
+        files[name] = [(out / f"draft.onnx{end}").read_bytes() for end in ("", ".data")]
+    assert files["back"] == files["packed"] != files["stock"]
+    packed, stock = (LanguageModel(tmp_path / m / "draft.onnx") for m in ("packed", "stock"))
+    features = np.random.default_rng(7).standard_normal((3, 64)).astype(np.float32)
+    for model in (packed, stock):
+        model.logits = model.step([65537, 5, 1234], features)
+    np.testing.assert_allclose(stock.logits, packed.logits, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(stock.hidden, packed.hidden, rtol=0, atol=1e-4)

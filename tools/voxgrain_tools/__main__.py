@@ -23,7 +23,8 @@ STAGES = {
 }
 for _name, _line in {
     "export": "checkpoints to ONNX", "golden": "reference values for the runtime's tests",
-    "evaluate": "intelligibility of the decoding arms", "tiny": "a random tiny bundle for tests", "swap": "the swap test",
+    "evaluate": "intelligibility of the decoding arms", "tiny": "a random tiny bundle for tests",
+    "stock": "a random tiny model of stock matrix products for tests", "swap": "the swap test",
 }.items():
     STAGES[_name] = (_name, "add_arguments", "run", None, _line)
 

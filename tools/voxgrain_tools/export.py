@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from . import bundle
 from .onnx_functions import DOMAIN, FACTORS, IR_VERSION, OPSET, SPEECH, functions
 from .onnx_read import language_model as read_language_model
-from .quantize import BLOCK, Quantised, pack, quantise
+from .quantize import BLOCK, Quantised, pack, pack_rows, quantise
 
 EXAMPLE = "python -m voxgrain_tools export --checkpoints /tmp/vx --out models/slt"
 
@@ -24,6 +24,9 @@ CHARACTERS = " ',.?!abcdefghijklmnopqrstuvwxyz"
 FIRST_CHARACTER = SPEECH + 4
 LOGITS = SPEECH + 1
 SPECTRUM = 642
+# How matrix products are written: our interleaved operator, or the one that other tools know.
+MATMULS = ("packed", "stock")
+STOCK_DOMAIN = "com.microsoft"
 
 
 class Checkpoint:
@@ -108,8 +111,12 @@ def pad_rows(weight: np.ndarray, rows: int) -> np.ndarray:
 class Graph:
     """Nodes and external initialisers of one model file."""
 
-    def __init__(self, name: str, ready: dict[str, Quantised] | None = None) -> None:
+    def __init__(
+        self, name: str, matmul: str = "packed", ready: dict[str, Quantised] | None = None
+    ) -> None:
+        assert matmul in MATMULS
         self.name = name
+        self.stock = matmul == "stock"
         self.ready = ready or {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
@@ -144,6 +151,8 @@ class Graph:
         weight = pad_columns(weight)
         rows, columns = weight.shape
         matrix = self.ready.get(name) or quantise(weight, bits.of(name))
+        if self.stock:
+            return self.stock_matmul(name, x, matrix, bias, residual, outputs)
         packed, scales = pack(matrix)
         inputs = [x, self.weight(f"{name}.packed", packed), self.weight(f"{name}.scales", scales)]
         inputs += [self.f32(f"{name}.bias", bias) if bias is not None else "", residual]
@@ -152,6 +161,26 @@ class Graph:
         return self.op(
             "QMatMul", name, *inputs, outputs=outputs, N=rows, K=columns, bits=matrix.bits
         )
+
+    def stock_matmul(self, name, x, matrix, bias, residual, outputs) -> str:
+        """`com.microsoft.MatMulNBits`, its residual a plain Add."""
+        rows, columns = matrix.values.shape
+        weights, scales = pack_rows(matrix)
+        inputs = [x, self.weight(f"{name}.weights", weights), self.weight(f"{name}.scales", scales)]
+        if bias is not None:
+            inputs += ["", "", self.f32(f"{name}.bias", bias)]
+        own = [f"{name}.product"] if residual else outputs or [f"{name}.out"]
+        self.nodes.append(
+            helper.make_node(
+                "MatMulNBits", inputs, own, name=name, domain=STOCK_DOMAIN,
+                N=rows, K=columns, bits=matrix.bits, block_size=BLOCK,
+            )
+        )
+        if not residual:
+            return own[0]
+        outputs = outputs or [f"{name}.out"]
+        self.nodes.append(helper.make_node("Add", [own[0], residual], outputs, name=f"{name}.add"))
+        return outputs[0]
 
     def save(self, folder: Path, inputs, outputs, metadata: dict[str, str]) -> onnx.ModelProto:
         graph = helper.make_graph(
@@ -163,8 +192,13 @@ class Graph:
         )
         model = helper.make_model(
             graph,
-            functions=functions(n.op_type for n in self.nodes),
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+            # Stock files bring QMatMul along, so that `voxgrain pack` need not write it.
+            functions=functions({n.op_type for n in self.nodes} | {"QMatMul"}),
+            opset_imports=[
+                helper.make_opsetid("", OPSET),
+                helper.make_opsetid(DOMAIN, 1),
+                *([helper.make_opsetid(STOCK_DOMAIN, 1)] if self.stock else []),
+            ],
             producer_name="voxgrain_tools",
             ir_version=IR_VERSION,
         )
@@ -176,10 +210,16 @@ class Graph:
 
 
 def language_model(
-    name: str, checkpoint: Checkpoint, folder: Path, bits: Bits, max_positions: int
+    name: str,
+    checkpoint: Checkpoint,
+    folder: Path,
+    bits: Bits,
+    max_positions: int,
+    matmul: str = "packed",
+    edit=None,
 ) -> dict:
-    """Writes `<name>.onnx` and returns its bundle section."""
-    g = Graph(name, checkpoint.ready)
+    """Writes `<name>.onnx` and returns its bundle section. `edit` may change the graph first."""
+    g = Graph(name, matmul, checkpoint.ready)
     hidden = checkpoint["final_norm.weight"].shape[0]
     layers = checkpoint.count("layers")
     heads = checkpoint.setting("nh", "heads", default=None)
@@ -252,6 +292,8 @@ def language_model(
     assert head.shape[0] == FACTORS + 1
     scores = g.matmul("head", x, head, bits)
     g.op("FactorLogits", "logits", scores, outputs=["logits"], digits=8, levels=4)
+    if edit:
+        edit(g)
     g.save(folder, inputs, outputs, {"voxgrain.kind": "language_model"})
     return {
         "file": f"{name}.onnx",
@@ -268,9 +310,11 @@ def language_model(
     }
 
 
-def codec_decoder(checkpoint: Checkpoint, folder: Path, bits: Bits) -> dict:
+def codec_decoder(
+    checkpoint: Checkpoint, folder: Path, bits: Bits, matmul: str = "packed"
+) -> dict:
     """Writes `codec.onnx` and returns its bundle section."""
-    g = Graph("codec")
+    g = Graph("codec", matmul)
     epsilon = float(checkpoint.setting("layer_norm_epsilon", default=1e-6))
     approximate = str(checkpoint.setting("gelu", "approximate", default="none"))
 
@@ -342,6 +386,7 @@ def write(
     name: str,
     base: Path | None = None,
     bits: dict[str, Bits] | None = None,
+    matmul: str = "packed",
     max_positions: int = 2048,
     groups: str | None = None,
     sampling: dict | None = None,
@@ -361,10 +406,10 @@ def write(
                 if (out / path).resolve() != (base / path).resolve():
                     shutil.copyfile(base / path, out / path)
         elif which == "codec":
-            sections[which] = codec_decoder(checkpoint, out, bits.get(which, Bits()))
+            sections[which] = codec_decoder(checkpoint, out, bits.get(which, Bits()), matmul)
         else:
             sections[which] = language_model(
-                which, checkpoint, out, bits.get(which, Bits()), max_positions
+                which, checkpoint, out, bits.get(which, Bits()), max_positions, matmul
             )
     if target is not None or draft is not None:
         features, width = sections["draft"].get("features", 0), sections["target"]["hidden"]
@@ -401,6 +446,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument("--bits", default="8", help="for models without their own setting")
     parser.add_argument("--head-bits", type=int, help="bits of the language models' heads")
+    parser.add_argument(
+        "--matmul",
+        choices=MATMULS,
+        default="packed",
+        help="packed: ai.voxgrain.QMatMul; stock: com.microsoft.MatMulNBits, which voxgrain reads "
+        "in place as well and `voxgrain pack` turns into the former",
+    )
     parser.add_argument("--max-positions", type=int, default=2048)
     parser.add_argument("--groups", help="default: the base's, or ../../asg-cache/default.asg")
     parser.add_argument("--sampling", default="{}", help="JSON over the default (or the base's) sampling")
@@ -437,6 +489,7 @@ def run(args: argparse.Namespace) -> None:
         name=args.name or kept.get("name") or args.out.resolve().name,
         base=args.base,
         bits=bits,
+        matmul=args.matmul,
         max_positions=args.max_positions,
         groups=args.groups or kept.get("groups", {}).get("file") or "../../asg-cache/default.asg",
         sampling={**kept.get("sampling", {}), **json.loads(args.sampling)},

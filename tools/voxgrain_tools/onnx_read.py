@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .quantize import Quantised, unpack
+from .quantize import Quantised, unpack, unpack_rows
 
 TYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 10: "<f2"}
 FACTORS = 480
+MATMULS = ("QMatMul", "MatMulNBits")
 
 
 def fields(data):
@@ -121,8 +122,13 @@ class OnnxFile:
         return node
 
     def matrix(self, node: str) -> Quantised:
-        """The integers and scales of one QMatMul."""
-        facts = self.nodes[node]["attributes"]
+        """The integers and scales of one QMatMul or MatMulNBits."""
+        facts, inputs = self.nodes[node]["attributes"], self.nodes[node]["inputs"]
+        if self.nodes[node]["op"] == "MatMulNBits":
+            if any(inputs[3:]):
+                raise ValueError(f"{node}: zero points, groups and bias are not read back")
+            weights, scales = (np.asarray(self.tensors[i]) for i in inputs[1:3])
+            return unpack_rows(weights, scales, facts["bits"])
         packed, scales = self.tensors[f"{node}.packed"], self.tensors[f"{node}.scales"]
         return unpack(np.asarray(packed), np.asarray(scales), facts["N"], facts["bits"])
 
@@ -130,7 +136,7 @@ class OnnxFile:
 def language_model(path: Path) -> tuple[dict[str, np.ndarray], dict, dict[str, Quantised]]:
     """A model file's tensors under the checkpoint's names (float32), its config, and its matrices as they are stored."""
     file = OnnxFile(path)
-    matrices = {n: file.matrix(n) for n, node in file.nodes.items() if node["op"] == "QMatMul"}
+    matrices = {n: file.matrix(n) for n, node in file.nodes.items() if node["op"] in MATMULS}
     plain = {f"{n}.weight": m.dequantise() for n, m in matrices.items() if n != "head"}
     for name, value in file.tensors.items():
         if name.endswith("norm.weight"):

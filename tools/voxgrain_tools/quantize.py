@@ -99,6 +99,48 @@ def pack(matrix: Quantised) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+def pack_rows(matrix: Quantised) -> tuple[np.ndarray, np.ndarray]:
+    """The weights u8 [N, K/32, 32 or 16] and the scales f32 [N, K/32] of the stock operator
+    `com.microsoft.MatMulNBits`: row by row, column 2i in the low nibble of byte i of a block."""
+    n, k = matrix.values.shape
+    stored = (matrix.values.astype(np.int16) + (1 << (matrix.bits - 1))).astype(np.uint8)
+    if matrix.bits == 4:
+        stored = stored[:, 0::2] | (stored[:, 1::2] << 4)
+    return (
+        np.ascontiguousarray(stored.reshape(n, k // BLOCK, -1)),
+        matrix.scales.astype(np.float32),
+    )
+
+
+def dequantise_rows(
+    weights: np.ndarray, scales: np.ndarray, bits: int, zero_points: np.ndarray | None = None
+) -> np.ndarray:
+    """Float32 [N, K] of a MatMulNBits node's tensors."""
+    n, kb = weights.shape[:2]
+
+    def stored(bytes_: np.ndarray) -> np.ndarray:
+        """Numbers of `bits` each along the last axis, low nibble first."""
+        if bits == 8:
+            return bytes_.astype(np.float32)
+        pairs = np.stack([bytes_ & 15, bytes_ >> 4], axis=-1)
+        return pairs.reshape(*bytes_.shape[:-1], -1).astype(np.float32)
+
+    zero = np.full((n, kb), 1 << (bits - 1), np.float32)
+    if zero_points is not None:
+        zero = stored(zero_points.reshape(n, -1))[:, :kb]
+    blocks = (stored(weights) - zero[:, :, None]) * scales.reshape(n, kb, 1).astype(np.float32)
+    return blocks.reshape(n, kb * BLOCK)
+
+
+def unpack_rows(weights: np.ndarray, scales: np.ndarray, bits: int) -> Quantised:
+    """The inverse of `pack_rows`; scales that f16 does not hold exactly are refused."""
+    half = scales.reshape(weights.shape[:2]).astype(np.float16)
+    if not np.array_equal(half.astype(np.float32), scales.reshape(half.shape).astype(np.float32)):
+        raise ValueError("f16 does not hold the scales exactly")
+    whole = dequantise_rows(weights, np.ones_like(half), bits)
+    return Quantised(whole.astype(np.int8), half, bits)
+
+
 def unpack(packed: np.ndarray, scales: np.ndarray, rows: int, bits: int) -> Quantised:
     """The inverse of `pack`."""
     n16, kb = packed.shape[:2]

@@ -1,0 +1,481 @@
+//! `voxgrain bench`: what the library costs on this machine, and what it would elsewhere.
+
+mod cold;
+mod compare;
+mod html;
+mod kernels;
+mod machine;
+mod predict;
+mod report;
+mod run;
+mod stats;
+
+use super::say::{ArmName, Gamma, parse_gamma, progress};
+use super::{VoiceArgs, output, read_file, usage};
+use clap::{Args, ValueEnum};
+use run::{Lane, Report, Sentence, Settings, VoiceFacts};
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use voxgrain::bundle::Bundle;
+use voxgrain::core::accept::Emission;
+use voxgrain::decode::Options;
+use voxgrain::map::Map;
+use voxgrain::speech::synth::{Synthesizer, Voice};
+use voxgrain::speech::text::{self, TextFrontend};
+use voxgrain::{Error, ErrorKind};
+
+/// Measure every decoding arm on this machine; compare two runs; measure kernels; predict
+///
+/// Each sentence is spoken by every arm in turn, in rotating order, so that drifts of the
+/// machine's speed meet all arms alike. Speed-ups are medians of the per-sentence ratios of
+/// compute seconds a second of sound (rtf: lower is better). Playback is simulated: the
+/// measured times of the chunks against a player's clock and buffers. Before the run a few
+/// fresh processes are started for the cold start and the memory of one engine.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  voxgrain bench                                      a Markdown report, about two minutes
+  voxgrain bench --quick                              a few sentences, to see that it works
+  voxgrain bench --threads 1 --json > one.json        all that was measured
+  voxgrain bench --json=a.json --csv=a.csv --html=a.html
+  voxgrain bench --arm ar --arm pcg --gamma 6 --set long -n 20
+  voxgrain bench --compare a.json b.json              paired ratios with intervals
+  voxgrain bench --kernels                            GB/s a kernel against the memory's
+  voxgrain bench --predict                            rtf of the boards in targets/, computed
+
+Directions: rtf, milliseconds and bytes are better low; tokens a second, speed-up and GB/s
+are better high. For figures to publish, leave the machine alone meanwhile: the report says
+what share of it other programs took.")]
+pub struct Bench {
+    /// Sentences, one a line, instead of the built-in ones
+    #[arg(short, long, value_name = "FILE", conflicts_with = "set")]
+    file: Option<PathBuf>,
+    /// Built-in sentences: 1 to 3 words, Harvard sentences, 150 to 200 characters
+    #[arg(long, value_enum, default_value = "all")]
+    set: SetName,
+    /// How many utterances an arm, over again if there are fewer sentences [default: 100]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    utterances: Option<u32>,
+    /// A smoke run: 3 utterances, one start (with --kernels and --predict: short as well)
+    #[arg(long)]
+    quick: bool,
+    /// Arms to run, again for each [default: all]
+    #[arg(long = "arm", value_enum)]
+    arms: Vec<ArmName>,
+    /// Tokens drafted a round: 0 to 15; `auto`, the voice's; `measured` follows the clock
+    #[arg(long, value_name = "N|auto|measured", value_parser = parse_gamma, default_value = "auto")]
+    gamma: Gamma,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Leave out the fresh processes: no cold start, no memory of one engine
+    #[arg(long)]
+    no_cold_start: bool,
+    /// Everything as one JSON object, to a file or to stdout instead of the Markdown
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// A line an utterance and arm, to a file or to stdout instead of the Markdown
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    csv: Option<PathBuf>,
+    /// One page with plots that needs nothing else, to a file or to stdout
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    html: Option<PathBuf>,
+    /// Compare two runs saved with --json, utterance by utterance
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["kernels", "predict", "html"])]
+    compare: Vec<PathBuf>,
+    /// Matrix kernels: GB/s by rows against the measured read bandwidth
+    #[arg(long, conflicts_with_all = ["predict", "html", "file", "arms"])]
+    kernels: bool,
+    /// Predict rtf for the device profiles; acceptance is measured here or taken from --from
+    #[arg(long, conflicts_with_all = ["html", "file"])]
+    predict: bool,
+    /// A run saved with --json, whose acceptance --predict uses
+    #[arg(long, value_name = "FILE", requires = "predict")]
+    from: Option<PathBuf>,
+    /// Speaks once and reports; what the cold start runs
+    #[arg(long, hide = true)]
+    probe: bool,
+    #[command(flatten)]
+    voice: VoiceArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum SetName {
+    Short,
+    Medium,
+    Long,
+    All,
+}
+
+const SETS: [(&str, &str); 3] = [
+    ("short", include_str!("sentences/short.txt")),
+    ("medium", include_str!("../../../tools/data/harvard.txt")),
+    ("long", include_str!("sentences/long.txt")),
+];
+
+/// Sentences of the built-in sets, mixed so that a part of them is a mixture as well.
+fn built_in(set: SetName) -> voxgrain::Result<Vec<Sentence>> {
+    let mut all = Vec::new();
+    for (i, (name, text)) in SETS.iter().enumerate() {
+        if set != SetName::All && set as usize != i {
+            continue;
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        for (k, line) in lines.iter().enumerate() {
+            all.push(((k as f64 + 0.5) / lines.len() as f64, sentence(name, line)?));
+        }
+    }
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Ok(all.into_iter().map(|s| s.1).collect())
+}
+
+fn sentence(set: &'static str, line: &str) -> voxgrain::Result<Sentence> {
+    let chunks = TextFrontend::default().speak(line)?.chunks;
+    Ok(Sentence { set, text: line.trim().to_owned(), chunks })
+}
+
+/// Where a format goes: a file, or stdout.
+fn write_to(path: &Path, text: &str) -> voxgrain::Result<()> {
+    if path.as_os_str() == "-" {
+        return output::line(text.trim_end());
+    }
+    let write = || {
+        let mut file = std::fs::File::create(path)?;
+        file.write_all(text.as_bytes())?;
+        file.write_all(if text.ends_with('\n') { b"" } else { b"\n" })
+    };
+    write().map_err(|e| {
+        let what = format!("cannot write {}: {e}", path.display());
+        Error::with_source(ErrorKind::Unwritable, what, e)
+    })
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> voxgrain::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|e| Error::with_source(ErrorKind::Numeric, "a figure is not a number", e))
+}
+
+/// A run saved with --json.
+fn load(path: &Path) -> voxgrain::Result<Report> {
+    let bytes = read_file(path)?;
+    let malformed = |what: String| Error::new(ErrorKind::Malformed, what);
+    let value: serde_json::Value = serde_json::from_slice(&bytes)
+        .map_err(|e| malformed(format!("{} is not JSON: {e}", path.display())))?;
+    match value["voxgrain_bench"].as_u64() {
+        Some(v) if v == u64::from(run::FORMAT) => {}
+        Some(v) => {
+            let what = format!(
+                "{} has format {v}, this program reads {}: measure again",
+                path.display(),
+                run::FORMAT
+            );
+            return Err(malformed(what));
+        }
+        None => {
+            let what = format!("{} is not a run of `voxgrain bench --json`", path.display());
+            return Err(malformed(what));
+        }
+    }
+    serde_json::from_value(value).map_err(|e| malformed(format!("{}: {e}", path.display())))
+}
+
+fn sha256(path: &Path) -> voxgrain::Result<String> {
+    let digest = Sha256::digest(read_file(path)?);
+    Ok(digest.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+impl Bench {
+    pub fn run(self) -> anyhow::Result<()> {
+        let stdout = [&self.json, &self.csv, &self.html];
+        if stdout.iter().filter(|p| p.as_ref().is_some_and(|p| p.as_os_str() == "-")).count() > 1 {
+            return Err(usage(
+                "only one format can go to stdout: give the others a file, as in --csv=FILE",
+            )
+            .into());
+        }
+        if self.probe {
+            return cold::probe(&self.voice, self.arms.first().copied().unwrap_or(ArmName::Pcg));
+        }
+        if let [a, b] = &self.compare[..] {
+            let comparison = compare::compare(&load(a)?, &load(b)?)?;
+            return self.emit(&comparison, compare::csv, compare::markdown);
+        }
+        if self.kernels {
+            let threads = self.voice.pool().threads();
+            let measured = kernels::measure(threads, self.quick, &self.files().unwrap_or_default());
+            return self.emit(&measured, kernels::csv, kernels::markdown);
+        }
+        if self.predict {
+            let predicted = self.prediction()?;
+            return self.emit(&predicted, predict::csv, predict::markdown);
+        }
+        let report = self.measure()?;
+        if let Some(path) = &self.html {
+            write_to(path, &html::page(&report))?;
+            if path.as_os_str() == "-" {
+                return Ok(());
+            }
+        }
+        self.emit(&report, report::csv, report::markdown)
+    }
+
+    /// JSON and CSV where they are wanted; Markdown unless one of them took stdout.
+    fn emit<T: serde::Serialize>(
+        &self,
+        value: &T,
+        csv: impl Fn(&T) -> String,
+        markdown: impl Fn(&T) -> String,
+    ) -> anyhow::Result<()> {
+        let mut taken = false;
+        if let Some(path) = &self.json {
+            taken |= path.as_os_str() == "-";
+            write_to(path, &to_json(value)?)?;
+        }
+        if let Some(path) = &self.csv {
+            taken |= path.as_os_str() == "-";
+            write_to(path, &csv(value))?;
+        }
+        if !taken {
+            output::line(markdown(value).trim_end())?;
+        }
+        Ok(())
+    }
+
+    fn sentences(&self) -> voxgrain::Result<Vec<Sentence>> {
+        let Some(path) = &self.file else { return built_in(self.set) };
+        let bytes = read_file(path)?;
+        let lines = text::utf8(&bytes)?.lines().filter(|l| !l.trim().is_empty());
+        let sentences: Vec<Sentence> =
+            lines.map(|l| sentence("file", l)).collect::<voxgrain::Result<_>>()?;
+        // A line of nothing but signs is no utterance.
+        let sentences: Vec<_> = sentences.into_iter().filter(|s| !s.chunks.is_empty()).collect();
+        if sentences.is_empty() {
+            return Err(usage(format!("{} has no sentences", path.display())));
+        }
+        Ok(sentences)
+    }
+
+    fn arm_names(&self) -> Vec<ArmName> {
+        if self.arms.is_empty() {
+            return vec![ArmName::Ar, ArmName::Sd, ArmName::Tolerance, ArmName::Pcg];
+        }
+        let mut names: Vec<ArmName> = Vec::new();
+        for &name in &self.arms {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    fn lanes(&self, voice: &Voice) -> voxgrain::Result<Vec<Lane>> {
+        self.lanes_of(voice, &self.arm_names())
+    }
+
+    fn lanes_of(&self, voice: &Voice, names: &[ArmName]) -> voxgrain::Result<Vec<Lane>> {
+        let pool = self.voice.pool();
+        let lane = |name: ArmName| {
+            let arm = name.arm(0.4, Emission::StandIn);
+            let mut options: Options = voice.options(arm);
+            options.seed = self.seed;
+            options.gamma = self.gamma.length(voice);
+            Ok(Lane::new(arm, &options, Synthesizer::new(voice, options, &pool)?))
+        };
+        names.iter().copied().map(lane).collect()
+    }
+
+    fn measure(&self) -> anyhow::Result<Report> {
+        let sentences = self.sentences()?;
+        // Opened once to refuse what is wrong before anything is measured.
+        drop(self.lanes(&self.voice.open()?)?);
+        let names = self.arm_names();
+        let cold_start = if self.no_cold_start {
+            None
+        } else {
+            output::status("bench: starting fresh processes");
+            let arm = if names.contains(&ArmName::Pcg) { ArmName::Pcg } else { names[0] };
+            Some(cold::measure(&self.voice, arm, self.quick)?)
+        };
+
+        let voice = self.voice.open()?;
+        let rate = voice.bundle().audio.sample_rate_hz;
+        let mut lanes = self.lanes(&voice)?;
+        let total = self.utterances.map_or(if self.quick { 3 } else { 100 }, |n| n as usize);
+        output::status(&format!(
+            "bench: warming up, then {total} utterances by {} arms in turn",
+            lanes.len()
+        ));
+        for lane in &mut lanes {
+            for sentence in sentences.iter().take(if self.quick { 1 } else { 4 }) {
+                lane.warm_up(sentence)?;
+            }
+        }
+        let mut watch = machine::Watch::new();
+        let bar = progress(total as u64, false);
+        let mut all = Vec::with_capacity(total * lanes.len());
+        for i in 0..total {
+            for turn in 0..lanes.len() {
+                let at = (i + turn) % lanes.len();
+                let sentence = &sentences[i % sentences.len()];
+                all.push(lanes[at].speak(i, turn, sentence, rate, &mut watch)?);
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        let conditions = watch.end();
+        let mut sets = std::collections::BTreeMap::new();
+        for i in 0..total {
+            *sets.entry(sentences[i % sentences.len()].set.to_owned()).or_insert(0) += 1;
+        }
+        let sampling = voice.sampling();
+        let bundle = voice.bundle();
+        let groups = self.voice.groups.clone().or_else(|| bundle.groups_path());
+        Ok(Report {
+            voxgrain_bench: run::FORMAT,
+            build: machine::build(),
+            machine: machine::describe(self.voice.pool().threads()),
+            conditions,
+            voice: VoiceFacts {
+                name: bundle.name.clone(),
+                sha256: sha256(&bundle.path(voxgrain::bundle::FILE_NAME))?,
+                groups_sha256: match groups.filter(|p| p.exists()) {
+                    Some(path) => Some(sha256(&path)?),
+                    None => None,
+                },
+                mapped_bytes: [voice.target(), voice.draft(), voice.codec()]
+                    .iter()
+                    .map(|m| m.mapped_bytes() as u64)
+                    .sum(),
+                target_bits: bundle.target.bits,
+                sample_rate_hz: rate,
+                frame_rate_hz: bundle.audio.frame_rate_hz,
+            },
+            settings: Settings {
+                utterances: total,
+                sets,
+                seed: self.seed,
+                gamma: self.gamma.to_string(),
+                temperature: sampling.temperature,
+                top_k: sampling.transforms.top_k,
+                top_p: sampling.transforms.top_p,
+                min_p: sampling.transforms.min_p,
+                device_ms: run::DEVICE_MS,
+                ring_ms: run::RING_MS,
+            },
+            load_ms: voice.load_time().as_secs_f64() * 1e3,
+            rss_bytes: output::rss_bytes(),
+            peak_rss_bytes: output::peak_rss_bytes(),
+            cold_start,
+            arms: lanes.into_iter().map(|l| l.report(&all)).collect(),
+            definitions: run::definitions(),
+            utterances: all,
+        })
+    }
+
+    /// The weights, mapped as a voice maps them.
+    fn files(&self) -> voxgrain::Result<Vec<Map>> {
+        let bundle = Bundle::open(Bundle::find(self.voice.bundle.as_deref())?)?;
+        let data = bundle.files.iter().filter(|f| f.path.ends_with(".data"));
+        data.map(|f| Map::open(bundle.path(&f.path))).collect()
+    }
+
+    /// The bundle asked for, and the other voices beside it (not the tests' noise).
+    fn bundles(&self) -> voxgrain::Result<Vec<PathBuf>> {
+        let main = Bundle::find(self.voice.bundle.as_deref())?;
+        let mut all = vec![main.clone()];
+        let beside = main.parent().and_then(|p| std::fs::read_dir(p).ok()).into_iter().flatten();
+        let mut others: Vec<PathBuf> = beside
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.file_name() != main.file_name() && !p.ends_with("tiny"))
+            .filter(|p| p.join(voxgrain::bundle::FILE_NAME).is_file())
+            .collect();
+        others.sort();
+        all.extend(others);
+        Ok(all)
+    }
+
+    fn prediction(&self) -> anyhow::Result<predict::Prediction> {
+        let given = self.from.as_deref().map(load).transpose()?;
+        let sentences = built_in(SetName::Medium)?;
+        let count = self.utterances.map_or(if self.quick { 2 } else { 10 }, |n| n as usize);
+        let mut out = predict::Prediction {
+            prediction: true,
+            bundles: Vec::new(),
+            rows: Vec::new(),
+            check: None,
+        };
+        for (i, dir) in self.bundles()?.into_iter().enumerate() {
+            let args = VoiceArgs { bundle: Some(dir.clone()), ..self.voice.clone() };
+            let args = if i == 0 { args } else { VoiceArgs { groups: None, ..args } };
+            let voice = args.open()?;
+            // As a person would type it.
+            let here = std::env::current_dir().unwrap_or_default();
+            let name = dir.strip_prefix(&here).unwrap_or(&dir).display().to_string();
+            let (behaviour, measured) = match given.as_ref().filter(|_| i == 0) {
+                Some(report) => (behaviour_of(report)?, Vec::new()),
+                None => self.behaviour(&voice, &sentences, count)?,
+            };
+            let facts = predict::facts(&name, &voice, behaviour);
+            out.rows.extend(predict::rows(&voice, &facts)?);
+            if i == 0 && !measured.is_empty() {
+                let threads = self.voice.pool().threads();
+                let budget = std::time::Duration::from_millis(if self.quick { 10 } else { 500 });
+                let files = self.files()?;
+                let parts: Vec<&[u8]> = files.iter().map(|f| &f[..]).collect();
+                let read = machine::read_gb_s(&parts, threads, budget);
+                out.check = predict::check(&voice, &facts, threads, read, &measured)?;
+            }
+            out.bundles.push(facts);
+        }
+        Ok(out)
+    }
+
+    /// Speaks by ar and pcg in turn: what pcg accepts, and the rtf of both.
+    fn behaviour(
+        &self,
+        voice: &Voice,
+        sentences: &[Sentence],
+        count: usize,
+    ) -> anyhow::Result<(predict::Behaviour, Vec<(String, f64)>)> {
+        let mut lanes = self.lanes_of(voice, &[ArmName::Ar, ArmName::Pcg])?;
+        let rate = voice.bundle().audio.sample_rate_hz;
+        let mut watch = machine::Watch::new();
+        let mut all = Vec::new();
+        for lane in &mut lanes {
+            lane.warm_up(&sentences[0])?;
+        }
+        for i in 0..count {
+            for (turn, lane) in lanes.iter_mut().enumerate() {
+                all.push(lane.speak(i, turn, &sentences[i % sentences.len()], rate, &mut watch)?);
+            }
+        }
+        let reports: Vec<_> = lanes.into_iter().map(|l| l.report(&all)).collect();
+        let measured = reports.iter().map(|a| (a.arm.clone(), a.rtf)).collect();
+        let source = format!("measured here on {count} Harvard sentences");
+        Ok((behaviour(&reports[1], &all, source), measured))
+    }
+}
+
+fn behaviour(a: &run::ArmReport, all: &[run::Utterance], source: String) -> predict::Behaviour {
+    let own = || all.iter().filter(|u| u.arm == a.arm);
+    let tokens: f64 = own().map(|u| u.tokens as f64).sum();
+    // The prompt is there from the first token on, the speech grows.
+    let context = own()
+        .map(|u| u.tokens as f64 * (u.text.chars().count() as f64 + 2.0 + u.tokens as f64 / 2.0));
+    predict::Behaviour {
+        source,
+        gamma: a.mean_gamma.round() as usize,
+        acceptance_rate: a.acceptance_rate.unwrap_or(0.0),
+        tokens_per_round: a.tokens_per_round,
+        context: context.sum::<f64>() / tokens.max(1.0),
+    }
+}
+
+fn behaviour_of(report: &Report) -> voxgrain::Result<predict::Behaviour> {
+    let arm = report.arms.iter().find(|a| a.arm == "pcg");
+    let arm = arm.ok_or_else(|| usage("the run of --from has no arm pcg"))?;
+    let source = format!("measured on {} utterances of --from", report.settings.utterances);
+    Ok(behaviour(arm, &report.utterances, source))
+}
