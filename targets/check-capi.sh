@@ -146,8 +146,7 @@ arm=aarch64-unknown-linux-gnu
 armlinux=aarch64-linux-gnu-gcc
 cross() {
   export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$armlinux
-  cargo rustc --release --lib --no-default-features --features capi --crate-type staticlib \
-    --target $arm &&
+  cargo rustc --release --lib --features capi --crate-type staticlib --target $arm &&
     $armlinux -std=c11 $warn -I$inc $fw/announce.c "$target/$arm/release/libvoxgrain.a" \
       -Wl,-z,noexecstack -Wl,--gc-sections -lpthread -ldl -lm -lgcc_s -o "$work/arm"
 }

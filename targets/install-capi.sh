@@ -4,7 +4,8 @@
 #
 #   targets/install-capi.sh PREFIX       (DESTDIR is honoured)
 #
-# CARGO_TARGET_DIR and CARGO_BUILD_TARGET work as with cargo. Needs nm and a linker that knows
+# CARGO_TARGET_DIR and CARGO_BUILD_TARGET work as with cargo; VOXGRAIN_PROFILE=small builds for
+# size. Needs nm and a linker that knows
 # --soname (GNU or LLVM).
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,9 +13,12 @@ prefix=${1:?usage: targets/install-capi.sh PREFIX}
 to=${DESTDIR:-}$prefix
 major=0
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-out=${CARGO_TARGET_DIR:-target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release
+profile=${VOXGRAIN_PROFILE:-release}
+out=${CARGO_TARGET_DIR:-target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}$profile
 
-cargo rustc --release --lib --no-default-features --features capi \
+# With the program's features, so that its dependencies are compiled once for both; what the
+# library does not call is not linked. VOXGRAIN_FEATURES=--no-default-features leaves them out.
+cargo rustc --profile "$profile" --lib ${VOXGRAIN_FEATURES:-} --features capi \
   --crate-type staticlib,cdylib -- -C link-arg=-Wl,-soname,libvoxgrain.so.$major
 
 mkdir -p "$to/lib/pkgconfig" "$to/include"

@@ -48,7 +48,7 @@ Exit codes:
 
 Environment:
   VOXGRAIN_BUNDLE  folder of the voice to use where --bundle is not given
-  VOXGRAIN_KERNEL  scalar, avx2 or avx512-vnni: use narrower vectors, for comparison";
+  VOXGRAIN_KERNEL  scalar, portable, avx2, neon, ...: use narrower vectors, for comparison";
 
 #[derive(Subcommand)]
 enum Command {

@@ -10,15 +10,26 @@
 : "${QEMU_CPU_AARCH64:=cortex-a72}"
 : "${QEMU_CPU_ARMV7:=cortex-a7}"
 
+# emulate TARGET CPU: the command that runs a program of TARGET on an emulated CPU.
+emulate() {
+  case $1 in
+    aarch64-*) echo qemu-aarch64 -cpu "$2" -L /usr/aarch64-linux-gnu ;;
+    armv7-*) echo qemu-arm -cpu "$2" -L /usr/arm-linux-gnueabihf ;;
+    x86_64-*) echo qemu-x86_64 -cpu "$2" ;;
+  esac
+}
+
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
 export AR_aarch64_unknown_linux_gnu=aarch64-linux-gnu-ar
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $QEMU_CPU_AARCH64 -L /usr/aarch64-linux-gnu"
+CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$(emulate aarch64- "$QEMU_CPU_AARCH64")
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER
 
 export CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER=arm-linux-gnueabihf-gcc
 export CC_armv7_unknown_linux_gnueabihf=arm-linux-gnueabihf-gcc
 export AR_armv7_unknown_linux_gnueabihf=arm-linux-gnueabihf-ar
-export CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_RUNNER="qemu-arm -cpu $QEMU_CPU_ARMV7 -L /usr/arm-linux-gnueabihf"
+CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_RUNNER=$(emulate armv7- "$QEMU_CPU_ARMV7")
+export CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_RUNNER
 
 if [ -n "${QEMU_CPU_X86_64:-}" ]; then
   export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $QEMU_CPU_X86_64"

@@ -7,8 +7,8 @@
 #
 # Rust targets come from rustup. Where rustup is not there or has nothing to give (an
 # offline mirror, a distribution's compiler), Debian's rustc-web is unpacked aside under
-# $VOXGRAIN_CROSS (170 MB, the system is not touched): its library for AArch64 is ready
-# made, those for 32-bit ARM and bare metal are built from source.
+# $VOXGRAIN_CROSS (170 MB to fetch, 1.1 GB unpacked; the system is not touched). Its library
+# for AArch64 is ready made, those for 32-bit ARM and bare metal are built from source.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=env.sh
