@@ -195,9 +195,9 @@ struct Buffer {
 }
 
 impl Buffer {
-    fn reserve(&mut self, (out, scratch): (usize, usize)) {
-        self.out.reserve(out.saturating_sub(self.out.len()));
-        self.scratch.reserve(scratch.saturating_sub(self.scratch.len()));
+    fn reserve(&mut self, most: &Most) {
+        self.out.reserve(most.out.saturating_sub(self.out.len()));
+        self.scratch.reserve(most.scratch.saturating_sub(self.scratch.len()));
     }
 }
 
@@ -230,9 +230,6 @@ impl Work {
     fn begin(&mut self, task: Task, units: usize, count: usize) {
         (self.task, self.units, self.count) = (task, units, count);
         *self.next.get_mut() = 0;
-        if self.pieces.len() < count {
-            self.pieces.resize_with(count, Piece::default);
-        }
         for p in &mut self.pieces[..count] {
             *p.done.get_mut() = false;
         }
@@ -242,17 +239,27 @@ impl Work {
         self.units * piece / self.count..self.units * (piece + 1) / self.count
     }
 
-    /// Floats of result and of scratch that the largest piece takes.
-    fn need(&self) -> (usize, usize) {
+    fn reserve(&mut self, most: &Most) {
+        self.x.reserve(most.x);
+        self.query.reserve(most.query.saturating_sub(self.query.len()));
+        self.lens.reserve(most.lens.saturating_sub(self.lens.len()));
+    }
+
+    fn measure(&self, most: &mut Most) {
         let units = self.units.div_ceil(self.count);
-        match &self.task {
+        let (out, scratch) = match &self.task {
             Task::None => (0, 0),
             Task::Multiply(_) => (units * self.x.rows() * TILE, 0),
             Task::Attend(t) => {
                 let longest = (t.past + t.rows).next_multiple_of(16);
                 (units * t.rows * t.group * t.head_dim, 8 * longest)
             }
-        }
+        };
+        most.out = most.out.max(out);
+        most.scratch = most.scratch.max(scratch);
+        most.x = most.x.max(self.x.rows() * self.x.columns());
+        most.query = most.query.max(self.query.len());
+        most.lens = most.lens.max(self.lens.len());
     }
 
     fn compute(&self, kernel: Kernel, piece: usize, b: &mut Buffer) {
@@ -348,8 +355,20 @@ struct Works {
     next: usize,
     /// For pieces that are computed again.
     spare: Buffer,
-    /// Floats of the largest result and scratch of a piece so far.
-    most: (usize, usize),
+    most: Most,
+}
+
+/// The largest sizes so far, so that every `Work` has room for them and which one a task gets
+/// does not decide when memory is taken.
+#[derive(Default, Clone, Copy)]
+struct Most {
+    /// Floats of a piece's result and scratch.
+    out: usize,
+    scratch: usize,
+    /// Activations of a product; floats of queries, and their number.
+    x: usize,
+    query: usize,
+    lens: usize,
 }
 
 impl std::fmt::Debug for Pool {
@@ -394,7 +413,7 @@ impl Pool {
             .collect();
         // The last task's is still in `current`, and each worker may be late in another.
         let ring = (0..workers.len() + 2).map(|_| Arc::default()).collect();
-        let works = Works { ring, next: 0, spare: Buffer::default(), most: (0, 0) };
+        let works = Works { ring, next: 0, spare: Buffer::default(), most: Most::default() };
         Arc::new(Self { shared, workers, works: Mutex::new(works) })
     }
 
@@ -480,16 +499,18 @@ impl Pool {
         });
         *next = free + 1;
         let Some(work) = Arc::get_mut(&mut ring[free]) else { return };
+        work.reserve(most);
+        let pieces = (self.threads() * 4).min(MAX_PIECES);
+        if work.pieces.len() < pieces {
+            work.pieces.resize_with(pieces, Piece::default);
+        }
         prepare(work);
-        // Room for what any piece ever needed: which thread computes which, and in which `Work`,
-        // must not decide when memory is taken.
-        let (out, scratch) = work.need();
-        *most = (most.0.max(out), most.1.max(scratch));
+        work.measure(most);
         for piece in &mut work.pieces {
-            piece.buffer.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(*most);
+            piece.buffer.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(most);
         }
         if work.count > 1 {
-            spare.reserve(*most);
+            spare.reserve(most);
         }
         let work = &ring[free];
         if work.count == 1 {

@@ -363,6 +363,16 @@ impl QuantizedRows {
         }
     }
 
+    /// Makes room for `values` activations, `m K`.
+    pub fn reserve(&mut self, values: usize) {
+        let blocks = values / BLOCK;
+        self.q.reserve(values.saturating_sub(self.q.len()));
+        self.scale.reserve(blocks.saturating_sub(self.scale.len()));
+        for sums in [&mut self.sum, &mut self.start8, &mut self.start4] {
+            sums.reserve(blocks.saturating_sub(sums.len()));
+        }
+    }
+
     /// Number of rows `m`.
     pub fn rows(&self) -> usize {
         self.rows
