@@ -241,8 +241,8 @@ impl Kernel {
         (self.softmax)(logits, inverse_temperature, probs, sums)
     }
 
-    /// `probs = softmax(logits / temperature)` over the codes of [`factor_logits`]
-    /// (Self::factor_logits) and the `scores` behind the 480, which stand for one token each,
+    /// `probs = softmax(logits / temperature)` over the codes of
+    /// [`factor_logits`](Self::factor_logits) and the `scores` behind the 480, which stand for one token each,
     /// without forming the logits. `probs[65536 + E]`, `sums` as in [`softmax`](Self::softmax).
     ///
     /// `false` where the factors are so far apart that products of them underflow, or are not
