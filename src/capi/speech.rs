@@ -600,7 +600,7 @@ impl Resolved {
         let gamma = if self.decode.arm == Arm::Ar { 0 } else { self.decode.gamma.most() };
         let rows = gamma + 1;
         let row = b.vocabulary.scored() * 4;
-        let probabilities = (2 * gamma + 1) * (row + row / 128) + (64 << 10);
+        let probabilities = (gamma + 1) * (row + row / 128) + (64 << 10);
         // Prompts go through in passes of many rows, rounds want the laws of all of theirs.
         let language = |m: &crate::engine::Model, wanted| {
             m.pass_bytes(PREFILL_ROWS, 1).max(m.pass_bytes(rows, wanted))

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use voxgrain::bundle::Bundle;
-use voxgrain::engine::Pool;
+use voxgrain::engine::{Pool, pin};
 use voxgrain::speech::synth::Voice;
 use voxgrain::{Error, ErrorKind, kernel};
 
@@ -79,6 +79,10 @@ struct VoiceArgs {
     /// Threads that compute [default: the machine's cores, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
+    /// Keep the threads on these CPUs, the first one on the first; as many threads unless
+    /// --threads says otherwise
+    #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
+    pin: Vec<usize>,
 }
 
 impl VoiceArgs {
@@ -92,8 +96,14 @@ impl VoiceArgs {
 
     fn pool(&self) -> Arc<Pool> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let threads = self.threads.map_or(cores.min(4), usize::from);
-        Pool::new(kernel::best(), threads)
+        let default = if self.pin.is_empty() { cores.min(4) } else { self.pin.len() };
+        let threads = self.threads.map_or(default, usize::from);
+        if let Some(&first) = self.pin.first()
+            && !pin(first)
+        {
+            log::warn!("this thread could not be kept on CPU {first}");
+        }
+        Pool::pinned(kernel::best(), threads, &self.pin)
     }
 }
 

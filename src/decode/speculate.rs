@@ -1,8 +1,10 @@
 use super::gamma::{Chooser, DraftLength};
 use super::stats::POSITIONS;
 use super::{PREFILL_ROWS, Sampling, SpecStats, TokenModel};
-use crate::core::accept::{self, Emission, Groups, RowBuffer, Rule, Verdict};
-use crate::core::dist::{TransformScratch, block_count};
+use crate::core::accept::{
+    self, Emission, Groups, Origin, Outcome, RowBuffer, Rows, Rule, Verdict,
+};
+use crate::core::dist::{Row, TransformScratch, block_count};
 use crate::core::rng::{SeededRng, Uniform};
 use crate::kernel::Kernel;
 use crate::{Error, ErrorKind, Result};
@@ -185,8 +187,8 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             chooser: Chooser::new(length),
             drafted: Vec::with_capacity(MAX_GAMMA),
             pass: Vec::with_capacity(MAX_GAMMA + 1),
-            target_probs: vec![0.0; (gamma + 1) * vocabulary],
-            target_sums: vec![0.0; (gamma + 1) * blocks],
+            target_probs: vec![0.0; vocabulary],
+            target_sums: vec![0.0; blocks],
             draft_probs: vec![0.0; gamma * vocabulary],
             draft_sums: vec![0.0; gamma * blocks],
             scratch: Box::default(),
@@ -262,18 +264,7 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
 
         let verifying = clock;
         let clock = Instant::now();
-        let (v, b) = (self.target.vocabulary(), block_count(self.target.vocabulary()));
-        for i in 0..gamma + 1 {
-            self.options.sampling.apply(
-                self.kernel,
-                &mut self.target,
-                i,
-                &mut self.target_probs[i * v..][..v],
-                &mut self.target_sums[i * b..][..b],
-                &mut self.scratch,
-            )?;
-        }
-        let verdict = self.verify(gamma)?;
+        let verdict = self.verify()?;
         self.stats.sampling += clock.elapsed();
         let (drafting, verifying) = (drafting.as_secs_f32(), verifying.elapsed().as_secs_f32());
         self.chooser.observe(gamma, verdict.accepted, drafting, verifying);
@@ -334,10 +325,7 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             let sums = &mut self.draft_sums[i * b..][..b];
             let (kernel, draft) = (self.kernel, &mut self.draft);
             self.options.sampling.apply(kernel, draft, 0, probs, sums, &mut self.scratch)?;
-            let row = accept::sample(
-                crate::core::dist::Row::new(probs, sums).map_err(numeric)?,
-                &mut self.draft_rng,
-            );
+            let row = accept::sample(Row::new(probs, sums).map_err(numeric)?, &mut self.draft_rng);
             let token = row.map_err(numeric)?;
             self.stats.sampling += clock.elapsed();
             self.drafted.push(token);
@@ -363,10 +351,11 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         Ok(())
     }
 
-    fn verify(&mut self, gamma: usize) -> Result<Verdict> {
+    /// [`accept::verify_round`] with the target's law made at a position once that is reached:
+    /// a round that ends early makes fewer, and they share one buffer.
+    fn verify(&mut self) -> Result<Verdict> {
         let v = self.target.vocabulary();
-        let target =
-            RowBuffer::new(&self.target_probs, &self.target_sums, v, gamma + 1).map_err(numeric)?;
+        let gamma = self.drafted.len();
         let draft =
             RowBuffer::new(&self.draft_probs, &self.draft_sums, v, gamma).map_err(numeric)?;
         let rule = match (self.options.arm, &self.groups) {
@@ -375,8 +364,27 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             (Arm::Pcg { emission }, Some(groups)) => Rule::Groups { groups, emission },
             (Arm::Pcg { .. }, None) => unreachable!("checked by new"),
         };
-        accept::verify_round(&target, &draft, &self.drafted, &rule, &mut self.verify_rng)
-            .map_err(numeric)
+        let (probs, sums) = (&mut self.target_probs, &mut self.target_sums);
+        for i in 0..=gamma {
+            let (kernel, target) = (self.kernel, &mut self.target);
+            self.options.sampling.apply(kernel, target, i, probs, sums, &mut self.scratch)?;
+            let row = Row::new(probs, sums).map_err(numeric)?;
+            let Some(&x) = self.drafted.get(i) else {
+                let next = accept::sample(row, &mut self.verify_rng).map_err(numeric)?;
+                let origin = Origin::Bonus;
+                return Ok(Verdict { accepted: i, next, origin, tries: 0, exhausted: false });
+            };
+            let draft = draft.row(i).map_err(numeric)?;
+            match accept::verify_position(row, draft, x, &rule, &mut self.verify_rng)
+                .map_err(numeric)?
+            {
+                Outcome::Accepted => {}
+                Outcome::Ended { next, origin, tries, exhausted } => {
+                    return Ok(Verdict { accepted: i, next, origin, tries, exhausted });
+                }
+            }
+        }
+        unreachable!("the last row has no draft")
     }
 
     /// Drops the tokens that both models have seen, or that the draft never will.
