@@ -203,36 +203,39 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         self.draft.rollback(0);
         self.base = 0;
         self.recent.clear();
-        let Some((last, head)) = prompt.split_last() else {
+        let Some((_, head)) = prompt.split_last() else {
             return Err(Error::new(ErrorKind::InvalidArgument, "the prompt is empty"));
         };
         let clock = Instant::now();
         let drafts = self.options.gamma.most() > 0;
+        // A draft that is not used reads the prompt when it is tried again.
+        let later = drafts && !self.chooser.pays();
         self.features.clear();
         self.feature.fill(0.0);
-        if !drafts {
+        if self.feature.is_empty() {
             self.target.prefill(head)?;
-        } else if self.feature.is_empty() {
-            self.target.prefill(head)?;
-            self.draft.prefill(head)?;
+            if drafts && !later {
+                self.draft.prefill(head)?;
+            }
         } else {
+            let width = self.feature.len();
             for chunk in head.chunks(PREFILL_ROWS) {
                 self.target.step(chunk, &[], 1)?;
                 let hidden = self.target.hidden();
-                let width = self.feature.len();
                 let last = hidden.len() - width;
-                self.features.clear();
                 self.features.extend_from_slice(&self.feature);
                 self.features.extend_from_slice(&hidden[..last]);
                 self.feature.copy_from_slice(&hidden[last..]);
-                self.draft.step(chunk, &self.features, 1)?;
+                if !later {
+                    self.draft.step(chunk, &self.features, 1)?;
+                    self.features.clear();
+                }
             }
+            self.features.extend_from_slice(&self.feature);
         }
         self.sure = self.draft.len();
-        self.base = head.len();
-        self.recent.push(*last);
-        self.features.clear();
-        self.features.extend_from_slice(&self.feature);
+        self.base = if later { 0 } else { head.len() };
+        self.recent.extend_from_slice(&prompt[self.base..]);
         self.stats.prefill += clock.elapsed();
         Ok(())
     }
