@@ -1,9 +1,9 @@
-//! Our operators inside a tract plan.
+//! Our operators: what a plan is made of.
 //!
-//! Each reads its weights from the map and its state from the session's [`State`], which
-//! tract hands through as a shared resource of the turn, so that one plan serves every
-//! session. Output tensors are recycled: once warm, a pass of a size seen before allocates
-//! none.
+//! Each reads its weights from the map and its state from the session's [`State`]. Graphs of
+//! these operators alone are run by [`super::program`], without tensors. Where a graph has
+//! operators of tract's too, tract runs it and hands the state through as a shared resource
+//! of the turn; output tensors are recycled then.
 
 use super::kv::{LayerCache, Rope};
 use super::pool::{Attention, Pool, Weight};
