@@ -329,6 +329,22 @@ impl<R: Rows + ?Sized> Rows for &R {
     }
 }
 
+/// Target rows that are made where verification gets to them, each in the place of the one
+/// before: a round that ends early makes fewer, and one buffer serves them all.
+pub trait LazyRows {
+    /// What making a row reports, and whatever the rule does.
+    type Error: From<AcceptError>;
+    /// Makes row `i`. Asked for in order, once each.
+    fn make(&mut self, i: usize) -> Result<Row<'_>, Self::Error>;
+}
+
+impl<R: Rows + ?Sized> LazyRows for &R {
+    type Error = AcceptError;
+    fn make(&mut self, i: usize) -> Result<Row<'_>, AcceptError> {
+        Ok(self.row(i)?)
+    }
+}
+
 /// Rows one behind the other in two flat buffers of the caller, which may be longer.
 #[derive(Clone, Copy, Debug)]
 pub struct RowBuffer<'a> {
@@ -392,17 +408,34 @@ pub fn verify_round<G: Groups>(
     if target.count() != gamma + 1 || draft.count() != gamma {
         return Err(AcceptError::Rows { gamma, target: target.count(), draft: draft.count() });
     }
+    verify_lazily(&mut { target }, draft, drafted, rule, uniforms)
+}
+
+/// [`verify_round`] with the target's rows made one by one: `gamma + 1` of them, if it comes
+/// to that.
+pub fn verify_lazily<L: LazyRows, G: Groups>(
+    target: &mut L,
+    draft: &(impl Rows + ?Sized),
+    drafted: &[u32],
+    rule: &Rule<'_, G>,
+    uniforms: &mut impl Uniform,
+) -> Result<Verdict, L::Error> {
+    let gamma = drafted.len();
+    if draft.count() != gamma {
+        return Err(AcceptError::Rows { gamma, target: gamma + 1, draft: draft.count() }.into());
+    }
     for (i, &x) in drafted.iter().enumerate() {
-        match verify_position(target.row(i)?, draft.row(i)?, x, rule, uniforms)? {
+        let draft = draft.row(i).map_err(AcceptError::from)?;
+        match verify_position(target.make(i)?, draft, x, rule, uniforms)? {
             Outcome::Accepted => {}
             Outcome::Ended { next, origin, tries, exhausted } => {
                 return Ok(Verdict { accepted: i, next, origin, tries, exhausted });
             }
         }
     }
-    let last = target.row(gamma)?;
-    last.check_normalised()?;
-    let next = sample(last, uniforms)?;
+    let last = target.make(gamma)?;
+    last.check_normalised().map_err(AcceptError::from)?;
+    let next = sample(last, uniforms).map_err(AcceptError::from)?;
     Ok(Verdict { accepted: gamma, next, origin: Origin::Bonus, tries: 0, exhausted: false })
 }
 

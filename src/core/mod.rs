@@ -47,8 +47,8 @@ pub mod dist;
 pub mod rng;
 
 pub use accept::{
-    AcceptError, Emission, GroupId, Groups, Origin, Outcome, RowBuffer, Rows, Rule, Singletons,
-    Verdict, sample, verify_position, verify_round,
+    AcceptError, Emission, GroupId, Groups, LazyRows, Origin, Outcome, RowBuffer, Rows, Rule,
+    Singletons, Verdict, sample, verify_lazily, verify_position, verify_round,
 };
 pub use dist::{BLOCK, DistError, Row, RowMut, SamplingTransforms, TransformScratch, block_count};
 pub use rng::{Scripted, SeededRng, Uniform};

@@ -2,7 +2,7 @@ use super::gamma::{Chooser, DraftLength};
 use super::stats::POSITIONS;
 use super::{PREFILL_ROWS, Sampling, SpecStats, TokenModel};
 use crate::core::accept::{
-    self, Emission, Groups, Origin, Outcome, RowBuffer, Rows, Rule, Verdict,
+    self, AcceptError, Emission, Groups, LazyRows, RowBuffer, Rule, Verdict,
 };
 use crate::core::dist::{Row, TransformScratch, block_count};
 use crate::core::rng::{SeededRng, Uniform};
@@ -354,40 +354,25 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         Ok(())
     }
 
-    /// [`accept::verify_round`] with the target's law made at a position once that is reached:
-    /// a round that ends early makes fewer, and they share one buffer.
     fn verify(&mut self) -> Result<Verdict> {
         let v = self.target.vocabulary();
-        let gamma = self.drafted.len();
-        let draft =
-            RowBuffer::new(&self.draft_probs, &self.draft_sums, v, gamma).map_err(numeric)?;
+        let draft = RowBuffer::new(&self.draft_probs, &self.draft_sums, v, self.drafted.len())
+            .map_err(numeric)?;
         let rule = match (self.options.arm, &self.groups) {
             (Arm::Ar | Arm::Sd, _) => Rule::TokenLevel,
             (Arm::Tolerance { beta }, _) => Rule::Tolerance { beta },
             (Arm::Pcg { emission }, Some(groups)) => Rule::Groups { groups, emission },
             (Arm::Pcg { .. }, None) => unreachable!("checked by new"),
         };
-        let (probs, sums) = (&mut self.target_probs, &mut self.target_sums);
-        for i in 0..=gamma {
-            let (kernel, target) = (self.kernel, &mut self.target);
-            self.options.sampling.apply(kernel, target, i, probs, sums, &mut self.scratch)?;
-            let row = Row::new(probs, sums).map_err(numeric)?;
-            let Some(&x) = self.drafted.get(i) else {
-                let next = accept::sample(row, &mut self.verify_rng).map_err(numeric)?;
-                let origin = Origin::Bonus;
-                return Ok(Verdict { accepted: i, next, origin, tries: 0, exhausted: false });
-            };
-            let draft = draft.row(i).map_err(numeric)?;
-            match accept::verify_position(row, draft, x, &rule, &mut self.verify_rng)
-                .map_err(numeric)?
-            {
-                Outcome::Accepted => {}
-                Outcome::Ended { next, origin, tries, exhausted } => {
-                    return Ok(Verdict { accepted: i, next, origin, tries, exhausted });
-                }
-            }
-        }
-        unreachable!("the last row has no draft")
+        let mut target = TargetRows {
+            model: &mut self.target,
+            sampling: &self.options.sampling,
+            kernel: self.kernel,
+            probs: &mut self.target_probs,
+            sums: &mut self.target_sums,
+            scratch: &mut self.scratch,
+        };
+        accept::verify_lazily(&mut target, &draft, &self.drafted, &rule, &mut self.verify_rng)
     }
 
     /// Drops the tokens that both models have seen, or that the draft never will.
@@ -415,6 +400,31 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     /// A draw from the verifier's stream, for callers that make choices of their own.
     pub fn uniform(&mut self) -> f32 {
         self.verify_rng.uniform()
+    }
+}
+
+/// The target's laws after its last pass, made where verification gets to them.
+struct TargetRows<'a, T> {
+    model: &'a mut T,
+    sampling: &'a Sampling,
+    kernel: Kernel,
+    probs: &'a mut [f32],
+    sums: &'a mut [f32],
+    scratch: &'a mut TransformScratch,
+}
+
+impl<T: TokenModel> LazyRows for TargetRows<'_, T> {
+    type Error = Error;
+    fn make(&mut self, i: usize) -> Result<Row<'_>> {
+        let Self { model, sampling, kernel, probs, sums, scratch } = self;
+        sampling.apply(*kernel, *model, i, probs, sums, scratch)?;
+        Row::new(probs, sums).map_err(numeric)
+    }
+}
+
+impl From<AcceptError> for Error {
+    fn from(e: AcceptError) -> Self {
+        numeric(e)
     }
 }
 
