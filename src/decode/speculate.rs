@@ -31,16 +31,20 @@ pub enum Arm {
         /// What an accepted position emits.
         emission: Emission,
     },
+    /// Acceptance by token or for a similar token: what is emitted is at most one step of the
+    /// index from a token of the target's law ([`crate::core::transport`]).
+    Transport,
 }
 
 impl Arm {
-    /// `ar`, `sd`, `tolerance`, `pcg`.
+    /// `ar`, `sd`, `tolerance`, `pcg`, `transport`.
     pub fn name(&self) -> &'static str {
         match self {
             Arm::Ar => "ar",
             Arm::Sd => "sd",
             Arm::Tolerance { .. } => "tolerance",
             Arm::Pcg { .. } => "pcg",
+            Arm::Transport => "transport",
         }
     }
 }
@@ -112,8 +116,8 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     /// Checks that the parts belong together.
     ///
     /// # Errors
-    /// `InvalidArgument` for options out of range or group acceptance without groups,
-    /// `Mismatch` if the models do not score the same tokens.
+    /// `InvalidArgument` for options out of range, an arm that needs groups without them, or
+    /// `transport` with groups that are not symmetric, `Mismatch` if the models do not score the same tokens.
     pub fn new(
         target: T,
         draft: D,
@@ -137,12 +141,23 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         {
             return invalid(format!("beta must be between 0 and 1, not {beta}"));
         }
-        if matches!(options.arm, Arm::Pcg { .. }) && groups.is_none() {
-            return invalid(
-                "group-level acceptance needs a group index: build one with `voxgrain asg build` \
-                 or choose another arm"
-                    .into(),
-            );
+        match (options.arm, &groups) {
+            (Arm::Pcg { .. } | Arm::Transport, None) => {
+                return invalid(format!(
+                    "the arm {} needs a group index: build one with `voxgrain asg build` or \
+                     choose another arm",
+                    options.arm.name()
+                ));
+            }
+            (Arm::Transport, Some(g)) if !g.is_symmetric() => {
+                return invalid(
+                    "the arm transport needs a symmetric group index, and top-k lists are not: \
+                     build one with `voxgrain asg build --family threshold` or `--family \
+                     top-k-symmetric`, or choose the arm pcg"
+                        .into(),
+                );
+            }
+            _ => {}
         }
         let vocabulary = target.vocabulary();
         if draft.vocabulary() != vocabulary {
@@ -362,7 +377,8 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             (Arm::Ar | Arm::Sd, _) => Rule::TokenLevel,
             (Arm::Tolerance { beta }, _) => Rule::Tolerance { beta },
             (Arm::Pcg { emission }, Some(groups)) => Rule::Groups { groups, emission },
-            (Arm::Pcg { .. }, None) => unreachable!("checked by new"),
+            (Arm::Transport, Some(groups)) => Rule::Transport { groups },
+            (Arm::Pcg { .. } | Arm::Transport, None) => unreachable!("checked by new"),
         };
         let mut target = TargetRows {
             model: &mut self.target,
