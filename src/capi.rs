@@ -50,6 +50,7 @@ pub const VX_ARM_AR: i32 = 1;
 pub const VX_ARM_SD: i32 = 2;
 pub const VX_ARM_TOLERANCE: i32 = 3;
 pub const VX_ARM_PCG: i32 = 4;
+pub const VX_ARM_TRANSPORT: i32 = 5;
 
 pub const VX_EMIT_STAND_IN: i32 = 0;
 pub const VX_EMIT_RESAMPLE: i32 = 1;

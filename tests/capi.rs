@@ -280,6 +280,10 @@ fn options_reach_the_decoder() {
             vx_options { arm: VX_ARM_TOLERANCE, ..options() },
             reference(Arm::Tolerance { beta: 0.4 }, 0, None, text),
         ),
+        (
+            vx_options { arm: VX_ARM_TRANSPORT, seed: 2, ..options() },
+            reference(Arm::Transport, 2, None, text),
+        ),
     ];
     for (i, (o, want)) in cases.iter().enumerate() {
         let (status, got) = voice.engine(o).speak(text);
@@ -423,8 +427,10 @@ fn voices_that_cannot_be_opened() {
     let (status, v) = open_memory(&without, 0);
     is(status, VX_OK);
     let mut e = null_mut();
-    let pcg = vx_options { arm: VX_ARM_PCG, ..options() };
-    is(unsafe { vx_engine_open(v.0, &pcg, &mut e) }, VX_E_ARGUMENT);
+    for arm in [VX_ARM_PCG, VX_ARM_TRANSPORT] {
+        let grouped = vx_options { arm, ..options() };
+        is(unsafe { vx_engine_open(v.0, &grouped, &mut e) }, VX_E_ARGUMENT);
+    }
     assert!(last().contains("group index"), "{}", last());
     is(v.engine(&options()).speak("No.").0, VX_OK);
 
@@ -531,7 +537,7 @@ fn sizes_make_versions() {
 fn options_out_of_range() {
     let voice = VoiceHandle::open();
     let spoil: [fn(&mut vx_options); 22] = [
-        |o| o.arm = 5,
+        |o| o.arm = 6,
         |o| o.arm = -1,
         |o| o.emission = 2,
         |o| o.gamma = 16,
@@ -912,6 +918,7 @@ fn the_core_agrees_with_the_library() {
         (VX_ARM_DEFAULT, Rule::Groups { groups: &index, emission: core_::Emission::StandIn }),
         (VX_ARM_SD, Rule::TokenLevel),
         (VX_ARM_TOLERANCE, Rule::Tolerance { beta: 0.25 }),
+        (VX_ARM_TRANSPORT, Rule::Transport { groups: &index }),
     ] {
         unsafe { assert_eq!(vx_core_seed(c.core, 11), VX_OK) };
         let mut verify = SeededRng::with_stream(11, 0);
@@ -1023,6 +1030,7 @@ fn the_core_refuses_what_it_cannot_use() {
         (vx_core_round { arm: 9, ..sound }, VX_E_ARGUMENT),
         (vx_core_round { arm: VX_ARM_AR, ..sound }, VX_E_ARGUMENT),
         (vx_core_round { arm: VX_ARM_PCG, ..sound }, VX_E_ARGUMENT),
+        (vx_core_round { arm: VX_ARM_TRANSPORT, ..sound }, VX_E_ARGUMENT),
         (vx_core_round { emission: 7, ..sound }, VX_E_ARGUMENT),
         (vx_core_round { arm: VX_ARM_TOLERANCE, beta: -1.0, ..sound }, VX_E_ARGUMENT),
         (vx_core_round { vocabulary: 0, ..sound }, VX_E_ARGUMENT),
@@ -1088,13 +1096,14 @@ fn damaged_indexes_do_no_harm() {
                 assert_eq!(vx_core_owners(c.core, of, p, 8, &mut n), VX_OK);
             }
         }
-        for _ in 0..5 {
+        for i in 0..6 {
             let mut drafted = 0;
             assert_eq!(
                 unsafe { vx_core_draft(c.core, q.as_ptr(), t.as_ptr(), V, &mut drafted) },
                 VX_OK
             );
             let round = vx_core_round {
+                arm: if i % 2 == 0 { VX_ARM_PCG } else { VX_ARM_TRANSPORT },
                 vocabulary: V,
                 gamma: 1,
                 drafted: &drafted,

@@ -521,6 +521,7 @@ impl Resolved {
             VX_ARM_AR => Arm::Ar,
             VX_ARM_SD => Arm::Sd,
             VX_ARM_TOLERANCE => Arm::Tolerance { beta },
+            VX_ARM_TRANSPORT => Arm::Transport,
             other => return bad(format!("arm {other} is none of VX_ARM_*")),
         };
         let mut decode = voice.options(arm);

@@ -42,6 +42,8 @@ pub enum ArmName {
     Tolerance,
     /// Accepted by acoustic similarity group
     Pcg,
+    /// Accepted by token or for a similar token: at most one step of the index from the target's law
+    Transport,
 }
 
 impl ArmName {
@@ -51,6 +53,7 @@ impl ArmName {
             ArmName::Sd => Arm::Sd,
             ArmName::Tolerance => Arm::Tolerance { beta },
             ArmName::Pcg => Arm::Pcg { emission },
+            ArmName::Transport => Arm::Transport,
         }
     }
 }

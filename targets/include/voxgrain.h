@@ -153,7 +153,7 @@ typedef struct vx_voice_info {
   uint32_t latency_samples; /* how far the sound stays behind the newest token */
   uint32_t max_positions;   /* longest context, prompt included, in tokens */
   uint32_t default_gamma;   /* tokens drafted a round unless an option says otherwise */
-  int32_t has_groups;       /* whether VX_ARM_PCG can be used */
+  int32_t has_groups;       /* whether VX_ARM_PCG can be used; VX_ARM_TRANSPORT: if symmetric */
   uint32_t reserved;
   const char *name;
   const char *licence;
@@ -174,7 +174,11 @@ enum {
   VX_ARM_AR = 1,        /* one token a pass of the target */
   VX_ARM_SD = 2,        /* speculation, accepted by token; the law is the target's */
   VX_ARM_TOLERANCE = 3, /* accepted by token with a tolerance (beta) */
-  VX_ARM_PCG = 4        /* accepted by acoustic similarity group */
+  VX_ARM_PCG = 4,       /* accepted by acoustic similarity group */
+  /* Accepted by token or for a similar token that the draft has too little of: what is emitted
+   * is at most one step of the index from a token of exactly the target's law. The index must
+   * be symmetric (built by a threshold or from symmetrised top-k lists), else VX_E_ARGUMENT. */
+  VX_ARM_TRANSPORT = 5
 };
 
 /* What VX_ARM_PCG emits for an accepted draft. */

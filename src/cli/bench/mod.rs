@@ -60,7 +60,7 @@ pub struct Bench {
     /// A smoke run: 3 utterances, one start (with --kernels and --predict: short as well)
     #[arg(long)]
     quick: bool,
-    /// Arms to run, again for each [default: all]
+    /// Arms to run, again for each [default: all that the group index allows]
     #[arg(long = "arm", value_enum)]
     arms: Vec<ArmName>,
     /// Tokens drafted a round: 0 to 15; `auto`, the voice's; `measured` follows the clock
@@ -256,9 +256,16 @@ impl Bench {
         Ok(sentences)
     }
 
-    fn arm_names(&self) -> Vec<ArmName> {
+    fn arm_names(&self, voice: &Voice) -> Vec<ArmName> {
         if self.arms.is_empty() {
-            return vec![ArmName::Ar, ArmName::Sd, ArmName::Tolerance, ArmName::Pcg];
+            let mut names = vec![ArmName::Ar, ArmName::Sd, ArmName::Tolerance, ArmName::Pcg];
+            match voice.groups() {
+                Some(index) if !index.header().symmetric => output::status(
+                    "bench: without the arm transport, which needs a symmetric group index",
+                ),
+                _ => names.push(ArmName::Transport),
+            }
+            return names;
         }
         let mut names: Vec<ArmName> = Vec::new();
         for &name in &self.arms {
@@ -269,11 +276,7 @@ impl Bench {
         names
     }
 
-    fn lanes(&self, voice: &Voice) -> voxgrain::Result<Vec<Lane>> {
-        self.lanes_of(voice, &self.arm_names())
-    }
-
-    fn lanes_of(&self, voice: &Voice, names: &[ArmName]) -> voxgrain::Result<Vec<Lane>> {
+    fn lanes(&self, voice: &Voice, names: &[ArmName]) -> voxgrain::Result<Vec<Lane>> {
         let pool = self.voice.pool();
         let lane = |name: ArmName| {
             let arm = name.arm(0.4, Emission::StandIn);
@@ -288,8 +291,10 @@ impl Bench {
     fn measure(&self) -> anyhow::Result<Report> {
         let sentences = self.sentences()?;
         // Opened once to refuse what is wrong before anything is measured.
-        drop(self.lanes(&self.voice.open()?)?);
-        let names = self.arm_names();
+        let voice = self.voice.open()?;
+        let names = self.arm_names(&voice);
+        drop(self.lanes(&voice, &names)?);
+        drop(voice);
         let cold_start = if self.no_cold_start {
             None
         } else {
@@ -300,7 +305,7 @@ impl Bench {
 
         let voice = self.voice.open()?;
         let rate = voice.bundle().audio.sample_rate_hz;
-        let mut lanes = self.lanes(&voice)?;
+        let mut lanes = self.lanes(&voice, &names)?;
         let total = self.utterances.map_or(if self.quick { 3 } else { 100 }, |n| n as usize);
         output::status(&format!(
             "bench: warming up, then {total} utterances by {} arms in turn",
@@ -439,7 +444,7 @@ impl Bench {
         sentences: &[Sentence],
         count: usize,
     ) -> anyhow::Result<(predict::Behaviour, Vec<(String, f64)>)> {
-        let mut lanes = self.lanes_of(voice, &[ArmName::Ar, ArmName::Pcg])?;
+        let mut lanes = self.lanes(voice, &[ArmName::Ar, ArmName::Pcg])?;
         let rate = voice.bundle().audio.sample_rate_hz;
         let mut watch = machine::Watch::new();
         let mut all = Vec::new();
