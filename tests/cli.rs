@@ -161,6 +161,50 @@ fn a_seed_fixes_the_sound_whatever_the_threads_and_the_kernel() {
 }
 
 #[test]
+fn a_bundle_speaks_as_each_of_its_speakers() {
+    let dir = Dir::new("speakers");
+    dir.bundle();
+    let spoken = |extra: &[&str]| {
+        let o = ok(say(&dir, &[&["-o", "x.wav", "--json", "Hello there."], extra].concat()));
+        (
+            json(&o)["speaker"].as_str().unwrap().to_owned(),
+            std::fs::read(dir.path("x.wav")).unwrap(),
+        )
+    };
+    let default = spoken(&[]);
+    assert_eq!(default.0, "first");
+    assert_eq!(spoken(&["--voice", "first"]), default);
+    let other = spoken(&["--voice", "second"]);
+    assert_eq!(other.0, "second");
+    assert!(other.1 != default.1 && other == spoken(&["--voice", "second"]));
+
+    // A batch and bench take the same option, and all say which voices there are.
+    std::fs::write(dir.path("lines.txt"), "Hello there.\n").unwrap();
+    let batch = ["--batch", "lines.txt", "--out-dir", "out", "--voice", "second"];
+    ok(say(&dir, &batch));
+    assert_eq!(std::fs::read(dir.path("out/00000.wav")).unwrap(), other.1);
+    let one = ["--quick", "--arm", "ar", "-n", "1", "--json", "--voice", "second"];
+    assert_eq!(json(&ok(bench(&dir, &one)))["voice"]["speaker"], "second");
+    let text = ok(run(&dir, &[&["inspect"], TINY].concat(), b""));
+    for line in ["first: noise, the first kind (default)", "second: noise, the second kind\n"] {
+        assert!(stdout(&text).contains(line), "{}", stdout(&text));
+    }
+    let all = json(&ok(run(&dir, &[&["inspect", "--json"], TINY].concat(), b"")));
+    assert_eq!(all["speakers"][1]["name"], "second");
+    assert_eq!(all["speakers"][1]["begin"], 65539);
+    for o in [
+        say(&dir, &["-o", "y.wav", "--voice", "third", "Hi."]),
+        bench(&dir, &["--quick", "--voice", "third"]),
+    ] {
+        assert_eq!(o.status.code(), Some(2), "{}", stderr(&o));
+        assert!(stderr(&o).contains("it has first, second"), "{}", stderr(&o));
+    }
+    assert!(!dir.path("y.wav").exists());
+    let help = ok(run(&dir, &["say", "--help"], b""));
+    assert!(stdout(&help).contains("voxgrain inspect"), "{}", stdout(&help));
+}
+
+#[test]
 fn text_comes_from_an_argument_a_file_or_a_pipe() {
     let dir = Dir::new("sources");
     dir.bundle();

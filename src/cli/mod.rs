@@ -94,6 +94,15 @@ impl VoiceArgs {
         }
     }
 
+    /// With the speaker of that name, if one is named.
+    fn open_as(&self, speaker: Option<&str>) -> voxgrain::Result<Voice> {
+        let voice = self.open()?;
+        match speaker {
+            Some(name) => voice.with_speaker(name),
+            None => Ok(voice),
+        }
+    }
+
     fn pool(&self) -> Arc<Pool> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let default = if self.pin.is_empty() { cores.min(4) } else { self.pin.len() };
