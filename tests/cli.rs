@@ -765,6 +765,66 @@ fn outputs_that_cannot_be_written_are_refused() {
     assert!(!stderr(&o).contains("panicked"));
 }
 
+/// Starts the program, waits until `ready`, ends it by `signal`; its exit code.
+#[cfg(unix)]
+fn interrupt(
+    dir: &Dir,
+    args: &[&str],
+    signal: &str,
+    input: &[u8],
+    ready: impl Fn() -> bool,
+) -> i32 {
+    let mut child = command(dir)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(input).unwrap();
+    let start = std::time::Instant::now();
+    while !ready() {
+        assert!(start.elapsed().as_secs() < 60, "{args:?}: never ready");
+        assert!(child.try_wait().unwrap().is_none(), "{args:?}: ended before the signal");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let code = child.wait().unwrap().code();
+    drop(pipe);
+    code.expect("an exit code, not the signal itself")
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_leaves_nothing_half_written() {
+    let dir = Dir::new("signals");
+    dir.bundle();
+    let halves = |at: &Path| {
+        let all = std::fs::read_dir(at).into_iter().flatten().flatten();
+        all.filter(|f| f.file_name().to_string_lossy().ends_with(".part")).count()
+    };
+    std::fs::write(dir.path("old.wav"), "the old one").unwrap();
+    let half = || halves(&dir.0) > 0;
+    // In the middle of a text that takes minutes.
+    std::fs::write(dir.path("long.txt"), "One two three and four. ".repeat(20_000)).unwrap();
+    let long = [&["say", "-q", "-o", "old.wav", "-f", "long.txt"], TINY].concat();
+    assert_eq!(interrupt(&dir, &long, "-INT", b"", half), 130);
+    assert_eq!(interrupt(&dir, &long, "-TERM", b"", half), 143);
+    // While it waits for more text.
+    let waits = [&["say", "-q", "-o", "old.wav"], TINY].concat();
+    assert_eq!(interrupt(&dir, &waits, "-INT", b"Hello there.\n", half), 130);
+    // A batch keeps the files that were finished.
+    std::fs::write(dir.path("lines.txt"), "Hello.\n".repeat(100_000)).unwrap();
+    let batch = [&["say", "-q", "--batch", "lines.txt", "--out-dir", "out"], TINY].concat();
+    let second = || dir.path("out/00001.wav").exists();
+    assert_eq!(interrupt(&dir, &batch, "-INT", b"", second), 130);
+    assert_eq!((halves(&dir.0), halves(&dir.path("out"))), (0, 0));
+    Wav::read(dir.path("out/00001.wav")).unwrap();
+    assert_eq!(std::fs::read(dir.path("old.wav")).unwrap(), b"the old one");
+}
+
 #[test]
 fn absurd_options_are_refused() {
     let nothing = |_: &Dir| {};

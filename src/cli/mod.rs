@@ -3,6 +3,7 @@
 mod asg;
 mod bench;
 mod inspect;
+mod interrupt;
 mod output;
 mod pack;
 mod passes;
@@ -45,6 +46,7 @@ Exit codes:
   5  the output cannot be written
   6  the text cannot be spoken
   7  no usable sound device
+  130  interrupted (Ctrl-C; 143 by SIGTERM, 129 by a closed terminal): nothing half-written stays
 
 Environment:
   VOXGRAIN_BUNDLE  folder of the voice to use where --bundle is not given
@@ -118,6 +120,7 @@ impl VoiceArgs {
 
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    interrupt::listen();
     output::init_log(cli.verbose);
     let result = match cli.command {
         Command::Say(c) => c.run(),
@@ -127,14 +130,14 @@ pub fn run() -> ExitCode {
         Command::Pack(c) => c.run(),
         Command::Passes(c) => c.run(),
     };
-    match result {
+    interrupt::exit(|| match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let code = exit_code(&e);
             output::error(&e);
             ExitCode::from(code)
         }
-    }
+    })
 }
 
 fn exit_code(e: &anyhow::Error) -> u8 {
