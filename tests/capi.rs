@@ -856,6 +856,31 @@ fn budget_of(dir: &Path) {
 }
 
 #[test]
+fn the_default_voice_fits_every_device_profile() {
+    let path = CString::new(root().join("models/voice").to_str().unwrap()).unwrap();
+    let mut v = null_mut();
+    is(unsafe { vx_voice_open(path.as_ptr(), null(), &mut v) }, VX_OK);
+    let voice = VoiceHandle(v);
+    let mut profiles = 0;
+    for entry in std::fs::read_dir(root().join("targets")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "toml") {
+            continue;
+        }
+        let p: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        let number = |section: &str, key: &str| p[section][key].as_integer().unwrap() as u64;
+        let budget = number("memory", "budget_mb") << 20;
+        let threads = number("cpu", "threads") as u32;
+        let o = vx_options { threads, max_memory: budget, ..options() };
+        println!("{}: {} of {budget}", path.display(), voice.estimate(&o).total);
+        let e = voice.engine(&o);
+        assert!(unsafe { vx_engine_cancel(e.0) } == VX_OK);
+        profiles += 1;
+    }
+    assert!(profiles >= 8);
+}
+
+#[test]
 fn too_little_is_refused_up_front() {
     let voice = VoiceHandle::open();
     let full = voice.estimate(&options());
