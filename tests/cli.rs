@@ -201,6 +201,50 @@ fn transport_needs_a_symmetric_index() {
 }
 
 #[test]
+fn a_bundle_speaks_as_each_of_its_speakers() {
+    let dir = Dir::new("speakers");
+    dir.bundle();
+    let spoken = |extra: &[&str]| {
+        let o = ok(say(&dir, &[&["-o", "x.wav", "--json", "Hello there."], extra].concat()));
+        (
+            json(&o)["speaker"].as_str().unwrap().to_owned(),
+            std::fs::read(dir.path("x.wav")).unwrap(),
+        )
+    };
+    let default = spoken(&[]);
+    assert_eq!(default.0, "first");
+    assert_eq!(spoken(&["--voice", "first"]), default);
+    let other = spoken(&["--voice", "second"]);
+    assert_eq!(other.0, "second");
+    assert!(other.1 != default.1 && other == spoken(&["--voice", "second"]));
+
+    // A batch and bench take the same option, and all say which voices there are.
+    std::fs::write(dir.path("lines.txt"), "Hello there.\n").unwrap();
+    let batch = ["--batch", "lines.txt", "--out-dir", "out", "--voice", "second"];
+    ok(say(&dir, &batch));
+    assert_eq!(std::fs::read(dir.path("out/00000.wav")).unwrap(), other.1);
+    let one = ["--quick", "--arm", "ar", "-n", "1", "--json", "--voice", "second"];
+    assert_eq!(json(&ok(bench(&dir, &one)))["voice"]["speaker"], "second");
+    let text = ok(run(&dir, &[&["inspect"], TINY].concat(), b""));
+    for line in ["first: noise, the first kind (default)", "second: noise, the second kind\n"] {
+        assert!(stdout(&text).contains(line), "{}", stdout(&text));
+    }
+    let all = json(&ok(run(&dir, &[&["inspect", "--json"], TINY].concat(), b"")));
+    assert_eq!(all["speakers"][1]["name"], "second");
+    assert_eq!(all["speakers"][1]["begin"], 65539);
+    for o in [
+        say(&dir, &["-o", "y.wav", "--voice", "third", "Hi."]),
+        bench(&dir, &["--quick", "--voice", "third"]),
+    ] {
+        assert_eq!(o.status.code(), Some(2), "{}", stderr(&o));
+        assert!(stderr(&o).contains("it has first, second"), "{}", stderr(&o));
+    }
+    assert!(!dir.path("y.wav").exists());
+    let help = ok(run(&dir, &["say", "--help"], b""));
+    assert!(stdout(&help).contains("voxgrain inspect"), "{}", stdout(&help));
+}
+
+#[test]
 fn text_comes_from_an_argument_a_file_or_a_pipe() {
     let dir = Dir::new("sources");
     dir.bundle();
@@ -759,6 +803,66 @@ fn outputs_that_cannot_be_written_are_refused() {
     let o = child.wait_with_output().unwrap();
     assert_eq!(o.status.code(), Some(5), "{}", stderr(&o));
     assert!(!stderr(&o).contains("panicked"));
+}
+
+/// Starts the program, waits until `ready`, ends it by `signal`; its exit code.
+#[cfg(unix)]
+fn interrupt(
+    dir: &Dir,
+    args: &[&str],
+    signal: &str,
+    input: &[u8],
+    ready: impl Fn() -> bool,
+) -> i32 {
+    let mut child = command(dir)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(input).unwrap();
+    let start = std::time::Instant::now();
+    while !ready() {
+        assert!(start.elapsed().as_secs() < 60, "{args:?}: never ready");
+        assert!(child.try_wait().unwrap().is_none(), "{args:?}: ended before the signal");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let code = child.wait().unwrap().code();
+    drop(pipe);
+    code.expect("an exit code, not the signal itself")
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_leaves_nothing_half_written() {
+    let dir = Dir::new("signals");
+    dir.bundle();
+    let halves = |at: &Path| {
+        let all = std::fs::read_dir(at).into_iter().flatten().flatten();
+        all.filter(|f| f.file_name().to_string_lossy().ends_with(".part")).count()
+    };
+    std::fs::write(dir.path("old.wav"), "the old one").unwrap();
+    let half = || halves(&dir.0) > 0;
+    // In the middle of a text that takes minutes.
+    std::fs::write(dir.path("long.txt"), "One two three and four. ".repeat(20_000)).unwrap();
+    let long = [&["say", "-q", "-o", "old.wav", "-f", "long.txt"], TINY].concat();
+    assert_eq!(interrupt(&dir, &long, "-INT", b"", half), 130);
+    assert_eq!(interrupt(&dir, &long, "-TERM", b"", half), 143);
+    // While it waits for more text.
+    let waits = [&["say", "-q", "-o", "old.wav"], TINY].concat();
+    assert_eq!(interrupt(&dir, &waits, "-INT", b"Hello there.\n", half), 130);
+    // A batch keeps the files that were finished.
+    std::fs::write(dir.path("lines.txt"), "Hello.\n".repeat(100_000)).unwrap();
+    let batch = [&["say", "-q", "--batch", "lines.txt", "--out-dir", "out"], TINY].concat();
+    let second = || dir.path("out/00001.wav").exists();
+    assert_eq!(interrupt(&dir, &batch, "-INT", b"", second), 130);
+    assert_eq!((halves(&dir.0), halves(&dir.path("out"))), (0, 0));
+    Wav::read(dir.path("out/00001.wav")).unwrap();
+    assert_eq!(std::fs::read(dir.path("old.wav")).unwrap(), b"the old one");
 }
 
 #[test]

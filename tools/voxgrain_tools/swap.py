@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import evaluate, scoring
+from . import bundle, evaluate, scoring
 from .onnx_functions import SPEECH
 from .runtime import LanguageModel, Voice
 
@@ -155,7 +155,9 @@ def swap(family: Family, tokens: list[np.ndarray], seed: int):
     return np.split(out, cuts), facts
 
 
-def sample(voice: Voice, texts: list[str], folder: Path, seed: int) -> list[np.ndarray]:
+def sample(
+    voice: Voice, texts: list[str], folder: Path, seed: int, speaker: str | None = None
+) -> list[np.ndarray]:
     """Speech tokens that the target itself gives for the texts (temperature 1), kept in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     model, out = None, []
@@ -167,7 +169,7 @@ def sample(voice: Voice, texts: list[str], folder: Path, seed: int) -> list[np.n
             model = model or voice.language_model("target")
             model.reset()
             rng, tokens = np.random.default_rng([seed, i]), []
-            logits = model.step(voice.prompt(text))
+            logits = model.step(voice.prompt(text, speaker))
             while len(tokens) < 60 + 6 * len(text):
                 p = np.cumsum(np.exp(logits[-1].astype(np.float64) - logits[-1].max()))
                 token = int(np.searchsorted(p, rng.random() * p[-1], side="right"))
@@ -184,7 +186,9 @@ def sample(voice: Voice, texts: list[str], folder: Path, seed: int) -> list[np.n
 class Laws:
     """Target and draft probabilities at some positions of held-out speech, computed once."""
 
-    def __init__(self, voice: Voice, texts, tokens, positions: int, temperature: float) -> None:
+    def __init__(
+        self, voice: Voice, texts, tokens, positions: int, temperature: float, speaker: str | None = None
+    ) -> None:
         models = [LanguageModel(voice.folder / voice.facts[m]["file"]) for m in ("target", "draft")]
         self.target, self.draft = [], []
         rng = np.random.default_rng(0)
@@ -192,7 +196,7 @@ class Laws:
         for text, speech in zip(texts, tokens, strict=True):
             if len(self.target) >= positions:
                 break
-            prompt = voice.prompt(text)
+            prompt = voice.prompt(text, speaker)
             chosen = rng.choice(len(speech), min(each, len(speech)), replace=False)
             for model, laws in zip(models, (self.target, self.draft), strict=True):
                 model.reset()
@@ -247,6 +251,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--work", type=Path, required=True, help="the folder `evaluate` uses")
     parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--speaker", metavar="NAME", help="who of the bundle speaks (default: its first)")
     parser.add_argument("--cap", type=int, help="largest group of a threshold family")
     parser.add_argument("--positions", type=int, default=300, help="for acceptance; 0: none")
     parser.add_argument("--temperature", type=float, default=1.0)
@@ -264,15 +269,20 @@ def run(args: argparse.Namespace) -> None:
     texts = evaluate.read_texts(args.texts, voice.facts["vocabulary"]["characters"], args.limit)
     sounds = args.work / f"sounds-{evaluate.short_hash(args.texts)}"
     home = sounds / f"bundle-{evaluate.short_hash(args.bundle / 'bundle.toml')}"
+    speaker = bundle.speaker(voice.facts, args.speaker)["name"]
     if args.encoder:
-        evaluate.speak_flite(args.flite, texts, sounds / "flite")
-        coded = sounds / f"tokens-{evaluate.short_hash(args.encoder)}"
-        tokens = evaluate.tokenise(args.encoder, sounds / "flite", len(texts), coded)
+        reference = evaluate.flite_voice(voice.facts, args.speaker)
+        heard = evaluate.flite_folder(sounds, reference)
+        evaluate.speak_flite(args.flite, texts, heard, reference)
+        coded = evaluate.tokens_folder(sounds, reference, args.encoder)
+        tokens = evaluate.tokenise(args.encoder, heard, len(texts), coded)
     else:
-        coded = home / f"tokens-target-{args.seed}"
-        tokens = sample(voice, texts, coded, args.seed)
+        coded = home / (f"tokens-target-{args.seed}" + (f"-{speaker}" if args.speaker else ""))
+        tokens = sample(voice, texts, coded, args.seed, args.speaker)
     checkpoint = Checkpoint.open(args.checkpoint)
-    laws = Laws(voice, texts, tokens, args.positions, args.temperature) if args.positions else None
+    laws = None
+    if args.positions:
+        laws = Laws(voice, texts, tokens, args.positions, args.temperature, args.speaker)
     hear = evaluate.recognisers(args.recognisers.split(","), args.work, args.recogniser)
 
     rows, clean = [], {}
@@ -307,7 +317,8 @@ def run(args: argparse.Namespace) -> None:
         rows.append(entry)
         print(json.dumps(entry), file=sys.stderr)
     path = args.report or args.work / "swap.json"
-    path.write_text(json.dumps({"utterances": len(texts), "rows": rows}, indent=1) + "\n")
+    report = {"utterances": len(texts), "speaker": speaker, "rows": rows}
+    path.write_text(json.dumps(report, indent=1) + "\n")
     print(markdown(rows, [r.name for r in hear]))
 
 

@@ -489,7 +489,7 @@ pub fn page(r: &Report) -> String {
         escape(r.machine.cpu.as_deref().unwrap_or("unnamed CPU")),
         r.machine.threads,
         escape(&r.machine.kernel),
-        escape(&r.voice.name),
+        escape(&super::report::voice_name(&r.voice)),
         r.settings.utterances
     );
     for a in &r.arms {

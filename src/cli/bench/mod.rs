@@ -96,6 +96,9 @@ pub struct Bench {
     /// Speaks once and reports; what the cold start runs
     #[arg(long, hide = true)]
     probe: bool,
+    /// Who speaks; `voxgrain inspect` shows the names [default: the bundle's first]
+    #[arg(long = "voice", value_name = "NAME")]
+    speaker: Option<String>,
     #[command(flatten)]
     voice: VoiceArgs,
 }
@@ -195,7 +198,8 @@ impl Bench {
             .into());
         }
         if self.probe {
-            return cold::probe(&self.voice, self.arms.first().copied().unwrap_or(ArmName::Pcg));
+            let arm = self.arms.first().copied().unwrap_or(ArmName::Pcg);
+            return cold::probe(&self.open()?, &self.voice, arm);
         }
         if let [a, b] = &self.compare[..] {
             let comparison = compare::compare(&load(a)?, &load(b)?)?;
@@ -276,6 +280,10 @@ impl Bench {
         names
     }
 
+    fn open(&self) -> voxgrain::Result<Voice> {
+        self.voice.open_as(self.speaker.as_deref())
+    }
+
     fn lanes(&self, voice: &Voice, names: &[ArmName]) -> voxgrain::Result<Vec<Lane>> {
         let pool = self.voice.pool();
         let lane = |name: ArmName| {
@@ -291,7 +299,7 @@ impl Bench {
     fn measure(&self) -> anyhow::Result<Report> {
         let sentences = self.sentences()?;
         // Opened once to refuse what is wrong before anything is measured.
-        let voice = self.voice.open()?;
+        let voice = self.open()?;
         let names = self.arm_names(&voice);
         drop(self.lanes(&voice, &names)?);
         drop(voice);
@@ -300,10 +308,10 @@ impl Bench {
         } else {
             output::status("bench: starting fresh processes");
             let arm = if names.contains(&ArmName::Pcg) { ArmName::Pcg } else { names[0] };
-            Some(cold::measure(&self.voice, arm, self.quick)?)
+            Some(cold::measure(&self.voice, self.speaker.as_deref(), arm, self.quick)?)
         };
 
-        let voice = self.voice.open()?;
+        let voice = self.open()?;
         let rate = voice.bundle().audio.sample_rate_hz;
         let mut lanes = self.lanes(&voice, &names)?;
         let total = self.utterances.map_or(if self.quick { 3 } else { 100 }, |n| n as usize);
@@ -343,6 +351,7 @@ impl Bench {
             conditions,
             voice: VoiceFacts {
                 name: bundle.name.clone(),
+                speaker: Some(voice.speaker().name.clone()),
                 sha256: sha256(&bundle.path(voxgrain::bundle::FILE_NAME))?,
                 groups_sha256: match groups.filter(|p| p.exists()) {
                     Some(path) => Some(sha256(&path)?),
@@ -414,7 +423,8 @@ impl Bench {
         for (i, dir) in self.bundles()?.into_iter().enumerate() {
             let args = VoiceArgs { bundle: Some(dir.clone()), ..self.voice.clone() };
             let args = if i == 0 { args } else { VoiceArgs { groups: None, ..args } };
-            let voice = args.open()?;
+            // Other bundles have other speakers.
+            let voice = args.open_as(self.speaker.as_deref().filter(|_| i == 0))?;
             // As a person would type it.
             let here = std::env::current_dir().unwrap_or_default();
             let name = dir.strip_prefix(&here).unwrap_or(&dir).display().to_string();
