@@ -925,3 +925,122 @@ fn help_teaches_by_example() {
     let o = ok(run(&dir, &["--version"], b""));
     assert!(String::from_utf8_lossy(&o.stdout).contains(env!("CARGO_PKG_VERSION")));
 }
+
+fn eval(dir: &Dir, args: &[&str]) -> Output {
+    run(dir, &[&["eval"], &args[..1], TINY, &args[1..]].concat(), b"")
+}
+
+/// `[value, low, high]` in order.
+fn interval(v: &Value) -> [f64; 3] {
+    let v: Vec<f64> = v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    assert!(v.len() == 3 && v[1] <= v[0] + 1e-9 && v[0] <= v[2] + 1e-9, "{v:?}");
+    [v[0], v[1], v[2]]
+}
+
+#[test]
+fn eval_builds_families_and_accepts_by_them() {
+    let dir = Dir::new("eval");
+    dir.bundle();
+    let build = ["groups", "--out", "idx", "fsq:0", "fsq:1", "fsq:1@2", "random:2", "--json"];
+    let v = json(&ok(eval(&dir, &build)));
+    let names: Vec<&str> =
+        v["families"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["fsq-0", "fsq-1", "fsq-1-p2", "random-2"]);
+    assert_eq!(v["families"][1]["mean_members"], 13.0);
+
+    let files = ["idx/fsq-0.asg", "idx/fsq-1.asg", "idx/fsq-1-p2.asg"];
+    let args = ["-n", "4", "--every", "4", "--depth", "2", "--bounds", "3", "--json"];
+    let cuts = ["--top-k", "40", "--temperature", "1,0.7"];
+    let v = json(&ok(eval(&dir, &[&["acceptance"], &files[..], &args, &cuts].concat())));
+    assert_eq!(v["settings"].as_array().unwrap().len(), 2);
+    for setting in v["settings"].as_array().unwrap() {
+        let depths = setting["depths"].as_array().unwrap();
+        assert_eq!(depths.len(), 2);
+        for depth in depths {
+            let token = interval(&depth["token"])[0];
+            assert!(interval(&depth["tolerance"])[0] >= token);
+            let families = depth["families"].as_array().unwrap();
+            // Groups of one token are acceptance by token.
+            assert!((interval(&families[0]["groups"])[0] - token).abs() < 1e-5);
+            assert!((interval(&families[0]["transport"])[0] - token).abs() < 1e-5);
+            for f in &families[1..] {
+                assert!(interval(&f["groups"])[0] >= token - 1e-5);
+                assert!(interval(&f["groups_minus_token"])[0] >= -1e-5);
+            }
+            assert!(families[2]["power"] == 2.0 && families[1]["power"].is_null());
+        }
+        let f = &depths[0]["families"][1];
+        let at = |k: &str| interval(&f[k])[0];
+        for k in ["equal", "common", "step", "climbed"] {
+            assert!(at(k) <= at("shared_high") + 1e-6, "{k} in {f}");
+        }
+        assert!(at("bound_token") <= at("near_high") && at("near_low") <= at("shared_high"));
+        assert!(at("near_low") <= at("near_high") && at("shared_low") <= at("shared_high"));
+        assert!(at("climbed") >= at("equal"));
+    }
+    let o = ok(eval(&dir, &["acceptance", "-n", "1", "--every", "60"]));
+    let text = String::from_utf8_lossy(&o.stdout).into_owned();
+    assert!(text.contains("| tiny |"), "{text}");
+
+    for (args, code, told) in [
+        (&["groups", "--out", "idx", "odd:1"][..], 2, "odd:1"),
+        (&["acceptance", "--temperature", "0"], 2, "temperature"),
+        (&["acceptance", "none.asg"], 3, "none.asg"),
+        (&["acceptance", "--bound-mass", "2"], 2, "--bound-mass"),
+        (&["live"], 2, "--theta"),
+        (&["live", "--fsq", "1", "-n", "1"], 2, "--top-k"),
+        (&["speech", "--top-k", "1,2"], 2, "one value"),
+    ] {
+        let o = eval(&dir, args);
+        assert_eq!(o.status.code(), Some(code), "{args:?}: {}", stderr(&o));
+        assert!(stderr(&o).contains(told), "{args:?}: {}", stderr(&o));
+    }
+}
+
+#[test]
+fn eval_swaps_speaks_and_groups_on_the_fly() {
+    let dir = Dir::new("eval-sounds");
+    dir.bundle();
+    ok(eval(&dir, &["groups", "--out", "idx", "fsq:0", "fsq:1", "random:1"]));
+    let files = ["idx/fsq-0.asg", "idx/fsq-1.asg"];
+    for shared in [&[][..], &["--shared"]] {
+        let args = ["-n", "2", "--out", "swap", "--json"];
+        let v = json(&ok(eval(&dir, &[&["swap"], &files[..], &args, shared].concat())));
+        let f = v["families"].as_array().unwrap();
+        assert_eq!(interval(&f[0]["replaced"]), [0.0; 3]);
+        assert_eq!(interval(&f[0]["mel_db"]), [0.0; 3]);
+        assert!(interval(&f[1]["replaced"])[0] > 0.85 && interval(&f[1]["mel_db"])[0] > 0.0);
+    }
+    let clean = Wav::read(dir.path("swap/unswapped/00001.wav")).unwrap();
+    let alone = Wav::read(dir.path("swap/fsq-0/00001.wav")).unwrap();
+    let moved = Wav::read(dir.path("swap/fsq-1-shared/00001.wav")).unwrap();
+    assert_eq!(clean.samples, alone.samples);
+    assert_eq!(clean.samples.len(), moved.samples.len());
+
+    let args = ["-n", "2", "--out", "spoken", "--json", "--arm", "ar", "--arm", "pcg"];
+    let v = json(&ok(eval(&dir, &[&["speech"], &files[..], &args].concat())));
+    let lanes = v["lanes"].as_array().unwrap();
+    let names: Vec<&str> = lanes.iter().map(|l| l["lane"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ar", "pcg-fsq-0", "pcg-fsq-1"]);
+    assert_eq!(interval(&lanes[0]["speed_up"]), [1.0; 3]);
+    assert_eq!(interval(&lanes[0]["tokens_per_round"])[0], 1.0);
+    for lane in &lanes[1..] {
+        assert!(interval(&lane["tokens_per_round"])[0] >= 1.0);
+        let rate = interval(&lane["acceptance_rate"])[0];
+        assert!((0.0..=1.0).contains(&rate));
+        assert!(dir.path("spoken").join(lane["lane"].as_str().unwrap()).join("00001.wav").exists());
+    }
+
+    let args = ["--fsq", "1", "--index", "idx/fsq-1.asg", "--top-k", "30", "--mass", "1,0.5"];
+    let v = json(&ok(eval(&dir, &[&["live", "-n", "1", "--json"], &args[..]].concat())));
+    for row in v["rows"].as_array().unwrap() {
+        assert!(interval(&row["live"])[0] >= interval(&row["token"])[0] - 1e-9);
+        assert!(row["support"]["p95"].as_f64().unwrap() <= 60.0);
+        assert!(
+            row["live_us"]["p50"].as_f64().unwrap() > 0.0 && row["live_bytes"].as_u64() > Some(0)
+        );
+    }
+    let v =
+        json(&ok(eval(&dir, &["live", "--theta", "0.3", "-n", "1", "--top-p", "0.001", "--json"])));
+    assert!(v["rows"][0]["index"].is_null());
+}

@@ -170,6 +170,54 @@ pub struct IndexBuilder {
     weights_sha256: [u8; 32],
 }
 
+/// The `k` nearest other tokens of every token by rows `[codebook, hidden]`, nearest first,
+/// ties by lowest id, each with its cosine or its Euclidean distance. What several families
+/// of groups have in common: one search serves every top-K up to `k`, and every threshold
+/// that no token has more than `k` neighbours within.
+///
+/// # Errors
+/// As [`IndexBuilder::from_rows`].
+pub fn nearest_neighbours(
+    rows: &[f32],
+    hidden: usize,
+    metric: Metric,
+    k: usize,
+    options: &BuildOptions<'_>,
+) -> Result<Vec<Vec<(u32, f32)>>, BuildError> {
+    let (packed, score) = pack_rows(rows, hidden, metric, options)?;
+    let mut lists = vec![Vec::new(); rows.len() / hidden];
+    for (t, list) in nearest(&packed, k, options.threads, options.progress) {
+        lists[t as usize] = list
+            .into_iter()
+            .map(|n| match score {
+                Score::Cosine => (n.id, n.score),
+                Score::Euclidean => (n.id, (-n.score).max(0.0).sqrt()),
+            })
+            .collect();
+    }
+    Ok(lists)
+}
+
+/// Checks the shape and packs the rows that take part.
+fn pack_rows(
+    rows: &[f32],
+    hidden: usize,
+    metric: Metric,
+    options: &BuildOptions<'_>,
+) -> Result<(Packed, Score), BuildError> {
+    let n = rows.len().checked_div(hidden).unwrap_or(0);
+    if n == 0 || n * hidden != rows.len() || n > MAX_CODEBOOK as usize {
+        return Err(BuildError::Shape { values: rows.len(), hidden });
+    }
+    let used = mask(options, n)?;
+    let score = match metric {
+        Metric::Cosine => Score::Cosine,
+        Metric::Euclidean => Score::Euclidean,
+        _ => return Err(BuildError::Unsupported),
+    };
+    Ok((Packed::new(rows, hidden, used, score)?, score))
+}
+
 /// What the file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
@@ -191,18 +239,8 @@ impl IndexBuilder {
         family: Family,
         options: &BuildOptions<'_>,
     ) -> Result<Self, BuildError> {
-        let n = rows.len().checked_div(hidden).unwrap_or(0);
-        if n == 0 || n * hidden != rows.len() || n > MAX_CODEBOOK as usize {
-            return Err(BuildError::Shape { values: rows.len(), hidden });
-        }
-        let used = mask(options, n)?;
-        let score = match metric {
-            Metric::Cosine => Score::Cosine,
-            Metric::Euclidean => Score::Euclidean,
-            _ => return Err(BuildError::Unsupported),
-        };
-        let packed = Packed::new(rows, hidden, used, score)?;
-        let mut lists = vec![Vec::new(); n];
+        let (packed, score) = pack_rows(rows, hidden, metric, options)?;
+        let mut lists = vec![Vec::new(); rows.len() / hidden];
         match family {
             Family::Threshold { theta } => {
                 let threshold = match score {

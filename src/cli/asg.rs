@@ -234,14 +234,7 @@ impl Build {
                 bundle.groups_path().ok_or_else(|| usage("the bundle names no index: give -o"))?
             }
         };
-        let weights = format!("{}.data", bundle.target.file);
-        let listed = bundle.listed_sha256(&weights).unwrap_or_default();
-        let mut sha = [0u8; 32];
-        for (i, b) in sha.iter_mut().enumerate() {
-            let digits = listed.get(2 * i..2 * i + 2).unwrap_or_default();
-            *b =
-                u8::from_str_radix(digits, 16).map_err(|_| usage("bundle.toml lists no sha256"))?;
-        }
+        let sha = target_sha256(&bundle)?;
         let clock = Instant::now();
         let bar = super::say::progress(1000, self.json);
         let on_progress = |f: f32| bar.set_position((f * 1000.0) as u64);
@@ -301,8 +294,20 @@ impl Build {
     }
 }
 
+/// The target's weights as the bundle lists them: what an index is bound to.
+pub fn target_sha256(bundle: &Bundle) -> voxgrain::Result<[u8; 32]> {
+    let weights = format!("{}.data", bundle.target.file);
+    let listed = bundle.listed_sha256(&weights).unwrap_or_default();
+    let mut sha = [0u8; 32];
+    for (i, b) in sha.iter_mut().enumerate() {
+        let digits = listed.get(2 * i..2 * i + 2).unwrap_or_default();
+        *b = u8::from_str_radix(digits, 16).map_err(|_| usage("bundle.toml lists no sha256"))?;
+    }
+    Ok(sha)
+}
+
 /// A reader never sees half of it.
-fn write_whole(path: &Path, bytes: &[u8]) -> voxgrain::Result<()> {
+pub fn write_whole(path: &Path, bytes: &[u8]) -> voxgrain::Result<()> {
     let write = || {
         if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
             std::fs::create_dir_all(dir)?;

@@ -2,6 +2,7 @@
 
 mod asg;
 mod bench;
+mod eval;
 mod inspect;
 mod interrupt;
 mod output;
@@ -62,6 +63,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Measure every decoding arm on this machine, compare runs, predict boards
     Bench(bench::Bench),
+    /// Measure what groups give and cost: acceptance, bounds, damage, speech by many indexes
+    Eval(eval::Eval),
     /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
     Pack(pack::Pack),
     /// Time bare passes of one model file, for tools/compare
@@ -127,6 +130,7 @@ pub fn run() -> ExitCode {
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),
+        Command::Eval(c) => c.run(),
         Command::Pack(c) => c.run(),
         Command::Passes(c) => c.run(),
     };

@@ -38,8 +38,12 @@ impl Sampling {
         Ok(())
     }
 
-    /// Turns row `row` of the model's last pass into probabilities and block sums.
-    pub(super) fn apply(
+    /// Turns row `row` of the model's last pass into probabilities and block sums: the law
+    /// that tokens are drawn from. `probs` is `[vocabulary]`, `sums` its blocks'.
+    ///
+    /// # Errors
+    /// `Numeric` if the logits are not numbers.
+    pub fn apply(
         &self,
         kernel: Kernel,
         model: &mut impl TokenModel,

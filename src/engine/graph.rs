@@ -138,6 +138,28 @@ impl Model {
         speech_rows(table.to_vec(), *hidden)
     }
 
+    /// Width of the input embedding; 0 for a model without one.
+    pub fn embedding_width(&self) -> usize {
+        self.embedding.as_ref().map_or(0, |e| e.1)
+    }
+
+    /// One of the [`embedding_rows`](Self::embedding_rows), without making the others; `false`
+    /// if there is none, or `out` has another width.
+    pub fn embedding_row(&self, token: u32, out: &mut [f32]) -> bool {
+        let Some((table, hidden)) = self.embedding.as_ref() else { return false };
+        let (token, hidden) = (token as usize, *hidden);
+        if token >= CODEBOOK || out.len() != hidden {
+            return false;
+        }
+        out.fill(0.0);
+        if table.len() >= CODEBOOK * hidden {
+            table.add_row(token, out);
+        } else {
+            super::ops::factor_rows(token).iter().for_each(|&r| table.add_row(r as usize, out));
+        }
+        true
+    }
+
     /// Output-head rows of the speech tokens, `[65536][hidden]` in f32, and `hidden`.
     pub fn head_rows(&self) -> Option<(Vec<f32>, usize)> {
         let head = self.head.as_ref()?;

@@ -110,6 +110,12 @@ impl Halves {
     pub fn len(&self) -> usize {
         self.0.len() / 2
     }
+    /// `out += row`, of the table's rows as wide as `out`; nothing beyond the table.
+    pub fn add_row(&self, row: usize, out: &mut [f32]) {
+        let values = self.0.as_f16().unwrap_or_default();
+        let values = values.get(row * out.len()..).unwrap_or_default();
+        out.iter_mut().zip(values).for_each(|(o, v)| *o += v.to_f32());
+    }
     pub fn to_vec(&self) -> Vec<f32> {
         self.0.as_f16().unwrap_or_default().iter().copied().map(f16::to_f32).collect()
     }

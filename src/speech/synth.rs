@@ -203,6 +203,30 @@ impl Voice {
         self.load
     }
 
+    /// What the models read before the speech of `text`, a chunk of the text front end.
+    ///
+    /// # Errors
+    /// `InvalidText` if there is nothing to speak or the voice has not its characters.
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let vocabulary = &self.bundle.vocabulary;
+        // Voices learn from whole sentences: after a comma they would talk on, and on.
+        let ended = text.strip_suffix(',').map(|t| format!("{t}."));
+        let characters = text::tokens(vocabulary, ended.as_deref().unwrap_or(text))?;
+        if characters.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidText, "there is nothing to speak"));
+        }
+        let mut prompt = vec![self.speaker().begin];
+        prompt.extend(characters);
+        prompt.push(vocabulary.start_of_speech);
+        Ok(prompt)
+    }
+
+    /// Most speech tokens behind a prompt: three to four a character are usual, and a voice
+    /// that has not ended at four times that never will.
+    pub fn limit(prompt: &[u32]) -> usize {
+        150 + 14 * prompt.len().saturating_sub(2)
+    }
+
     /// The voice's own sampling.
     pub fn sampling(&self) -> Sampling {
         let s = &self.bundle.sampling;
@@ -341,19 +365,8 @@ impl Synthesizer {
     pub fn begin(&mut self, text: &str) -> Result<()> {
         self.done = true;
         self.started = Instant::now();
-        let vocabulary = &self.voice.bundle.vocabulary;
-        // Voices learn from whole sentences: after a comma they would talk on, and on.
-        let ended = text.strip_suffix(',').map(|t| format!("{t}."));
-        let characters = text::tokens(vocabulary, ended.as_deref().unwrap_or(text))?;
-        if characters.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidText, "there is nothing to speak"));
-        }
-        // Three to four tokens a character are usual; a voice that has not ended at four
-        // times that never will.
-        self.limit = 150 + 14 * characters.len();
-        let mut prompt = vec![self.voice.speaker().begin];
-        prompt.extend(characters);
-        prompt.push(vocabulary.start_of_speech);
+        let prompt = self.voice.prompt(text)?;
+        self.limit = Voice::limit(&prompt);
         self.speculator.start(&prompt)?;
         self.codec.reset();
         self.tokens.clear();

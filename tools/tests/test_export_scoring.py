@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 import pytest
-
-from voxgrain_tools import evaluate, scoring, swap
+from voxgrain_tools import evaluate, scoring
 
 TEXT = "the cat sat on the old mat by the door"
 
@@ -134,51 +133,3 @@ def test_report_has_every_condition_and_prints():
     assert pcg["duration_ratio"] == 0.5
     assert "| pcg | 50.0 [50.0, 50.0]" in evaluate.markdown(report)
     assert json.dumps(report)
-
-
-def test_groups_of_every_family():
-    from voxgrain_tools import tiny
-
-    checkpoint = tiny.language_model(3, layers=1, hidden=16, heads=1, kv_heads=1, ffn=32)
-    seeds = np.array([0, 65535, 12345])
-    for spec in ("cos:0.8", "topk:8", "head-topk:4", "head-cos:0.9", "l2-topk:8", "random:5"):
-        for token, members in zip(seeds, swap.Family(spec, checkpoint).members(seeds), strict=True):
-            assert token in members and len(set(members.tolist())) == len(members)
-            if "topk" in spec:
-                assert len(members) == int(spec.split(":")[1]) + 1
-    rows = swap.table(checkpoint, "input_embedding")
-    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    members = next(swap.Family("cos:0.8", checkpoint).members(seeds[2:]))
-    expected = np.flatnonzero(unit @ unit[12345] > 0.8)
-    assert set(expected) ^ set(members) <= {12345}
-
-
-def test_fsq_groups_are_neighbours_in_the_digits():
-    family = swap.Family("fsq:1", None)
-    corner, middle = family.members(np.array([0, 0b01_01_01_01_01_01_01_01]))
-    assert sorted(corner) == sorted([0] + [4**i for i in range(8)])
-    assert len(middle) == 17
-    mean = np.mean([len(m) for m in swap.Family("fsq:1", None).members(np.arange(65536))])
-    assert mean == 13
-
-
-def test_swap_replaces_within_groups():
-    family = swap.Family("fsq:2", None)
-    tokens = [np.array([5, 9, 5, 60000]), np.array([77])]
-    swapped, facts = swap.swap(family, tokens, seed=1)
-    assert [len(s) for s in swapped] == [4, 1] and facts["replaced"] == 1
-    for before, after in zip(np.concatenate(tokens), np.concatenate(swapped), strict=True):
-        steps = np.abs(swap.digits_of(before) - swap.digits_of(after)).sum()
-        assert 1 <= steps <= 2
-
-
-def test_one_group_of_likely_tokens_accepts_more():
-    laws = swap.Laws.__new__(swap.Laws)
-    p, q = np.zeros((2, 1, 65537), np.float32)
-    p[0, [0, 65536]], q[0, [1, 65536]] = (0.7, 0.3), (0.5, 0.5)
-    laws.target, laws.draft = p, q
-    assert laws.token() == pytest.approx(0.3)
-    accepted, facts = laws.acceptance(swap.Family("fsq:1", None))
-    # 0 and 1 share some of their groups, with equal split over each one's.
-    assert 0.3 < accepted < 0.8
-    assert facts["mean_size"] == 13

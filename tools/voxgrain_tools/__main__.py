@@ -24,7 +24,8 @@ STAGES = {
 for _name, _line in {
     "export": "checkpoints to ONNX", "golden": "reference values for the runtime's tests",
     "evaluate": "intelligibility of the decoding arms", "tiny": "a random tiny bundle for tests",
-    "stock": "a random tiny model of stock matrix products for tests", "swap": "the swap test",
+    "stock": "a random tiny model of stock matrix products for tests",
+    "experiments": "every experiment on groups, for docs/experiments",
 }.items():
     STAGES[_name] = (_name, "add_arguments", "run", None, _line)
 

@@ -8,7 +8,7 @@ mod machine;
 mod predict;
 mod report;
 mod run;
-mod stats;
+pub mod stats;
 
 use super::say::{ArmName, Gamma, parse_gamma, progress};
 use super::{VoiceArgs, output, read_file, usage};

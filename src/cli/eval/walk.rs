@@ -1,0 +1,179 @@
+//! Positions of the target's own speech: its law and the draft's, after the same sampling.
+
+use std::sync::Arc;
+use voxgrain::core::dist::{Row, TransformScratch, block_count};
+use voxgrain::core::rng::{SeededRng, Uniform};
+use voxgrain::decode::{PREFILL_ROWS, Sampling};
+use voxgrain::engine::{Pool, Session};
+use voxgrain::kernel::Kernel;
+use voxgrain::speech::synth::Voice;
+use voxgrain::{Error, ErrorKind, Result};
+
+/// A probability row with its sums.
+#[derive(Clone)]
+pub struct Law {
+    pub probs: Vec<f32>,
+    pub sums: Vec<f32>,
+}
+
+impl Law {
+    fn new(vocabulary: usize) -> Self {
+        Self { probs: vec![0.0; vocabulary], sums: vec![0.0; block_count(vocabulary)] }
+    }
+
+    pub fn row(&self) -> Result<Row<'_>> {
+        Row::new(&self.probs, &self.sums).map_err(numeric)
+    }
+
+    pub fn draw(&self, rng: &mut impl Uniform) -> Result<u32> {
+        self.row()?.draw(rng.uniform()).map_err(numeric)
+    }
+}
+
+pub fn numeric(e: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::with_source(ErrorKind::Numeric, format!("a law cannot be used: {e}"), e)
+}
+
+/// One chosen position.
+pub struct Position<'a> {
+    /// 1: the draft read the target's true states. `d`: behind `d - 1` drafts of its own.
+    pub depth: usize,
+    pub target: &'a Law,
+    pub draft: &'a Law,
+}
+
+pub struct Walk<'a> {
+    voice: &'a Voice,
+    kernel: Kernel,
+    sampling: Sampling,
+    target: Session,
+    draft: Session,
+    p: Law,
+    q: Law,
+    chain: (Law, Law),
+    scratch: Box<TransformScratch>,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(voice: &'a Voice, pool: &Arc<Pool>, sampling: Sampling) -> Result<Self> {
+        sampling.check()?;
+        let v = voice.bundle().vocabulary.scored();
+        let law = || Law::new(v);
+        Ok(Self {
+            voice,
+            kernel: pool.kernel(),
+            sampling,
+            target: Session::new(voice.target(), pool)?,
+            draft: Session::new(voice.draft(), pool)?,
+            p: law(),
+            q: law(),
+            chain: (law(), law()),
+            scratch: Box::default(),
+        })
+    }
+
+    /// The target speaks one chunk of text; `visit` sees every position that `chosen` names,
+    /// up to `depth` drafts deep. Returns the tokens.
+    pub fn speak(
+        &mut self,
+        text: &str,
+        seed: u64,
+        depth: usize,
+        chosen: impl Fn(usize) -> bool,
+        mut visit: impl FnMut(Position<'_>) -> Result<()>,
+    ) -> Result<Vec<u32>> {
+        let prompt = self.voice.prompt(text)?;
+        let limit = Voice::limit(&prompt);
+        let end = self.voice.bundle().vocabulary.end_of_speech;
+        let width = self.draft.feature_width();
+        let mut rng = SeededRng::new(seed);
+        self.target.rollback(0);
+        self.draft.rollback(0);
+        // What predicted the next token that is fed; nothing predicted the first.
+        let mut feature = vec![0f32; width];
+        let mut features = Vec::new();
+        for chunk in prompt.chunks(PREFILL_ROWS) {
+            self.target.step(chunk, 1)?;
+            features.clear();
+            if width > 0 {
+                let hidden = self.target.hidden();
+                let (before, last) = hidden.split_at(hidden.len() - width);
+                features.extend_from_slice(&feature);
+                features.extend_from_slice(before);
+                feature.copy_from_slice(last);
+            }
+            self.draft.step_with(chunk, &features, 1)?;
+        }
+        let mut tokens = Vec::new();
+        loop {
+            let (kernel, sampling) = (self.kernel, self.sampling);
+            let p = &mut self.p;
+            sampling.apply(
+                kernel,
+                &mut self.target,
+                0,
+                &mut p.probs,
+                &mut p.sums,
+                &mut self.scratch,
+            )?;
+            let token = self.p.draw(&mut rng)?;
+            if chosen(tokens.len()) && self.draft.room() > depth && self.target.room() > depth {
+                let q = &mut self.q;
+                sampling.apply(
+                    kernel,
+                    &mut self.draft,
+                    0,
+                    &mut q.probs,
+                    &mut q.sums,
+                    &mut self.scratch,
+                )?;
+                visit(Position { depth: 1, target: &self.p, draft: &self.q })?;
+                self.deeper(depth, &mut rng, &mut visit)?;
+            }
+            if token == end || tokens.len() >= limit || self.target.room() == 0 {
+                return Ok(tokens);
+            }
+            tokens.push(token);
+            self.target.step(&[token], 1)?;
+            self.draft.step_with(&[token], &feature, 1)?;
+            if width > 0 {
+                feature.copy_from_slice(self.target.hidden());
+            }
+        }
+    }
+
+    /// Follows the draft's own drafts, then forgets them.
+    fn deeper(
+        &mut self,
+        depth: usize,
+        rng: &mut SeededRng,
+        visit: &mut impl FnMut(Position<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let end = self.voice.bundle().vocabulary.end_of_speech;
+        let (seen, known) = (self.target.len(), self.draft.len());
+        let mut token = self.q.draw(rng)?;
+        for depth in 2..=depth {
+            if token == end {
+                break;
+            }
+            let features = match self.draft.feature_width() {
+                0 => Vec::new(),
+                width => {
+                    let hidden = self.draft.hidden();
+                    hidden[hidden.len() - width..].to_vec()
+                }
+            };
+            self.draft.step_with(&[token], &features, 1)?;
+            self.target.step(&[token], 1)?;
+            let (kernel, sampling, scratch) = (self.kernel, self.sampling, &mut self.scratch);
+            let (p, q) = (&mut self.chain.0, &mut self.chain.1);
+            sampling.apply(kernel, &mut self.target, 0, &mut p.probs, &mut p.sums, scratch)?;
+            sampling.apply(kernel, &mut self.draft, 0, &mut q.probs, &mut q.sums, scratch)?;
+            visit(Position { depth, target: &self.chain.0, draft: &self.chain.1 })?;
+            token = self.chain.1.draw(rng)?;
+        }
+        self.target.rollback(seen);
+        self.draft.rollback(known);
+        Ok(())
+    }
+}
