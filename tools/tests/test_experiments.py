@@ -34,13 +34,14 @@ def family(name, groups, power=None):
     }
     return {
         "name": name, "mean_members": 13.0, "max_members": 17, "bytes": 690000, "power": power,
-        "groups": three(groups), "groups_minus_token": three(0.1), "transport": three(0.8),
+        "groups": three(groups), "groups_minus_token": three(0.1), "groups_shift": three(0.2), "transport": three(0.8),
         "bound_positions": 50, **bounds,
     }
 
 
 def laws(families, **law):
     depth = {"depth": 1, "positions": 100, "token": three(0.6), "tolerance": three(0.8),
+             "tolerance_shift": three(0.2),
              "families": families}
     law = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **law}
     return {**law, "depths": [depth, depth | {"depth": 4}]}

@@ -102,6 +102,8 @@ class Runner:
                     folded = True
                 else:
                     rest.append("idx/" + Path(word).name)
+            elif word == str(self.args.texts):
+                rest.append(f"tools/data/{self.args.texts.name}")
             else:
                 rest.append(word.replace(str(self.home) + "/", "").replace("indexes", "idx"))
         return "voxgrain eval " + shlex.join(rest).replace("'idx/*.asg'", "idx/*.asg")
@@ -261,14 +263,17 @@ def acceptance_table(result: dict) -> str:
     rows = first(result)
     lines = [
         [f["name"], number(f["mean_members"], 1), str(f["max_members"]), number(f["bytes"] / 1e6, 2),
-         interval(f["groups"]), interval(f["groups_minus_token"]), interval(f.get("transport"))]
+         interval(f["groups"]), interval(f["groups_minus_token"]), interval(f.get("groups_shift")),
+         interval(f.get("transport")), number(f["transport"][0] - rows["token"][0])]
         for f in rows["families"] if f["power"] is None
     ]
     said = (
         f"{rows['positions']} positions of {result['sentences']} sentences; by token "
-        f"{interval(rows['token'])}, with tolerance 0.4 {interval(rows['tolerance'])}."
+        f"{interval(rows['token'])}, with tolerance 0.4 {interval(rows['tolerance'])} at a shift of "
+        f"{number(rows['tolerance_shift'][0])}."
     )
-    head = ["groups", "members", "most", "index, MB", "pcg", "pcg - by token", "transport"]
+    head = ["groups", "members", "most", "index, MB", "pcg", "pcg - by token", "shift of pcg",
+            "transport", "shift of transport"]
     return said + "\n\n" + table(head, lines)
 
 
@@ -305,6 +310,15 @@ def depth_table(result: dict) -> str:
     return table(head, rows)
 
 
+def paid(gained: dict, near: dict, shared: dict, token: float) -> dict[str, float]:
+    """CER points that a rule's shift costs if moved tokens do the damage of swapped ones: near tokens
+    for transport, tokens that share a group for pcg."""
+    return {
+        "pcg": 100 * gained["groups_shift"][0] * shared["cer_minus"][0],
+        "transport": 100 * (gained["transport"][0] - token) * near["cer_minus"][0],
+    }
+
+
 def frontier_table(swap: dict, shared: dict, acceptance: dict) -> str:
     token = first(acceptance)["token"][0]
     gained = {f["name"]: f for f in first(acceptance)["families"]}
@@ -317,12 +331,12 @@ def frontier_table(swap: dict, shared: dict, acceptance: dict) -> str:
             number(g.get("transport", [None])[0]), interval(f["mel_db"], 2),
             interval(f["cer_minus"], 1, 100), interval(t["mel_db"], 2) if t else "",
             interval(t["cer_minus"], 1, 100) if t else "",
-            number(100 * (g["groups"][0] - token) * t["cer_minus"][0], 2) if t else "",
-            number(100 * (g["transport"][0] - token) * f["cer_minus"][0], 2) if t else "",
+            number(paid(g, f, t, token)["pcg"], 2) if t else "",
+            number(paid(g, f, t, token)["transport"], 2) if t else "",
         ])
     head = ["groups", "members", "pcg", "transport", "mel, dB", "damage in CER, points",
             "mel, dB, sharing a group", "damage, sharing a group",
-            "moved x damage, pcg", "moved x damage, transport"]
+            "shift x damage, pcg", "shift x damage, transport"]
     said = (f"{swap['sentences']} sentences; character errors of the unswapped speech "
             f"{interval(swap['unswapped']['cer'], 1, 100)} %.")
     return said + "\n\n" + table(head, rows)
@@ -488,7 +502,7 @@ def plots(found: dict, out: Path) -> None:
         save(figure, "acceptance")
         if found.get("swap"):
             gained = {f["name"]: f for f in plain}
-            figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True)
+            figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), sharey=True)
             swaps = [f | {"gain": gained[f["name"]]} for f in found["swap"]["families"]]
             near = [f for f in swaps if kind_of(f["name"]) != "random"]
             for axis, x, name in (
@@ -503,6 +517,23 @@ def plots(found: dict, out: Path) -> None:
                               linewidth=0.8, color=COLOURS.get(kind, "black"), alpha=0.7)
                 axis.axhline(rows["token"][0], color="black", linestyle=":")
                 axis.set_xlabel(name)
+            twice = {f["name"].removesuffix("-shared"): f for f in found["shared"]["families"]}
+            both = [f for f in near if f["name"] in twice]
+            for rule, key, mark in (("pcg", "groups", "o-"), ("transport", "transport", "^--")):
+                points = by_kind(
+                    both,
+                    lambda f, r=rule: paid(f["gain"], f, twice[f["name"]], rows["token"][0])[r],
+                    lambda f, k=key: f["gain"].get(k, [None])[0],
+                )
+                for kind, items in points.items():
+                    items, colour = sorted(items), COLOURS.get(kind, "black")
+                    axes[2].plot([p[0] for p in items], [p[1] for p in items], mark, color=colour,
+                                 markersize=4, linewidth=1)
+                    for x, y, name in items:
+                        axes[2].annotate(name, (x, y), textcoords="offset points", xytext=(4, 3),
+                                         fontsize=7, color=colour)
+            axes[2].axhline(rows["token"][0], color="black", linestyle=":")
+            axes[2].set_xlabel("shift of the rule times that damage (pcg: sharing a group), CER points")
             axes[0].plot([], [], "o-", color="black", label="pcg, equal split")
             axes[0].plot([], [], "^--", color="black", label="transport")
             axes[0].set_ylabel("acceptance of a first draft")
