@@ -76,6 +76,8 @@ class Runner:
         words = [str(w) for w in words]
         program = shlex.split(self.args.voxgrain)
         command = [*program, "eval", *words, "--bundle", str(self.bundle), "--json"]
+        if self.args.threads:
+            command += ["--threads", str(self.args.threads)]
         self.commands[step] = self._shown(words)
         key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]
         path = self.home / f"{step}-{key}.json"
@@ -390,13 +392,14 @@ def live_table(result: dict) -> str:
 
             rows.append([
                 near, f"{s['temperature']:.2g}, {s['top_k']}, {s['top_p']:.2g}", f"{r['mass']:g}",
-                us(r["support"]), number(r["token"][0]), number(r["live"][0]),
-                number(r["index"][0]) if r["index"] else "", us(r["live_us"]), us(r["index_us"]),
+                us(r["support"]), number(r["token"][0]), number(r["live"][0]), number(r["live_shift"][0]),
+                number(r["index"][0]) if r["index"] else "",
+                number(r["index_shift"][0]) if r["index"] else "", us(r["live_us"]), us(r["index_us"]),
                 number(r["live_bytes"] / 1e6, 2),
                 number(r["index_bytes"] / 1e6, 2) if r["index_bytes"] else "",
             ])
-    head = ["near", "T, top-k, top-p", "mass", "support, p50 / p95", "by token", "on the fly",
-            "index", "µs on the fly, p50 / p95", "µs index", "MB on the fly", "MB index"]
+    head = ["near", "T, top-k, top-p", "mass", "support, p50 / p95", "by token", "on the fly", "shift",
+            "index", "shift", "µs on the fly, p50 / p95", "µs index", "MB on the fly", "MB index"]
     return table(head, rows)
 
 
@@ -621,6 +624,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draft", action="append", default=[], metavar="NAME=BUNDLE",
         help="bundles of one target with different drafts, for the step drafts",
     )
+    parser.add_argument("--threads", type=int, help="of the program (default: its own choice)")
     parser.add_argument("--recogniser", type=Path, help="checkpoint of the CTC recogniser")
 
 
