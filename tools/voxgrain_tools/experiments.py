@@ -26,12 +26,6 @@ EXAMPLE = (
 
 STEPS = ("groups", "acceptance", "depth", "swap", "sweep", "arms", "grid", "live", "drafts")
 
-FAMILIES = (
-    "cos:0.5", "cos:0.6", "cos:0.7", "cos:0.8", "top:8", "top:32", "top:128", "l2-top:32",
-    "head-cos:0.6", "head-top:8", "head-top:32", "head-top:128", "fsq:1", "fsq:2", "fsq:3",
-    "sound-top:8", "sound-top:32", "sound-top:128", "random:4", "random:16", "random:64",
-)
-WEIGHTED = ("fsq:2@1", "fsq:2@2", "cos:0.7@4")
 # Families whose bounds, kernels and speech are measured; the first is the default.
 MAIN = ("fsq:1", "fsq:2", "fsq:3", "cos:0.7", "top:32", "head-top:32", "sound-top:32", "random:16")
 GRID = ("fsq:1", "fsq:2", "cos:0.7", "sound-top:32")
@@ -166,16 +160,18 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
     found: dict[str, dict] = {}
     arms = ["ar", "sd", "tolerance", "pcg"] + ["transport"] * has_arm(args, "transport")
     grouped = [a for a in arms if a not in ("sd", "tolerance")]
-    families = [*FAMILIES, *WEIGHTED]
     run.indexes.mkdir(exist_ok=True)
-    found["groups"] = run.eval("groups", "groups", *families, "--out", run.indexes)
+    found["groups"] = run.eval("groups", "groups", "--out", run.indexes)
+    built = found["groups"]["families"]
+    plain = [f["name"] for f in built if f["power"] is None]
+    weighted = [f["name"] for f in built if f["power"] is not None]
     if "acceptance" in steps:
         every = ("--every", 10)
         found["acceptance"] = run.eval(
-            "acceptance", "acceptance", *run.files(families), *run.sentences(60), *every
+            "acceptance", "acceptance", *run.files([*plain, *weighted]), *run.sentences(60), *every
         )
         found["bounds"] = run.eval(
-            "bounds", "acceptance", *run.files([*MAIN, *WEIGHTED]), *run.sentences(40), *every,
+            "bounds", "acceptance", *run.files([*MAIN, *weighted]), *run.sentences(40), *every,
             "--bounds", 5,
         )
     if "depth" in steps:
@@ -184,7 +180,7 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
         )
     if "swap" in steps:
         found["swap"] = {}
-        for name, families, more in (("swap", FAMILIES, ()), ("shared", MAIN[:-1], ("--shared",))):
+        for name, families, more in (("swap", plain, ()), ("shared", MAIN[:-1], ("--shared",))):
             out = run.home / "swap"
             result = run.eval(
                 name, "swap", *run.files(families), *run.sentences(100), *more, "--out", out

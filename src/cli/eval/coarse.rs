@@ -180,14 +180,24 @@ impl Batch {
             }
             acc
         });
+        // r(y) / max(R(x), S(y)) is the smaller of two quotients, one of them y's alone.
+        let takes: Vec<Both> = map(n, threads, |y| {
+            std::array::from_fn(|i| {
+                let (s, r) = (near[y][i % WIDE], own[y][i % WIDE + WIDE]);
+                if i < WIDE || s <= 0.0 { r } else { r / s }
+            })
+        });
         let mut sums = parallel(n, threads, |x| {
             let mut flow = [0f32; WIDE];
             if own[x][..WIDE].iter().any(|&s| s > 0.0) {
+                let sends: [f32; WIDE] = std::array::from_fn(|i| {
+                    let r = near[x][WIDE + i];
+                    if r > 0.0 { 1.0 / r } else { 0.0 }
+                });
                 for &y in lists.members(x) {
-                    let (r, s) = (&own[y as usize], &near[y as usize]);
+                    let row = &takes[y as usize];
                     for i in 0..WIDE {
-                        let most = near[x][WIDE + i].max(s[i]).max(f32::MIN_POSITIVE);
-                        flow[i] += r[WIDE + i] / most;
+                        flow[i] += (row[i] * sends[i]).min(row[WIDE + i]);
                     }
                 }
             }
