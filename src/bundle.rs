@@ -10,6 +10,7 @@
 //! attribution = "..."
 //! [audio]        # sample_rate_hz, frame_rate_hz, fft_size, hop, max_log_magnitude
 //! [vocabulary]   # speech, end_of_speech, begin, start_of_speech, pad, first_character, characters, fsq_digits, fsq_levels
+//! [[speakers]]   # optional: name, begin, description of each speaker; the first is the default
 //! [target]       # file, layers, hidden, heads, kv_heads, head_dim, ffn, rope_base, max_positions, bits
 //! [draft]        # the same
 //! [codec]        # file, latency_samples, and optionally context_frames, lookahead_frames
@@ -68,6 +69,10 @@ pub struct Description {
     pub audio: Audio,
     /// Token ids.
     pub vocabulary: Vocabulary,
+    /// Who can speak, the default first. A file without the list has one speaker: the
+    /// bundle's name and the vocabulary's `begin`.
+    #[serde(default)]
+    pub speakers: Vec<Speaker>,
     /// The large model, whose distribution is the voice.
     pub target: LanguageModel,
     /// The small model, which proposes.
@@ -129,11 +134,11 @@ pub struct Vocabulary {
     pub speech: u32,
     /// Ends an utterance; always equal to `speech`.
     pub end_of_speech: u32,
-    /// Begins every prompt.
+    /// Begins every prompt, unless `[[speakers]]` says otherwise.
     pub begin: u32,
     /// Stands between the characters and the speech.
     pub start_of_speech: u32,
-    /// Padding of training batches.
+    /// Padding of training batches. Never fed to a model as such, so a speaker may have it.
     pub pad: u32,
     /// Id of the first of `characters`; the others follow.
     pub first_character: u32,
@@ -168,6 +173,25 @@ impl Vocabulary {
     pub fn is_empty(&self) -> bool {
         self.characters.is_empty()
     }
+}
+
+/// `[[speakers]]`: one of the speakers that a bundle was trained on. The first symbol of a
+/// prompt says which of them speaks; everything else is shared.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Speaker {
+    /// What the speaker is chosen by.
+    pub name: String,
+    /// Token id that begins the speaker's prompts.
+    pub begin: u32,
+    /// For people, such as "female, US English".
+    #[serde(default)]
+    pub description: String,
+}
+
+impl Speaker {
+    /// The longest name, in characters.
+    pub const MAX_NAME: usize = 64;
 }
 
 /// `[target]` and `[draft]`: the shape of a language model.
@@ -377,13 +401,20 @@ impl Bundle {
                 ));
             }
         }
-        let description: Description = toml::from_str(text).map_err(malformed)?;
+        let mut description: Description = toml::from_str(text).map_err(malformed)?;
         description.check().map_err(|why| {
             Error::new(
                 ErrorKind::Malformed,
                 format!("{}: {why}; export the bundle again or correct it", place.display()),
             )
         })?;
+        if description.speakers.is_empty() {
+            description.speakers.push(Speaker {
+                name: description.name.clone(),
+                begin: description.vocabulary.begin,
+                description: String::new(),
+            });
+        }
         Ok(Self { dir, description })
     }
 
@@ -530,6 +561,21 @@ impl Bundle {
         ))
     }
 
+    /// Number of the speaker called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`], listing the names there are.
+    pub fn speaker(&self, name: &str) -> Result<usize> {
+        self.speakers.iter().position(|s| s.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.speakers.iter().map(|s| s.name.as_str()).collect();
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("there is no speaker {name:?} in this bundle; it has {}", names.join(", ")),
+            )
+        })
+    }
+
     /// The bundle folder.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -622,6 +668,7 @@ impl Description {
         ensure!(!self.licence.trim().is_empty(), "licence is empty");
         self.audio.check()?;
         self.vocabulary.check()?;
+        check_speakers(&self.speakers, &self.vocabulary)?;
         self.target.check("target")?;
         self.draft.check("draft")?;
         self.sampling.check()?;
@@ -669,6 +716,55 @@ impl Description {
         }
         Ok(())
     }
+}
+
+fn check_speakers(speakers: &[Speaker], v: &Vocabulary) -> std::result::Result<(), String> {
+    let characters = v.first_character..v.first_character + v.characters.chars().count() as u32;
+    for (i, s) in speakers.iter().enumerate() {
+        let name = &s.name;
+        ensure!(
+            !name.is_empty()
+                && name.trim() == name
+                && name.chars().count() <= Speaker::MAX_NAME
+                && !name.contains(char::is_control),
+            "speakers: the name {name:?} is empty, longer than {} characters, or has space around it",
+            Speaker::MAX_NAME
+        );
+        ensure!(
+            !s.description.contains(char::is_control),
+            "speakers: the description of {name:?} is not one line of text"
+        );
+        let begin = s.begin;
+        let bad = if begin < v.speech {
+            Some("is a speech token")
+        } else if begin == v.end_of_speech {
+            Some("is vocabulary.end_of_speech")
+        } else if begin == v.start_of_speech {
+            Some("is vocabulary.start_of_speech")
+        } else if characters.contains(&begin) {
+            Some("is a character")
+        } else if begin as usize >= v.len() {
+            Some("is not in the vocabulary")
+        } else {
+            None
+        };
+        if let Some(why) = bad {
+            return Err(format!(
+                "speakers: {name:?} cannot begin with {begin}, which {why}; vocabulary.begin {} and \
+                 vocabulary.pad {} are free",
+                v.begin, v.pad
+            ));
+        }
+        for other in &speakers[..i] {
+            ensure!(other.name != *name, "speakers: {name:?} is listed twice");
+            ensure!(
+                other.begin != begin,
+                "speakers: {name:?} and {:?} both begin with {begin}",
+                other.name
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A relative path that stays inside, spelt the same on every system.

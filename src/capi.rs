@@ -26,7 +26,7 @@ pub use bare::*;
 #[cfg(feature = "capi")]
 pub use speech::*;
 
-pub const VX_ABI_VERSION: u32 = 1;
+pub const VX_ABI_VERSION: u32 = 2;
 
 pub type vx_status = i32;
 pub const VX_OK: vx_status = 0;
@@ -50,6 +50,7 @@ pub const VX_ARM_AR: i32 = 1;
 pub const VX_ARM_SD: i32 = 2;
 pub const VX_ARM_TOLERANCE: i32 = 3;
 pub const VX_ARM_PCG: i32 = 4;
+pub const VX_ARM_TRANSPORT: i32 = 5;
 
 pub const VX_EMIT_STAND_IN: i32 = 0;
 pub const VX_EMIT_RESAMPLE: i32 = 1;
@@ -59,8 +60,10 @@ pub const VX_EMIT_RESAMPLE: i32 = 1;
 /// # Safety
 /// `repr(C)`, its first field is the size, and all-zero bytes are a value of it.
 unsafe trait Versioned: Copy {
-    /// Its size in ABI version 1; to be frozen as a number when a field is added.
-    const V1: usize = size_of::<Self>();
+    /// The sizes that it had before it grew to what it is, the oldest first.
+    const EARLIER: &'static [usize] = &[];
+    /// Its size in ABI version 1.
+    const V1: usize = if Self::EARLIER.is_empty() { size_of::<Self>() } else { Self::EARLIER[0] };
 }
 
 /// No struct of this interface comes near: more is a size that was never set.
@@ -69,12 +72,14 @@ const LARGEST: usize = 1024;
 /// The size in force, and how much of it this build knows.
 ///
 /// # Safety
-/// `p` points to at least `T::V1` bytes.
+/// `p` points to at least four bytes.
 unsafe fn extent<T: Versioned>(p: *const T) -> Result<(usize, usize), vx_status> {
-    // SAFETY: V1 is at least the four bytes of the size, which need not be aligned here.
+    // SAFETY: the four bytes of the size, which need not be aligned here.
     let said = unsafe { p.cast::<u32>().read_unaligned() } as usize;
     match if said == 0 { T::V1 } else { said } {
-        size if (T::V1..=LARGEST).contains(&size) => Ok((size, size.min(size_of::<T>()))),
+        // A size between two versions would cut a field in half.
+        size if T::EARLIER.contains(&size) => Ok((size, size)),
+        size if (size_of::<T>()..=LARGEST).contains(&size) => Ok((size, size_of::<T>())),
         _ => Err(VX_E_SIZE),
     }
 }

@@ -38,6 +38,8 @@ pub mod kernel;
 #[cfg(feature = "std")]
 pub mod map;
 #[cfg(feature = "std")]
+pub mod part;
+#[cfg(feature = "std")]
 pub mod speech;
 
 #[cfg(feature = "std")]

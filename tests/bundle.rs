@@ -173,6 +173,11 @@ fn every_contradiction_is_refused() {
         ("sha256 = \"ba", "sha256 = \"BA", "sha256"),
         ("sha256 = \"ba", "sha256 = \"b", "sha256"),
         ("[sampling]", "[sampling", "TOML"),
+        ("[target]", "[[speakers]]\nbegin = 65537\n[target]", "name"),
+        ("[target]", "[[speakers]]\nname = \"a\"\n[target]", "begin"),
+        ("[target]", "[[speakers]]\nname = \"a\"\nbegin = 65537\nage = 3\n[target]", "age"),
+        ("[target]", "[[speakers]]\nname = 3\nbegin = 65537\n[target]", "name"),
+        ("[target]", "speakers = 3\n[target]", "speakers"),
     ];
     Bundle::parse(&sound(), "d").unwrap();
     for (from, to, mention) in table {
@@ -187,6 +192,75 @@ fn every_contradiction_is_refused() {
     }
     let e = Bundle::parse(&sound().replacen("format = 1", "format = 2\nnews = 1", 1), "d");
     assert_eq!(e.unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+/// The sound description with these speakers: names, ids.
+fn with_speakers(speakers: &[(&str, u32)]) -> String {
+    let list: String = speakers
+        .iter()
+        .map(|(n, b)| format!("[[speakers]]\nname = {}\nbegin = {b}\n", toml::Value::from(*n)))
+        .collect();
+    sound().replacen("[target]", &format!("{list}[target]"), 1)
+}
+
+#[test]
+fn speakers_are_listed_in_order_and_found_by_name() {
+    let text = with_speakers(&[("slt", 65537), ("rms", 65539)]).replacen(
+        "begin = 65539\n",
+        "begin = 65539\ndescription = \"male\"\n",
+        1,
+    );
+    // Not the vocabulary's own line, which comes first.
+    let b = Bundle::parse(&text, "x").unwrap();
+    let all: Vec<_> =
+        b.speakers.iter().map(|s| (&s.name[..], s.begin, &s.description[..])).collect();
+    assert_eq!(all, [("slt", 65537, ""), ("rms", 65539, "male")]);
+    assert_eq!((b.speaker("slt").unwrap(), b.speaker("rms").unwrap()), (0, 1));
+    let e = b.speaker("bob").unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::InvalidArgument);
+    assert!(e.to_string().contains("it has slt, rms"), "{e}");
+
+    // Who has no list has one speaker; the order of the list says who is the default.
+    let b = Bundle::parse(&sound(), "x").unwrap();
+    assert_eq!((&b.speakers[0].name[..], b.speakers[0].begin), ("tiny", 65537));
+    assert_eq!((b.speakers.len(), b.speaker("tiny").unwrap()), (1, 0));
+    let b = Bundle::parse(&with_speakers(&[("rms", 65539)]), "x").unwrap();
+    assert_eq!((b.speakers.len(), b.speakers[0].begin), (1, 65539));
+}
+
+#[test]
+fn speakers_that_cannot_be_are_refused() {
+    let long = "n".repeat(65);
+    let table: &[(&[(&str, u32)], &str)] = &[
+        (&[("", 65537)], "name"),
+        (&[(" slt", 65537)], "space"),
+        (&[("s\nlt", 65537)], "name"),
+        (&[(&long, 65537)], "longer"),
+        (&[("a", 65537), ("a", 65539)], "twice"),
+        (&[("a", 65537), ("b", 65537)], "both begin"),
+        (&[("a", 0)], "speech token"),
+        (&[("a", 65535)], "speech token"),
+        (&[("a", 65536)], "end_of_speech"),
+        (&[("a", 65538)], "start_of_speech"),
+        (&[("a", 65537), ("b", 65540)], "character"),
+        (&[("a", 65571)], "character"),
+        (&[("a", 65572)], "not in the vocabulary"),
+        (&[("a", u32::MAX)], "not in the vocabulary"),
+    ];
+    for (speakers, mention) in table {
+        let e = Bundle::parse(&with_speakers(speakers), "d").expect_err(&format!("{speakers:?}"));
+        assert_eq!(e.kind(), ErrorKind::Malformed, "{speakers:?}: {e}");
+        let said = e.to_string();
+        assert!(said.contains("bundle.toml") && said.contains("speaker"), "{speakers:?}: {said}");
+        assert!(said.contains(mention), "{speakers:?}: {said}");
+    }
+    let text = with_speakers(&[("a", 65537)]).replacen(
+        "name = \"a\"",
+        "name = \"a\"\ndescription = \"two\\nlines\"",
+        1,
+    );
+    let e = Bundle::parse(&text, "d").unwrap_err();
+    assert!(e.to_string().contains("one line"), "{e}");
 }
 
 #[test]

@@ -186,14 +186,17 @@ fn options() -> vx_options {
 
 /// The same through the Rust interface.
 fn reference(arm: Arm, seed: u64, gamma: Option<usize>, text: &str) -> Vec<f32> {
-    let voice = Voice::open(root().join("models/tiny")).unwrap();
+    spoken_by(&Voice::open(root().join("models/tiny")).unwrap(), arm, seed, gamma, text)
+}
+
+fn spoken_by(voice: &Voice, arm: Arm, seed: u64, gamma: Option<usize>, text: &str) -> Vec<f32> {
     let mut o = voice.options(arm);
     o.seed = seed;
     if let Some(gamma) = gamma {
         o.gamma = gamma.into();
     }
     let pool = Pool::new(voxgrain::kernel::best(), 1);
-    let mut s = Synthesizer::new(&voice, o, &pool).unwrap();
+    let mut s = Synthesizer::new(voice, o, &pool).unwrap();
     let mut pcm = Vec::new();
     let mut frontend = TextFrontend::default();
     let mut chunks = frontend.feed(text);
@@ -280,6 +283,10 @@ fn options_reach_the_decoder() {
             vx_options { arm: VX_ARM_TOLERANCE, ..options() },
             reference(Arm::Tolerance { beta: 0.4 }, 0, None, text),
         ),
+        (
+            vx_options { arm: VX_ARM_TRANSPORT, seed: 2, ..options() },
+            reference(Arm::Transport, 2, None, text),
+        ),
     ];
     for (i, (o, want)) in cases.iter().enumerate() {
         let (status, got) = voice.engine(o).speak(text);
@@ -308,6 +315,22 @@ fn a_voice_describes_itself() {
     assert_eq!((i.latency_samples, i.default_gamma, i.has_groups), (240, 4, 1));
     let text = |p| unsafe { CStr::from_ptr(p) }.to_str().unwrap();
     assert_eq!((text(i.name), text(i.attribution)), ("tiny", ""));
+    // A caller of version 1 gets what it knows, and not a byte behind it.
+    assert_eq!((i.size, i.speaker_count), (0, 0));
+    i.size = size_of::<vx_voice_info>() as u32;
+    is(unsafe { vx_voice_describe(voice.0, &mut i) }, VX_OK);
+    assert_eq!((i.speaker_count, i.reserved2), (2, 0));
+    let mut found = Vec::new();
+    for index in 0..i.speaker_count {
+        let mut s: vx_speaker = zeroed();
+        is(unsafe { vx_voice_speaker(voice.0, index, &mut s) }, VX_OK);
+        found.push((text(s.name), text(s.description)));
+    }
+    assert_eq!(found, [("first", "noise, the first kind"), ("second", "noise, the second kind")]);
+    for index in [2, u32::MAX] {
+        is(unsafe { vx_voice_speaker(voice.0, index, &mut zeroed()) }, VX_E_ARGUMENT);
+        assert!(last().contains("2 speakers"), "{}", last());
+    }
     let mut b: vx_build = zeroed();
     is(unsafe { vx_build_info(&mut b) }, VX_OK);
     assert_eq!(b.abi_version, vx_abi_version());
@@ -315,6 +338,47 @@ fn a_voice_describes_itself() {
     assert_eq!(text(b.kernel), voxgrain::kernel::best().name());
     assert!(text(b.kernels).contains("scalar") && text(b.target).contains('-'));
     assert_eq!((name(VX_E_FULL), name(99)), ("VX_E_FULL", "unknown"));
+}
+
+#[test]
+fn a_voice_speaks_as_each_of_its_speakers() {
+    let voice = VoiceHandle::open();
+    let spoken = |o: &vx_options| {
+        let (status, pcm) = voice.engine(o).speak("Oh.");
+        is(status, VX_OK);
+        pcm
+    };
+    let named = |n: &CStr| vx_options { speaker: n.as_ptr(), ..options() };
+    let (first, second) = (spoken(&named(c"first")), spoken(&named(c"second")));
+    assert!(first == reference(PCG, 0, None, "Oh.") && first == spoken(&options()));
+    assert!(second != first && !second.is_empty());
+    assert!(second == spoken(&vx_options { speaker_index: 1, ..options() }));
+    let other = Voice::open(root().join("models/tiny")).unwrap().with_speaker("second").unwrap();
+    assert!(second == spoken_by(&other, PCG, 0, None, "Oh."));
+    // What an old caller leaves behind its struct is not read.
+    let old = vx_options { size: 72, speaker_index: 1, ..options() };
+    assert!(first == spoken(&old));
+    // Two at once, from one voice in memory.
+    let (a, b) = (voice.engine(&named(c"first")), voice.engine(&named(c"second")));
+    std::thread::scope(|s| {
+        let one = s.spawn(|| a.speak("Oh.").1);
+        assert!(b.speak("Oh.").1 == second && one.join().unwrap() == first);
+    });
+
+    let mut e = null_mut();
+    for (o, words) in [
+        (named(c"third"), "first, second"),
+        (named(c""), "first, second"),
+        (named(c"\xff"), "UTF-8"),
+        (vx_options { speaker_index: 2, ..options() }, "speaker 2"),
+        (vx_options { speaker_index: 1, ..named(c"second") }, "both"),
+        (vx_options { reserved2: 1, ..options() }, "reserved"),
+    ] {
+        is(unsafe { vx_engine_open(voice.0, &o, &mut e) }, VX_E_ARGUMENT);
+        assert!(last().contains(words), "{}", last());
+        is(unsafe { vx_engine_estimate(voice.0, &o, &mut zeroed()) }, VX_E_ARGUMENT);
+    }
+    assert!(e.is_null());
 }
 
 /// The files of the tiny bundle with 64-byte alignment.
@@ -423,8 +487,10 @@ fn voices_that_cannot_be_opened() {
     let (status, v) = open_memory(&without, 0);
     is(status, VX_OK);
     let mut e = null_mut();
-    let pcg = vx_options { arm: VX_ARM_PCG, ..options() };
-    is(unsafe { vx_engine_open(v.0, &pcg, &mut e) }, VX_E_ARGUMENT);
+    for arm in [VX_ARM_PCG, VX_ARM_TRANSPORT] {
+        let grouped = vx_options { arm, ..options() };
+        is(unsafe { vx_engine_open(v.0, &grouped, &mut e) }, VX_E_ARGUMENT);
+    }
     assert!(last().contains("group index"), "{}", last());
     is(v.engine(&options()).speak("No.").0, VX_OK);
 
@@ -456,6 +522,8 @@ fn null_pointers_are_refused() {
             vx_voice_open_memory(null(), 0, null(), null_mut()),
             vx_voice_describe(null(), &mut zeroed()),
             vx_voice_describe(voice.0, null_mut()),
+            vx_voice_speaker(null(), 0, &mut zeroed()),
+            vx_voice_speaker(voice.0, 0, null_mut()),
             vx_engine_estimate(null(), null(), &mut zeroed()),
             vx_engine_estimate(voice.0, null(), null_mut()),
             vx_engine_open(null(), null(), &mut out),
@@ -507,7 +575,8 @@ fn sizes_make_versions() {
     let p = newer.as_ptr().cast::<vx_options>();
     is(unsafe { vx_engine_estimate(voice.0, p, &mut m) }, VX_E_SIZE);
     // Sizes that no version has, as in a struct that was never cleared.
-    for size in [1, 4, size_of::<vx_options>() as u32 - 1, 1025, 0xcccc_cccc, u32::MAX] {
+    for size in [1, 4, 71, 73, 80, size_of::<vx_options>() as u32 - 1, 1025, 0xcccc_cccc, u32::MAX]
+    {
         let o = vx_options { size, ..zeroed() };
         is(unsafe { vx_engine_estimate(voice.0, &o, &mut m) }, VX_E_SIZE);
     }
@@ -515,6 +584,10 @@ fn sizes_make_versions() {
         let mut m = vx_memory { size, ..zeroed() };
         is(unsafe { vx_engine_estimate(voice.0, null(), &mut m) }, VX_E_SIZE);
         assert_eq!(m.total, 0);
+    }
+    for size in [0, 72] {
+        let o = vx_options { size, ..zeroed() };
+        is(unsafe { vx_engine_estimate(voice.0, &o, &mut m) }, VX_OK);
     }
     // An output struct of a newer caller is zero beyond what is known.
     let mut newer = vec![u64::MAX; size_of::<vx_memory>() / 8 + 2];
@@ -531,7 +604,7 @@ fn sizes_make_versions() {
 fn options_out_of_range() {
     let voice = VoiceHandle::open();
     let spoil: [fn(&mut vx_options); 22] = [
-        |o| o.arm = 5,
+        |o| o.arm = 6,
         |o| o.arm = -1,
         |o| o.emission = 2,
         |o| o.gamma = 16,
@@ -789,6 +862,31 @@ fn budget_of(dir: &Path) {
 }
 
 #[test]
+fn the_default_voice_fits_every_device_profile() {
+    let path = CString::new(root().join("models/voice").to_str().unwrap()).unwrap();
+    let mut v = null_mut();
+    is(unsafe { vx_voice_open(path.as_ptr(), null(), &mut v) }, VX_OK);
+    let voice = VoiceHandle(v);
+    let mut profiles = 0;
+    for entry in std::fs::read_dir(root().join("targets")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "toml") {
+            continue;
+        }
+        let p: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        let number = |section: &str, key: &str| p[section][key].as_integer().unwrap() as u64;
+        let budget = number("memory", "budget_mb") << 20;
+        let threads = number("cpu", "threads") as u32;
+        let o = vx_options { threads, max_memory: budget, ..options() };
+        println!("{}: {} of {budget}", path.display(), voice.estimate(&o).total);
+        let e = voice.engine(&o);
+        assert!(unsafe { vx_engine_cancel(e.0) } == VX_OK);
+        profiles += 1;
+    }
+    assert!(profiles >= 8);
+}
+
+#[test]
 fn too_little_is_refused_up_front() {
     let voice = VoiceHandle::open();
     let full = voice.estimate(&options());
@@ -912,6 +1010,7 @@ fn the_core_agrees_with_the_library() {
         (VX_ARM_DEFAULT, Rule::Groups { groups: &index, emission: core_::Emission::StandIn }),
         (VX_ARM_SD, Rule::TokenLevel),
         (VX_ARM_TOLERANCE, Rule::Tolerance { beta: 0.25 }),
+        (VX_ARM_TRANSPORT, Rule::Transport { groups: &index }),
     ] {
         unsafe { assert_eq!(vx_core_seed(c.core, 11), VX_OK) };
         let mut verify = SeededRng::with_stream(11, 0);
@@ -1023,6 +1122,7 @@ fn the_core_refuses_what_it_cannot_use() {
         (vx_core_round { arm: 9, ..sound }, VX_E_ARGUMENT),
         (vx_core_round { arm: VX_ARM_AR, ..sound }, VX_E_ARGUMENT),
         (vx_core_round { arm: VX_ARM_PCG, ..sound }, VX_E_ARGUMENT),
+        (vx_core_round { arm: VX_ARM_TRANSPORT, ..sound }, VX_E_ARGUMENT),
         (vx_core_round { emission: 7, ..sound }, VX_E_ARGUMENT),
         (vx_core_round { arm: VX_ARM_TOLERANCE, beta: -1.0, ..sound }, VX_E_ARGUMENT),
         (vx_core_round { vocabulary: 0, ..sound }, VX_E_ARGUMENT),
@@ -1088,13 +1188,14 @@ fn damaged_indexes_do_no_harm() {
                 assert_eq!(vx_core_owners(c.core, of, p, 8, &mut n), VX_OK);
             }
         }
-        for _ in 0..5 {
+        for i in 0..6 {
             let mut drafted = 0;
             assert_eq!(
                 unsafe { vx_core_draft(c.core, q.as_ptr(), t.as_ptr(), V, &mut drafted) },
                 VX_OK
             );
             let round = vx_core_round {
+                arm: if i % 2 == 0 { VX_ARM_PCG } else { VX_ARM_TRANSPORT },
                 vocabulary: V,
                 gamma: 1,
                 drafted: &drafted,

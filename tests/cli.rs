@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use voxgrain::asg::{BuildOptions, Index, IndexBuilder};
 use voxgrain::speech::wav::Wav;
 
 fn root() -> &'static Path {
@@ -99,7 +100,7 @@ fn say(dir: &Dir, args: &[&str]) -> Output {
 fn every_arm_writes_a_wav_and_measures_itself() {
     let dir = Dir::new("arms");
     dir.bundle();
-    for arm in ["ar", "sd", "tolerance", "pcg"] {
+    for arm in ["ar", "sd", "tolerance", "pcg", "transport"] {
         let o = ok(say(&dir, &["-o", "out.wav", "--json", "--arm", arm, "Hello there."]));
         let v = json(&o);
         for key in [
@@ -154,10 +155,93 @@ fn a_seed_fixes_the_sound_whatever_the_threads_and_the_kernel() {
     for threads in ["2", "3", "8"] {
         assert_eq!(bytes(&["--threads", threads], None), want, "{threads} threads");
     }
+    let transport = bytes(&["--arm", "transport", "--threads", "1"], None);
+    assert_ne!(transport, want, "another rule, other choices");
+    for threads in ["1", "2", "3"] {
+        assert_eq!(bytes(&["--arm", "transport", "--threads", threads], None), transport);
+    }
     for kernel in voxgrain::kernel::all() {
         assert_eq!(bytes(&[], Some(kernel.name())), want, "{}", kernel.name());
     }
     assert_ne!(bytes(&["--seed", "6"], None).len(), 0);
+}
+
+#[test]
+fn transport_needs_a_symmetric_index() {
+    let dir = Dir::new("one-way");
+    dir.bundle();
+    let known = Index::open(std::fs::read(dir.path("asg-cache/tiny.asg")).unwrap()).unwrap();
+    // Every token lists the next one, which does not list it.
+    let n = known.header().codebook;
+    let lists: Vec<Vec<(u32, f32)>> = (0..n).map(|g| vec![((g + 1) % n, 0.5)]).collect();
+    let options =
+        BuildOptions { weights_sha256: known.header().weights_sha256, ..Default::default() };
+    let built = IndexBuilder::from_lists(&lists, &options).unwrap();
+    std::fs::write(dir.path("one-way.asg"), built.to_bytes().unwrap().0).unwrap();
+
+    let groups = &["--groups", "one-way.asg"];
+    let with = |arm| say(&dir, &[&groups[..], &["-o", "x.wav", "--arm", arm, "Hi."]].concat());
+    ok(with("pcg"));
+    std::fs::remove_file(dir.path("x.wav")).unwrap();
+    let o = with("transport");
+    let text = stderr(&o);
+    assert_eq!(o.status.code(), Some(2), "{text}");
+    assert!(text.contains("symmetric") && text.contains("voxgrain asg build"), "{text}");
+    assert!(!dir.path("x.wav").exists());
+    // The benchmark leaves out what the index does not allow, unless it was asked for.
+    let quick = &["--quick", "--no-cold-start", "-n", "1", "--json"];
+    let o = ok(bench(&dir, &[&groups[..], quick].concat()));
+    assert!(stderr(&o).contains("without the arm transport"));
+    let v = json(&o);
+    let arms: Vec<&str> =
+        v["arms"].as_array().unwrap().iter().map(|a| a["arm"].as_str().unwrap()).collect();
+    assert_eq!(arms, ["ar", "sd", "tolerance", "pcg"]);
+    let o = bench(&dir, &[&groups[..], quick, &["--arm", "transport"]].concat());
+    assert_eq!(o.status.code(), Some(2));
+}
+
+#[test]
+fn a_bundle_speaks_as_each_of_its_speakers() {
+    let dir = Dir::new("speakers");
+    dir.bundle();
+    let spoken = |extra: &[&str]| {
+        let o = ok(say(&dir, &[&["-o", "x.wav", "--json", "Hello there."], extra].concat()));
+        (
+            json(&o)["speaker"].as_str().unwrap().to_owned(),
+            std::fs::read(dir.path("x.wav")).unwrap(),
+        )
+    };
+    let default = spoken(&[]);
+    assert_eq!(default.0, "first");
+    assert_eq!(spoken(&["--voice", "first"]), default);
+    let other = spoken(&["--voice", "second"]);
+    assert_eq!(other.0, "second");
+    assert!(other.1 != default.1 && other == spoken(&["--voice", "second"]));
+
+    // A batch and bench take the same option, and all say which voices there are.
+    std::fs::write(dir.path("lines.txt"), "Hello there.\n").unwrap();
+    let batch = ["--batch", "lines.txt", "--out-dir", "out", "--voice", "second"];
+    ok(say(&dir, &batch));
+    assert_eq!(std::fs::read(dir.path("out/00000.wav")).unwrap(), other.1);
+    let one = ["--quick", "--arm", "ar", "-n", "1", "--json", "--voice", "second"];
+    assert_eq!(json(&ok(bench(&dir, &one)))["voice"]["speaker"], "second");
+    let text = ok(run(&dir, &[&["inspect"], TINY].concat(), b""));
+    for line in ["first: noise, the first kind (default)", "second: noise, the second kind\n"] {
+        assert!(stdout(&text).contains(line), "{}", stdout(&text));
+    }
+    let all = json(&ok(run(&dir, &[&["inspect", "--json"], TINY].concat(), b"")));
+    assert_eq!(all["speakers"][1]["name"], "second");
+    assert_eq!(all["speakers"][1]["begin"], 65539);
+    for o in [
+        say(&dir, &["-o", "y.wav", "--voice", "third", "Hi."]),
+        bench(&dir, &["--quick", "--voice", "third"]),
+    ] {
+        assert_eq!(o.status.code(), Some(2), "{}", stderr(&o));
+        assert!(stderr(&o).contains("it has first, second"), "{}", stderr(&o));
+    }
+    assert!(!dir.path("y.wav").exists());
+    let help = ok(run(&dir, &["say", "--help"], b""));
+    assert!(stdout(&help).contains("voxgrain inspect"), "{}", stdout(&help));
 }
 
 #[test]
@@ -226,7 +310,7 @@ fn bench_measures_every_arm() {
     no_negative(&v, "");
     let arms = v["arms"].as_array().unwrap();
     let names: Vec<&str> = arms.iter().map(|a| a["arm"].as_str().unwrap()).collect();
-    assert_eq!(names, ["ar", "sd", "tolerance", "pcg"]);
+    assert_eq!(names, ["ar", "sd", "tolerance", "pcg", "transport"]);
     assert_eq!(arms[0]["speed_up"], serde_json::json!([1.0, 1.0, 1.0]), "ar against itself");
     for a in arms {
         assert!(a["tokens"].as_u64().unwrap() > 0 && a["rtf"].as_f64().unwrap() > 0.0);
@@ -283,12 +367,12 @@ fn bench_measures_every_arm() {
         assert!(peak >= memory["loaded"]["total"].as_u64().unwrap());
     }
     let said = v["utterances"].as_array().unwrap();
-    assert_eq!(said.len(), 12);
+    assert_eq!(said.len(), 15);
     // Every arm has every turn, and each sentence is spoken by all arms before the next.
     for (i, u) in said.iter().enumerate() {
         assert_eq!(
             (u["utterance"].as_u64(), u["turn"].as_u64()),
-            (Some(i as u64 / 4), Some(i as u64 % 4))
+            (Some(i as u64 / 5), Some(i as u64 % 5))
         );
     }
 }
@@ -326,7 +410,7 @@ fn bench_writes_every_format() {
     }
     let csv = std::fs::read_to_string(dir.path("a.csv")).unwrap();
     let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(lines.len(), 1 + 3 * 4);
+    assert_eq!(lines.len(), 1 + 3 * 5);
     // The text comes last, and no short sentence has a comma.
     let columns = lines[0].split(',').count();
     assert!(lines.iter().all(|l| l.split(',').count() == columns), "{csv}");
@@ -344,7 +428,7 @@ fn bench_writes_every_format() {
 
     // A run against itself, and against one that took twice as long.
     let c = json(&ok(bench(&dir, &["--compare", "a.json", "a.json", "--json"])));
-    assert_eq!(c["pairs"], 12);
+    assert_eq!(c["pairs"], 15);
     for r in c["rows"].as_array().unwrap() {
         assert_eq!(r["ratio"], serde_json::json!([1.0, 1.0, 1.0]));
         assert_eq!(r["pairs"], r["same_tokens"]);
@@ -719,6 +803,66 @@ fn outputs_that_cannot_be_written_are_refused() {
     let o = child.wait_with_output().unwrap();
     assert_eq!(o.status.code(), Some(5), "{}", stderr(&o));
     assert!(!stderr(&o).contains("panicked"));
+}
+
+/// Starts the program, waits until `ready`, ends it by `signal`; its exit code.
+#[cfg(unix)]
+fn interrupt(
+    dir: &Dir,
+    args: &[&str],
+    signal: &str,
+    input: &[u8],
+    ready: impl Fn() -> bool,
+) -> i32 {
+    let mut child = command(dir)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(input).unwrap();
+    let start = std::time::Instant::now();
+    while !ready() {
+        assert!(start.elapsed().as_secs() < 60, "{args:?}: never ready");
+        assert!(child.try_wait().unwrap().is_none(), "{args:?}: ended before the signal");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let code = child.wait().unwrap().code();
+    drop(pipe);
+    code.expect("an exit code, not the signal itself")
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_leaves_nothing_half_written() {
+    let dir = Dir::new("signals");
+    dir.bundle();
+    let halves = |at: &Path| {
+        let all = std::fs::read_dir(at).into_iter().flatten().flatten();
+        all.filter(|f| f.file_name().to_string_lossy().ends_with(".part")).count()
+    };
+    std::fs::write(dir.path("old.wav"), "the old one").unwrap();
+    let half = || halves(&dir.0) > 0;
+    // In the middle of a text that takes minutes.
+    std::fs::write(dir.path("long.txt"), "One two three and four. ".repeat(20_000)).unwrap();
+    let long = [&["say", "-q", "-o", "old.wav", "-f", "long.txt"], TINY].concat();
+    assert_eq!(interrupt(&dir, &long, "-INT", b"", half), 130);
+    assert_eq!(interrupt(&dir, &long, "-TERM", b"", half), 143);
+    // While it waits for more text.
+    let waits = [&["say", "-q", "-o", "old.wav"], TINY].concat();
+    assert_eq!(interrupt(&dir, &waits, "-INT", b"Hello there.\n", half), 130);
+    // A batch keeps the files that were finished.
+    std::fs::write(dir.path("lines.txt"), "Hello.\n".repeat(100_000)).unwrap();
+    let batch = [&["say", "-q", "--batch", "lines.txt", "--out-dir", "out"], TINY].concat();
+    let second = || dir.path("out/00001.wav").exists();
+    assert_eq!(interrupt(&dir, &batch, "-INT", b"", second), 130);
+    assert_eq!((halves(&dir.0), halves(&dir.path("out"))), (0, 0));
+    Wav::read(dir.path("out/00001.wav")).unwrap();
+    assert_eq!(std::fs::read(dir.path("old.wav")).unwrap(), b"the old one");
 }
 
 #[test]

@@ -98,6 +98,34 @@ impl Groups for Line {
     fn mean_members(&self) -> f32 {
         3.0
     }
+    fn is_symmetric(&self) -> bool {
+        true
+    }
+}
+
+/// The same lists without the promise that they are symmetric.
+#[derive(Clone)]
+struct Directed;
+
+impl Groups for Directed {
+    fn codebook(&self) -> u32 {
+        Line.codebook()
+    }
+    fn owner_count(&self, t: u32) -> u32 {
+        Line.owner_count(t)
+    }
+    fn draw_owner(&self, t: u32, u: f32) -> u32 {
+        Line.draw_owner(t, u)
+    }
+    fn for_each_owner<F: FnMut(u32, f32)>(&self, t: u32, visit: F) {
+        Line.for_each_owner(t, visit)
+    }
+    fn for_each_member<F: FnMut(u32, f32)>(&self, g: u32, visit: F) {
+        Line.for_each_member(g, visit)
+    }
+    fn mean_members(&self) -> f32 {
+        3.0
+    }
 }
 
 fn options(arm: Arm, gamma: usize, seed: u64, temperature: f32) -> Options {
@@ -137,6 +165,7 @@ fn greedy_speculation_is_greedy_decoding() {
         for gamma in 0..=15 {
             assert_eq!(run(Arm::Sd, gamma), want, "gamma {gamma}");
             assert_eq!(run(PCG, gamma), want, "singletons, gamma {gamma}");
+            assert_eq!(run(Arm::Transport, gamma), want, "no neighbours, gamma {gamma}");
         }
     }
     assert!(total > 400, "only {total} tokens were compared");
@@ -148,15 +177,19 @@ fn singleton_groups_are_token_level_speculation() {
         let sd = generate::<Singletons>(None, options(Arm::Sd, 4, seed, 1.0), 30);
         let pcg = generate(Some(Singletons), options(PCG, 4, seed, 1.0), 30);
         assert_eq!(sd, pcg, "seed {seed}");
+        let transport = generate(Some(Singletons), options(Arm::Transport, 4, seed, 1.0), 30);
+        assert_eq!(sd, transport, "seed {seed}");
     }
 }
 
 #[test]
 fn a_seed_fixes_the_tokens() {
-    let a = generate(Some(Line), options(PCG, 3, 7, 1.0), 40);
-    assert_eq!(a, generate(Some(Line), options(PCG, 3, 7, 1.0), 40));
-    let others = (0..20).filter(|s| generate(Some(Line), options(PCG, 3, *s, 1.0), 40) != a);
-    assert!(others.count() > 15);
+    for arm in [PCG, Arm::Transport] {
+        let run = |seed| generate(Some(Line), options(arm, 3, seed, 1.0), 40);
+        let a = run(7);
+        assert_eq!(a, run(7));
+        assert!((0..20).filter(|s| run(*s) != a).count() > 15, "{arm:?}");
+    }
 }
 
 /// Probability of every sequence of `n` tokens under the target alone.
@@ -242,29 +275,32 @@ fn sequences_follow_the_target_where_they_should() {
         let exact_groups = law_of(Some(Line), resample, gamma);
         assert!(sd < 1.5 && exact_groups < 1.5, "gamma {gamma}: {sd} {exact_groups}");
     }
-    // These two say that they are not the target's law, and the same test sees it.
+    // These say that they are not the target's law, and the same test sees it.
     assert!(law_of(Some(Line), PCG, 2) > 5.0);
+    assert!(law_of(Some(Line), Arm::Transport, 2) > 5.0);
     assert!(law_of::<Singletons>(None, Arm::Tolerance { beta: 0.4 }, 2) > 5.0);
 }
 
 #[test]
 fn counters_add_up() {
-    let o = options(PCG, 4, 3, 1.0);
-    let mut s =
-        Speculator::new(Scripted::new(1), Scripted::new(2), Some(Line), kernel::best(), o).unwrap();
-    let mut emitted = 0;
-    for _ in 0..50 {
-        let mut out = vec![];
-        s.start(&[0, 1, 2]).unwrap();
-        while s.round(&mut out).unwrap() == RoundEnd::More {}
-        emitted += out.len() as u64;
+    for arm in [PCG, Arm::Transport] {
+        let o = options(arm, 4, 3, 1.0);
+        let (target, draft) = (Scripted::new(1), Scripted::new(2));
+        let mut s = Speculator::new(target, draft, Some(Line), kernel::best(), o).unwrap();
+        let mut emitted = 0;
+        for _ in 0..50 {
+            let mut out = vec![];
+            s.start(&[0, 1, 2]).unwrap();
+            while s.round(&mut out).unwrap() == RoundEnd::More {}
+            emitted += out.len() as u64;
+        }
+        let stats = s.stats();
+        assert!(stats.emitted >= emitted + 40, "the end token counts too");
+        assert_eq!(stats.proposed, stats.proposed_at.iter().sum::<u64>());
+        assert_eq!(stats.accepted, stats.accepted_at.iter().sum::<u64>());
+        assert!(stats.accepted <= stats.proposed && stats.tokens_per_round() > 1.0);
+        assert!(stats.accepted_at.windows(2).all(|w| w[0] >= w[1]));
     }
-    let stats = s.stats();
-    assert!(stats.emitted >= emitted + 40, "the end token counts too");
-    assert_eq!(stats.proposed, stats.proposed_at.iter().sum::<u64>());
-    assert_eq!(stats.accepted, stats.accepted_at.iter().sum::<u64>());
-    assert!(stats.accepted <= stats.proposed && stats.tokens_per_round() > 1.0);
-    assert!(stats.accepted_at.windows(2).all(|w| w[0] >= w[1]));
 }
 
 #[test]
@@ -295,7 +331,19 @@ fn what_cannot_work_is_an_error() {
         Speculator::new(Scripted::new(1), Scripted::new(2), groups, kernel::best(), o).map(|_| ())
     };
     let kind = |r: Result<()>| r.unwrap_err().kind();
-    assert_eq!(kind(new(options(PCG, 4, 0, 1.0), None)), ErrorKind::InvalidArgument);
+    for arm in [PCG, Arm::Transport] {
+        assert_eq!(kind(new(options(arm, 4, 0, 1.0), None)), ErrorKind::InvalidArgument);
+        assert!(new(options(arm, 4, 0, 1.0), Some(Line)).is_ok());
+    }
+    let directed = |arm| {
+        let o = options(arm, 4, 0, 1.0);
+        Speculator::new(Scripted::new(1), Scripted::new(2), Some(Directed), kernel::best(), o)
+            .map(|_| ())
+    };
+    assert!(directed(PCG).is_ok());
+    let refusal = directed(Arm::Transport).unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::InvalidArgument);
+    assert!(refusal.to_string().contains("asg build"), "{refusal}");
     assert_eq!(kind(new(options(Arm::Sd, 16, 0, 1.0), None)), ErrorKind::InvalidArgument);
     for t in [-1.0, f32::NAN, f32::INFINITY] {
         assert_eq!(kind(new(options(Arm::Sd, 4, 0, t), None)), ErrorKind::InvalidArgument);

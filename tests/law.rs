@@ -15,7 +15,7 @@ use voxgrain::core::dist::block_sum;
 use voxgrain::core::{
     AcceptError, BLOCK, DistError, Emission, Groups, Origin, Outcome, Row, RowBuffer, RowMut, Rule,
     SamplingTransforms, Scripted, SeededRng, Singletons, TransformScratch, Uniform, Verdict,
-    block_count, sample, verify_position, verify_round,
+    block_count, sample, transport, verify_position, verify_round,
 };
 
 const DRAWS: usize = 1_000_000;
@@ -69,6 +69,7 @@ struct Dense {
     w: Vec<Vec<f64>>,
     drawn: Cell<Option<u32>>,
     mean_members: f32,
+    symmetric: bool,
 }
 
 impl Dense {
@@ -83,7 +84,8 @@ impl Dense {
                 w[t][g] = affinity(t, g) / total;
             }
         }
-        Self { w, drawn: Cell::new(None), mean_members: 4.0 }
+        let symmetric = (0..n).all(|g| (0..n).all(|t| member[g][t] == member[t][g]));
+        Self { w, drawn: Cell::new(None), mean_members: 4.0, symmetric }
     }
 
     /// The group that the last position used, if `token` came out of it.
@@ -133,6 +135,9 @@ impl Groups for Dense {
     }
     fn mean_members(&self) -> f32 {
         self.mean_members
+    }
+    fn is_symmetric(&self) -> bool {
+        self.symmetric
     }
 }
 
@@ -408,10 +413,24 @@ fn singleton_groups_repeat_token_level_decision_for_decision() {
             }
             assert!(v.origin != Origin::Resampled && v2.origin != Origin::Resampled);
         }
+        for groups in [None, Some(&dense)] {
+            let mut u = SeededRng::new(seed);
+            let v = match groups {
+                None => {
+                    let rule = Rule::Transport { groups: &Singletons };
+                    verify_round(&target[..], &draft[..], &drafted, &rule, &mut u)
+                }
+                Some(groups) => {
+                    let rule = Rule::Transport { groups };
+                    verify_round(&target[..], &draft[..], &drafted, &rule, &mut u)
+                }
+            };
+            verdicts.push((v.unwrap(), u.uniform()));
+        }
         let mut u = SeededRng::new(seed);
         let rule: Rule<'_, Singletons> = Rule::TokenLevel;
         let v = verify_round(&target[..], &draft[..], &drafted, &rule, &mut u).unwrap();
-        assert_eq!(verdicts, [(v, u.uniform())], "same decisions from the same uniforms");
+        assert_eq!(verdicts, [(v, u.uniform()); 3], "same decisions from the same uniforms");
     }
 }
 
@@ -421,6 +440,11 @@ fn an_equal_draft_is_always_accepted() {
         let rule = Rule::Groups { groups: &groups, emission: Emission::StandIn };
         let (_, _, accepted) = simulate(&p, &p, &rule, |t| t, 3);
         assert_eq!(accepted, DRAWS as u64, "{name}");
+        if groups.symmetric {
+            let rule = Rule::Transport { groups: &groups };
+            let (_, _, accepted) = simulate(&p, &p, &rule, |t| t, 5);
+            assert_eq!(accepted, DRAWS as u64, "{name}");
+        }
         let rule: Rule<'_, Singletons> = Rule::TokenLevel;
         let (_, _, accepted) = simulate(&p, &p, &rule, |t| t, 4);
         assert_eq!(accepted, DRAWS as u64, "{name}");
@@ -436,6 +460,11 @@ fn one_group_of_all_accepts_everything_and_emits_the_draft() {
     let all = Dense::new(&vec![vec![true; 8]; 8], |_, _| 1.0);
     let rule = Rule::Groups { groups: &all, emission: Emission::StandIn };
     let (tokens, _, accepted) = simulate(&p, &q, &rule, |t| t, rng.uniform().to_bits().into());
+    assert_eq!(accepted, DRAWS as u64);
+    follows(&tokens, &q.f64(), "the draft's law");
+    // So does transport where everything is similar: all of the excess finds a place.
+    let rule = Rule::Transport { groups: &all };
+    let (tokens, _, accepted) = simulate(&p, &q, &rule, |t| t, 6);
     assert_eq!(accepted, DRAWS as u64);
     follows(&tokens, &q.f64(), "the draft's law");
 }
@@ -569,6 +598,385 @@ fn probability_zero_is_never_accepted() {
     let rule: Rule<'_, Singletons> = Rule::TokenLevel;
     let out = verify_position(p.row(), q.row(), 0, &rule, &mut Scripted::new(&zeros)).unwrap();
     assert!(matches!(out, Outcome::Ended { next, .. } if next >= 2));
+}
+
+// ---------------------------------------------------------------- transport
+
+/// The transport rule's closed form, over the vocabulary.
+struct Transport {
+    p: Vec<f64>,
+    q: Vec<f64>,
+    near: Vec<Vec<bool>>,
+    /// `s`, `r`, and their sums over neighbours, `R` and `S`.
+    s: Vec<f64>,
+    r: Vec<f64>,
+    lacking: Vec<f64>,
+    over: Vec<f64>,
+    f: Vec<Vec<f64>>,
+}
+
+impl Transport {
+    fn new(p: &Buf, q: &Buf, groups: &Dense) -> Self {
+        let (p, q) = (p.f64(), q.f64());
+        let v = p.len();
+        let listed = |x: usize, y: usize| groups.w.get(x).is_some_and(|w| w.get(y) > Some(&0.0));
+        let near: Vec<Vec<bool>> =
+            (0..v).map(|x| (0..v).map(|y| x == y || listed(x, y)).collect()).collect();
+        let s: Vec<f64> = (0..v).map(|t| (q[t] - p[t]).max(0.0)).collect();
+        let r: Vec<f64> = (0..v).map(|t| (p[t] - q[t]).max(0.0)).collect();
+        let around = |x: usize, part: &[f64]| (0..v).filter(|&y| near[x][y]).map(|y| part[y]).sum();
+        let lacking: Vec<f64> = (0..v).map(|x| around(x, &r)).collect();
+        let over: Vec<f64> = (0..v).map(|y| around(y, &s)).collect();
+        let mut f = vec![vec![0.0; v]; v];
+        for x in 0..v {
+            for y in 0..v {
+                if near[x][y] && s[x] > 0.0 && r[y] > 0.0 {
+                    f[x][y] = s[x] * r[y] / f64::max(lacking[x], over[y]);
+                }
+            }
+        }
+        Self { p, q, near, s, r, lacking, over, f }
+    }
+    fn out(&self, x: usize) -> f64 {
+        self.f[x].iter().sum()
+    }
+    fn arriving(&self, y: usize) -> f64 {
+        self.f.iter().map(|f| f[y]).sum()
+    }
+    fn moved(&self) -> f64 {
+        (0..self.p.len()).map(|x| self.out(x)).sum()
+    }
+    fn common(&self, t: usize) -> f64 {
+        self.p[t].min(self.q[t])
+    }
+    fn acceptance(&self) -> f64 {
+        (0..self.p.len()).map(|t| self.common(t)).sum::<f64>() + self.moved()
+    }
+    fn missing(&self, t: usize) -> f64 {
+        (self.r[t] - self.arriving(t)).max(0.0)
+    }
+    fn residual(&self) -> Vec<f64> {
+        let total: f64 = (0..self.p.len()).map(|t| self.missing(t)).sum();
+        (0..self.p.len()).map(|t| self.missing(t) / total).collect()
+    }
+    fn law(&self) -> Vec<f64> {
+        (0..self.p.len()).map(|t| self.common(t) + self.out(t) + self.missing(t)).collect()
+    }
+}
+
+/// By how much `P(X in A) <= p(N(A))` fails, at worst over all sets `A` of tokens.
+fn strassen_gap(law: &[f64], p: &[f64], near: &[Vec<bool>]) -> f64 {
+    let v = p.len();
+    let bits: Vec<u32> =
+        near.iter().map(|row| (0..v).filter(|&y| row[y]).map(|y| 1 << y).sum()).collect();
+    (0..1u32 << v)
+        .map(|a| {
+            let inside = |set: u32, of: &[f64]| -> f64 {
+                (0..v).filter(|t| set >> t & 1 == 1).map(|t| of[t]).sum()
+            };
+            let around = (0..v).filter(|t| a >> t & 1 == 1).fold(0, |n, t| n | bits[t]);
+            inside(a, law) - inside(around, p)
+        })
+        .fold(f64::MIN, f64::max)
+}
+
+/// Graphs over a codebook of 11, in a vocabulary of 13.
+fn graphs() -> Vec<(String, Vec<Vec<bool>>)> {
+    let n = 11;
+    let table = |near: &dyn Fn(usize, usize) -> bool| -> Vec<Vec<bool>> {
+        (0..n).map(|x| (0..n).map(|y| x == y || near(x, y)).collect()).collect()
+    };
+    let mut out = vec![
+        ("no edges".into(), table(&|_, _| false)),
+        ("complete".into(), table(&|_, _| true)),
+        ("ring".into(), table(&|x, y| (x + 1) % n == y || (y + 1) % n == x)),
+        ("star".into(), table(&|x, y| x == 0 || y == 0)),
+    ];
+    let mut rng = SeededRng::new(1965);
+    for share in [0.15, 0.3, 0.6] {
+        out.push((format!("random {share}"), symmetric(n, share, &mut rng)));
+    }
+    out
+}
+
+fn transport_cases() -> Vec<(String, Buf, Buf, Dense)> {
+    let mut rng = SeededRng::new(423);
+    let mut out = Vec::new();
+    for zeros in [0.0, 0.4] {
+        for (name, member) in graphs() {
+            // Weights do not matter: uneven ones, to see that.
+            let groups = Dense::new(&member, |t, g| 1.0 + (t * 7 + g) as f64);
+            let (p, q) = (random_row(13, zeros, &mut rng), random_row(13, zeros, &mut rng));
+            out.push((format!("{name}, zeros {zeros}"), p, q, groups));
+        }
+    }
+    out
+}
+
+#[test]
+fn transport_gives_its_law() {
+    for (i, (name, p, q, groups)) in transport_cases().into_iter().enumerate() {
+        let closed = Transport::new(&p, &q, &groups);
+        let rule = Rule::Transport { groups: &groups };
+        let (tokens, _, accepted) = simulate(&p, &q, &rule, |t| t, 500 + i as u64);
+        follows(&tokens, &closed.law(), &name);
+        let alpha = closed.acceptance();
+        let counts = [accepted, DRAWS as u64 - accepted];
+        follows(&counts, &[alpha, 1.0 - alpha], &format!("{name}: acceptance"));
+        let exact = transport::acceptance(p.row(), q.row(), &groups, &mut [0.0; 13]).unwrap();
+        assert!((exact - alpha).abs() < 1e-6, "{name}: {exact} against {alpha}");
+        if closed.moved() == 0.0 {
+            follows(&tokens, &closed.p, &format!("{name}: the target's law"));
+        } else if closed.moved() > 0.02 {
+            // What is accepted beyond the token level, and that it is not the target's law.
+            let token_level = [alpha - closed.moved(), 1.0 - alpha + closed.moved()];
+            fails_hugely(&counts, &token_level, &name);
+            fails_hugely(&tokens, &closed.p, &name);
+        }
+    }
+}
+
+#[test]
+fn transport_stays_one_step_from_the_target() {
+    let mut rng = SeededRng::new(17);
+    for round in 0..60 {
+        for (name, member) in graphs() {
+            let groups = Dense::new(&member, |_, _| 1.0);
+            let zeros = [0.0, 0.4, 0.7][round % 3];
+            let (p, q) = (random_row(13, zeros, &mut rng), random_row(13, zeros, &mut rng));
+            let closed = Transport::new(&p, &q, &groups);
+            let law = closed.law();
+            assert!((law.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+            // The coupling: rows x, columns y, within one step, with both laws as margins.
+            for t in 0..13 {
+                let target = closed.common(t) + closed.arriving(t) + closed.missing(t);
+                assert!((target - closed.p[t]).abs() < 1e-12, "{name}");
+                assert!((0..13).all(|y| closed.f[t][y] == 0.0 || closed.near[t][y]));
+            }
+            let gap = strassen_gap(&law, &closed.p, &closed.near);
+            assert!(gap < 1e-9, "{name}: some set has {gap} more than its neighbourhood");
+            // No more than the largest flow from s to r, by its smallest cut.
+            let largest = closed.s.iter().sum::<f64>()
+                - strassen_gap(&closed.s, &closed.r, &closed.near).max(0.0);
+            assert!(closed.moved() <= largest + 1e-9, "{name}: {} > {largest}", closed.moved());
+        }
+    }
+    // Groups go two steps: 0 and 2 share the group of 1, so a draft of 0 stands for 2.
+    let member = graphs().swap_remove(2).1;
+    let groups = Dense::new(&member, |_, _| 1.0);
+    let only = |t: usize| Buf::new(&(0..13).map(|i| f64::from(i == t)).collect::<Vec<_>>());
+    let (p, q) = (only(2), only(0));
+    let near = Transport::new(&p, &q, &groups).near;
+    let by_group = Closed::new(&p, &q, &groups).stand_in();
+    assert!(strassen_gap(&by_group, &p.f64(), &near) > 0.3);
+    let rule = Rule::Transport { groups: &groups };
+    let (tokens, _, accepted) = simulate(&p, &q, &rule, |t| t, 1);
+    assert_eq!((tokens[2], accepted), (DRAWS as u64, 0));
+}
+
+#[test]
+fn the_flow_is_feasible_and_as_written() {
+    let mut rng = SeededRng::new(2);
+    for round in 0..300 {
+        for (name, member) in graphs() {
+            let groups = Dense::new(&member, |_, _| 1.0);
+            let zeros = [0.0, 0.3, 0.8][round % 3];
+            let (p, q) = (random_row(13, zeros, &mut rng), random_row(13, zeros, &mut rng));
+            let closed = Transport::new(&p, &q, &groups);
+            let mut flow = vec![vec![0.0; 13]; 13];
+            // Longer scratch than needed, with anything in it.
+            let mut scratch = [f64::NAN; 20];
+            transport::for_each_flow(p.row(), q.row(), &groups, &mut scratch, |x, y, f| {
+                assert!(f > 0.0 && x != y);
+                flow[x as usize][y as usize] += f;
+            })
+            .unwrap();
+            for x in 0..13 {
+                let out: f64 = flow[x].iter().sum();
+                let into: f64 = flow.iter().map(|f| f[x]).sum();
+                // The rows' f32 sums are 1 to some 1e-7.
+                assert!(out <= closed.s[x] + 1e-6 && into <= closed.r[x] + 1e-6, "{name}");
+                for y in 0..13 {
+                    assert!((flow[x][y] - closed.f[x][y]).abs() < 1e-6, "{name}: {x} to {y}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_transport_leaves_follows_its_law_whichever_way_it_is_drawn() {
+    for (i, (name, p, q, groups)) in transport_cases().into_iter().enumerate() {
+        let closed = Transport::new(&p, &q, &groups);
+        if (0..13).map(|t| closed.missing(t)).sum::<f64>() < 1e-3 {
+            continue;
+        }
+        let law = closed.residual();
+        // Thinning, one try then exact, exact.
+        for tries in [100_000, 1, 0] {
+            let mut rng = SeededRng::with_stream(i as u64, 9);
+            let mut counts = vec![0; law.len()];
+            for _ in 0..DRAWS / 4 {
+                let r = transport::residual(p.row(), q.row(), &groups, tries, &mut rng).unwrap();
+                assert!(r.tries <= tries && !(r.exhausted && tries > 1));
+                counts[r.token as usize] += 1;
+            }
+            follows(&counts, &law, &format!("{name}: residual, {tries} tries"));
+        }
+    }
+    // Nothing is left: the target's law, after all tries.
+    let p = Buf::new(&[1.0, 2.0, 1.0]);
+    let r = transport::residual(p.row(), p.row(), &Singletons, 10, &mut SeededRng::new(1)).unwrap();
+    assert!(r.exhausted && r.tries == 10 && r.token < 3);
+}
+
+#[test]
+fn wrong_transport_fails_the_same_test() {
+    // Acceptance of x for y and the residual are what can go wrong.
+    let run = |closed: &Transport,
+               q: &Buf,
+               accept: &dyn Fn(usize, usize) -> f64,
+               left: &[f64]|
+     -> Vec<u64> {
+        let mut tokens = vec![0; 13];
+        let mut rng = SeededRng::new(78);
+        let left = Buf::new(left);
+        for _ in 0..DRAWS {
+            let x = sample(q.row(), &mut rng).unwrap() as usize;
+            let mut token = None;
+            if f64::from(rng.uniform()) < closed.p[x] / closed.q[x] {
+                token = Some(x);
+            } else if closed.lacking[x] > 0.0 {
+                let law: Vec<f64> =
+                    (0..13).map(|y| if closed.near[x][y] { closed.r[y] } else { 0.0 }).collect();
+                let y = sample(Buf::new(&law).row(), &mut rng).unwrap() as usize;
+                if f64::from(rng.uniform()) < accept(x, y) {
+                    token = Some(x);
+                }
+            }
+            let token = token.unwrap_or_else(|| sample(left.row(), &mut rng).unwrap() as usize);
+            tokens[token] += 1;
+        }
+        tokens
+    };
+    let (_, p, q, groups) = transport_cases().swap_remove(5);
+    let c = Transport::new(&p, &q, &groups);
+    let right = |x: usize, y: usize| c.lacking[x] / f64::max(c.lacking[x], c.over[y]);
+    follows(&run(&c, &q, &right, &c.residual()), &c.law(), "the right rule");
+    // Accepting whenever something is missing nearby fills some places twice, ...
+    fails_hugely(&run(&c, &q, &|_, _| 1.0, &c.residual()), &c.law(), "always");
+    // ... the sums may not be exchanged, ...
+    let other = |x: usize, y: usize| c.over[y] / f64::max(c.lacking[x], c.over[y]);
+    fails_hugely(&run(&c, &q, &other, &c.residual()), &c.law(), "exchanged");
+    // ... and the residual is not the token level's.
+    fails_hugely(&run(&c, &q, &right, &c.r), &c.law(), "residual by token");
+    // The first of these breaks the guarantee as well.
+    let kept = |x: usize| c.common(x) + if c.lacking[x] > 0.0 { c.s[x] } else { 0.0 };
+    let rest = 1.0 - (0..13).map(kept).sum::<f64>();
+    let law: Vec<f64> = (0..13).map(|t| kept(t) + rest * c.residual()[t]).collect();
+    assert!(strassen_gap(&law, &c.p, &c.near) > 0.01);
+}
+
+/// Lists that break the promise of symmetry in one way each.
+struct Broken(&'static [&'static [u32]]);
+
+impl Groups for Broken {
+    fn codebook(&self) -> u32 {
+        self.0.len() as u32
+    }
+    fn owner_count(&self, _: u32) -> u32 {
+        1
+    }
+    fn draw_owner(&self, t: u32, _: f32) -> u32 {
+        t
+    }
+    fn for_each_owner<F: FnMut(u32, f32)>(&self, t: u32, mut visit: F) {
+        visit(t, 1.0)
+    }
+    fn for_each_member<F: FnMut(u32, f32)>(&self, g: u32, mut visit: F) {
+        self.0[g as usize].iter().for_each(|&t| visit(t, 1.0))
+    }
+    fn mean_members(&self) -> f32 {
+        2.0
+    }
+    fn is_symmetric(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn transport_refuses_what_it_cannot_use() {
+    // The draft has too much of 0, the target wants 1; 2 agrees, 3 is behind the codebook.
+    let p = Buf::new(&[0.0, 4.0, 2.0, 2.0]);
+    let q = Buf::new(&[4.0, 0.0, 2.0, 2.0]);
+    let zeros = [0.0f32];
+    let position = |groups: &Broken, p: &Buf, q: &Buf, x| {
+        let rule = Rule::Transport { groups };
+        verify_position(p.row(), q.row(), x, &rule, &mut Scripted::new(&zeros))
+    };
+    let sound = Broken(&[&[0, 1], &[0, 1], &[2]]);
+    assert_eq!(position(&sound, &p, &q, 0), Ok(Outcome::Accepted));
+    // u = 0 tells `<` from `<=`: token 0 has no probability, and its neighbours lack nothing.
+    let alone = Broken(&[&[0, 2], &[1], &[2, 0]]);
+    let out = position(&alone, &p, &q, 0);
+    assert!(
+        matches!(out, Ok(Outcome::Ended { next: 1, origin: Origin::Recovered, .. })),
+        "{out:?}"
+    );
+
+    let one_sided = AcceptError::OneSided { token: 0, neighbour: 1 };
+    assert_eq!(position(&Broken(&[&[0, 1], &[1], &[2]]), &p, &q, 0), Err(one_sided));
+    assert_eq!(position(&Broken(&[&[0, 1], &[], &[]]), &p, &q, 0), Err(one_sided));
+    // Nor may a list reach behind the codebook, where nothing has neighbours, or out of the rows.
+    let far = Buf::new(&[0.0, 2.0, 2.0, 4.0]);
+    let behind = AcceptError::OneSided { token: 0, neighbour: 3 };
+    assert_eq!(position(&Broken(&[&[3, 0], &[1], &[2]]), &far, &q, 0), Err(behind));
+    let outside = AcceptError::MemberOutOfRange { group: 0 };
+    assert_eq!(position(&Broken(&[&[0, 99], &[1], &[2]]), &p, &q, 0), Err(outside));
+
+    let mut rng = SeededRng::new(1);
+    let mut residual = |groups: &Broken, tries| {
+        transport::residual(p.row(), q.row(), groups, tries, &mut rng).map(|r| r.token)
+    };
+    let back = Err(AcceptError::OneSided { token: 1, neighbour: 0 });
+    for tries in [50, 0] {
+        assert_eq!(residual(&Broken(&[&[0], &[1, 0], &[2]]), tries), back);
+        let outside = Err(AcceptError::MemberOutOfRange { group: 1 });
+        assert_eq!(residual(&Broken(&[&[0], &[1, 99], &[2]]), tries), outside);
+        assert_eq!(residual(&alone, tries), Ok(1));
+    }
+
+    let nan = Buf { probs: vec![0.0, f32::NAN, 0.5, 0.5], sums: vec![1.0] };
+    let not_finite = Err(AcceptError::Dist(DistError::NotFinite));
+    assert_eq!(position(&sound, &nan, &q, 0), not_finite);
+    let infinite = Buf { probs: vec![0.0, f32::INFINITY, 0.5, 0.5], sums: vec![1.0] };
+    assert_eq!(position(&sound, &infinite, &q, 0), not_finite);
+    let measure = |p: &Buf, q: &Buf, groups: &Broken, scratch: &mut [f64]| {
+        transport::acceptance(p.row(), q.row(), groups, scratch).unwrap_err()
+    };
+    assert_eq!(measure(&nan, &q, &sound, &mut [0.0; 4]), DistError::NotFinite.into());
+    assert_eq!(
+        measure(&p, &q, &sound, &mut [0.0; 3]),
+        AcceptError::Scratch { needed: 4, found: 3 }
+    );
+    assert_eq!(
+        transport::acceptance(p.row(), q.row(), &sound, &mut [0.0; 4]),
+        Ok(1.0),
+        "all of the excess of 0 goes to 1"
+    );
+
+    let wide = Broken(&[&[0], &[1], &[2], &[3], &[4]]);
+    let codebook = AcceptError::Codebook { codebook: 5, vocabulary: 4 };
+    assert_eq!(position(&wide, &p, &q, 0), Err(codebook));
+    let directed = Dense::new(&[vec![true, true], vec![false, true]], |_, _| 1.0);
+    let rule = Rule::Transport { groups: &directed };
+    let refused = Err(AcceptError::NotSymmetric);
+    assert_eq!(verify_position(p.row(), q.row(), 0, &rule, &mut rng), refused);
+    assert_eq!(
+        transport::residual(p.row(), q.row(), &directed, 5, &mut rng).unwrap_err(),
+        AcceptError::NotSymmetric
+    );
+    assert!(AcceptError::NotSymmetric.to_string().contains("symmetric group index"));
 }
 
 // ---------------------------------------------------------------- edges

@@ -636,6 +636,50 @@ fn a_bundle_is_packed_whole() {
     assert!(!dir.path("twice").exists());
 }
 
+/// A folder and everything in it, by name.
+fn contents(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let mut all: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|f| f.unwrap())
+        .map(|f| (f.file_name(), std::fs::read(f.path()).unwrap_or_default()))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn what_is_replaced_stays_until_all_of_the_new_is_there() {
+    let dir = Dir::new("replace");
+    let stock = stock_bundle(&dir);
+    let out = dir.path("packed");
+    pack_bundle(&stock, &out, false, |_, _, _| ()).unwrap();
+    std::fs::write(out.join("notes.txt"), "mine").unwrap();
+    let before = contents(&out);
+
+    // The second of two models cannot be packed: the first is not replaced either.
+    let broken = stock.join("draft.onnx");
+    let sound = std::fs::read(&broken).unwrap();
+    let mut target = std::fs::read(stock.join("target.onnx.data")).unwrap();
+    target[4096] ^= 1;
+    std::fs::write(stock.join("target.onnx.data"), &target).unwrap();
+    std::fs::write(&broken, vec![0xff; sound.len()]).unwrap();
+    pack_bundle(&stock, &out, true, |_, _, _| ()).unwrap_err();
+    assert!(contents(&out) == before);
+
+    // Where all goes well, both files are new and nothing else is left.
+    let pair = dir.path("pair");
+    std::fs::create_dir_all(&pair).unwrap();
+    let model = pair.join("m.onnx");
+    pack(&stock.join("target.onnx"), &model, false, |_, _| ()).unwrap();
+    let first = contents(&pair);
+    target[4096] ^= 1;
+    std::fs::write(stock.join("target.onnx.data"), &target).unwrap();
+    pack(&stock.join("target.onnx"), &model, true, |_, _| ()).unwrap();
+    let second = contents(&pair);
+    assert!(first != second && second.len() == 2, "no temporary files, other weights");
+    Model::load(&model, 0).unwrap();
+}
+
 /// `models/tiny` with stock language models, its index beside.
 fn stock_bundle(dir: &Dir) -> PathBuf {
     use sha2::{Digest, Sha256};

@@ -203,6 +203,7 @@ struct Cpu {
 struct Memory {
     smallest_board_mb: u32,
     budget_mb: u32,
+    expected_gb_s: f64,
     peak_gb_s: f64,
     peak_source: String,
     memcpy_gb_s: Option<f64>,
@@ -251,6 +252,8 @@ fn device_profiles_are_whole() {
         assert!(p.memory.peak_gb_s > 0.0 && !p.memory.peak_source.is_empty(), "{id}: peak");
         assert_eq!(p.memory.memcpy_gb_s.is_some(), p.memory.memcpy_source.is_some(), "{id}");
         assert!(2.0 * p.memory.memcpy_gb_s.unwrap_or(0.0) < p.memory.peak_gb_s, "{id}: memcpy");
+        let expected = p.memory.memcpy_gb_s.map_or(p.memory.peak_gb_s / 2.0, |copy| 2.0 * copy);
+        assert!((p.memory.expected_gb_s - expected).abs() < 0.06, "{id}: {expected} GB/s expected");
         assert!(!p.name.is_empty() && !p.cpu.model.is_empty(), "{id}");
     }
 }

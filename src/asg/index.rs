@@ -374,6 +374,15 @@ impl<D: AsRef<[u8]>> Groups for Index<D> {
     fn mean_members(&self) -> f32 {
         self.header.entries as f32 / self.header.codebook as f32
     }
+
+    fn is_symmetric(&self) -> bool {
+        self.header.symmetric
+    }
+
+    #[inline]
+    fn for_each_neighbour<F: FnMut(u32)>(&self, token: u32, visit: F) {
+        self.members(token).for_each(visit);
+    }
 }
 
 /// The tokens of one list. Internal iteration (`for_each`, `fold`) is the fast way.

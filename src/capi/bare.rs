@@ -78,7 +78,9 @@ fn of_accept(e: AcceptError) -> vx_status {
         AcceptError::Dist(e) => of_dist(e),
         AcceptError::Undraftable { .. } => VX_E_NUMERIC,
         AcceptError::Codebook { .. } => VX_E_MISMATCH,
-        AcceptError::GroupMismatch { .. } | AcceptError::MemberOutOfRange { .. } => VX_E_MALFORMED,
+        AcceptError::GroupMismatch { .. }
+        | AcceptError::MemberOutOfRange { .. }
+        | AcceptError::OneSided { .. } => VX_E_MALFORMED,
         _ => VX_E_ARGUMENT,
     }
 }
@@ -367,7 +369,8 @@ pub unsafe extern "C" fn vx_core_verify(
             (VX_ARM_DEFAULT | VX_ARM_PCG, Some(groups)) => Rule::Groups { groups, emission },
             (VX_ARM_DEFAULT | VX_ARM_SD, _) => Rule::TokenLevel,
             (VX_ARM_TOLERANCE, _) => Rule::Tolerance { beta: r.beta },
-            // Nothing is drafted in the plain arm; group acceptance needs an index.
+            (VX_ARM_TRANSPORT, Some(groups)) => Rule::Transport { groups },
+            // Nothing is drafted in the plain arm; groups and transport need an index.
             (VX_ARM_AR, _) if r.gamma == 0 => Rule::TokenLevel,
             _ => return Err(VX_E_ARGUMENT),
         };

@@ -68,6 +68,17 @@ pub struct vx_voice_info {
     pub name: *const c_char,
     pub licence: *const c_char,
     pub attribution: *const c_char,
+    pub speaker_count: u32,
+    pub reserved2: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vx_speaker {
+    pub size: u32,
+    pub reserved: u32,
+    pub name: *const c_char,
+    pub description: *const c_char,
 }
 
 #[repr(C)]
@@ -89,6 +100,9 @@ pub struct vx_options {
     pub max_chars: u32,
     pub max_text: u32,
     pub reserved: u32,
+    pub speaker: *const c_char,
+    pub speaker_index: u32,
+    pub reserved2: u32,
 }
 
 #[repr(C)]
@@ -136,8 +150,13 @@ pub type vx_pcm_fn =
 // SAFETY, for each: repr(C), size first, numbers and raw pointers.
 unsafe impl Versioned for vx_build {}
 unsafe impl Versioned for vx_voice_options {}
-unsafe impl Versioned for vx_voice_info {}
-unsafe impl Versioned for vx_options {}
+unsafe impl Versioned for vx_voice_info {
+    const EARLIER: &'static [usize] = &[32 + 3 * size_of::<*const c_char>()];
+}
+unsafe impl Versioned for vx_speaker {}
+unsafe impl Versioned for vx_options {
+    const EARLIER: &'static [usize] = &[72];
+}
 unsafe impl Versioned for vx_memory {}
 unsafe impl Versioned for vx_stats {}
 
@@ -265,6 +284,8 @@ pub struct vx_voice {
     name: CString,
     licence: CString,
     attribution: CString,
+    /// Names and descriptions.
+    speakers: Vec<(CString, CString)>,
 }
 
 /// What the graph of a model takes on the heap for each byte of its ONNX file, and what
@@ -320,6 +341,11 @@ unsafe fn finish(
         name: c_string(&b.name),
         licence: c_string(&b.licence),
         attribution: c_string(&b.attribution),
+        speakers: b
+            .speakers
+            .iter()
+            .map(|s| (c_string(&s.name), c_string(&s.description)))
+            .collect(),
         voice,
     };
     // SAFETY: not null, as the callers checked; that it can be written is the contract.
@@ -483,9 +509,36 @@ pub unsafe extern "C" fn vx_voice_describe(
             name: v.name.as_ptr(),
             licence: v.licence.as_ptr(),
             attribution: v.attribution.as_ptr(),
+            speaker_count: v.speakers.len() as u32,
+            reserved2: 0,
         };
         // SAFETY: the header's contract.
         unsafe { write(info, found)? };
+        Ok(VX_OK)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vx_voice_speaker(
+    voice: *const vx_voice,
+    index: u32,
+    speaker: *mut vx_speaker,
+) -> vx_status {
+    call(|| {
+        // SAFETY: the header's contract.
+        let v = unsafe { handle(voice, "voice")? };
+        let Some((name, description)) = v.speakers.get(index as usize) else {
+            let count = v.speakers.len();
+            return fail(VX_E_ARGUMENT, format!("the voice has {count} speakers, none is {index}"));
+        };
+        let found = vx_speaker {
+            size: 0,
+            reserved: 0,
+            name: name.as_ptr(),
+            description: description.as_ptr(),
+        };
+        // SAFETY: the header's contract.
+        unsafe { write(speaker, found)? };
         Ok(VX_OK)
     })
 }
@@ -499,6 +552,7 @@ fn positions(voice: &Voice) -> usize {
 
 /// Options with every default filled in.
 struct Resolved {
+    voice: Voice,
     decode: Options,
     text: text::Options,
     positions: usize,
@@ -507,8 +561,18 @@ struct Resolved {
 }
 
 impl Resolved {
-    fn new(voice: &Voice, o: &vx_options) -> Outcome<Self> {
+    /// # Safety
+    /// The header's contract for `o.speaker`.
+    unsafe fn new(voice: &Voice, o: &vx_options) -> Outcome<Self> {
         let bad = |what: String| fail(VX_E_ARGUMENT, what);
+        let speaking = if o.speaker.is_null() {
+            voice.clone().with_speaker_number(o.speaker_index as usize)?
+        } else if o.speaker_index != 0 {
+            return bad("speaker and speaker_index are both given: leave one of them zero".into());
+        } else {
+            // SAFETY: the caller's promise.
+            voice.clone().with_speaker(unsafe { string(o.speaker, "speaker")? })?
+        };
         let emission = match o.emission {
             VX_EMIT_STAND_IN => crate::core::Emission::StandIn,
             VX_EMIT_RESAMPLE => crate::core::Emission::Resample,
@@ -521,6 +585,7 @@ impl Resolved {
             VX_ARM_AR => Arm::Ar,
             VX_ARM_SD => Arm::Sd,
             VX_ARM_TOLERANCE => Arm::Tolerance { beta },
+            VX_ARM_TRANSPORT => Arm::Transport,
             other => return bad(format!("arm {other} is none of VX_ARM_*")),
         };
         let mut decode = voice.options(arm);
@@ -584,10 +649,10 @@ impl Resolved {
             n if (MIN_TEXT..=1 << 24).contains(&n) => n,
             n => return bad(format!("max_text {n} is not within {MIN_TEXT}..=16777216")),
         };
-        if o.reserved != 0 {
+        if o.reserved != 0 || o.reserved2 != 0 {
             return bad("reserved must be 0".into());
         }
-        Ok(Self { decode, text, positions, threads, max_text })
+        Ok(Self { voice: speaking, decode, text, positions, threads, max_text })
     }
 
     /// Upper bounds; a test holds them against an allocator that counts.
@@ -945,7 +1010,8 @@ pub unsafe extern "C" fn vx_engine_open(
         if engine.is_null() {
             return fail(VX_E_ARGUMENT, "engine is null");
         }
-        let r = Resolved::new(&v.voice, &o)?;
+        // SAFETY: the header's contract.
+        let r = unsafe { Resolved::new(&v.voice, &o)? };
         let memory = r.memory(v);
         within(o.max_memory, memory.total, "the voice and this engine")?;
         // A system that refuses memory outright is asked first: later it would be too late.
@@ -954,7 +1020,7 @@ pub unsafe extern "C" fn vx_engine_open(
             return fail(VX_E_MEMORY, format!("the system does not give {own} bytes"));
         }
         let pool = Pool::new(kernel::best(), r.threads);
-        let synthesizer = Synthesizer::with_positions(&v.voice, r.decode, &pool, r.positions)?;
+        let synthesizer = Synthesizer::with_positions(&r.voice, r.decode, &pool, r.positions)?;
         // SAFETY: zeros are a value of it, see `Versioned`.
         let mut stats: vx_stats = unsafe { core::mem::zeroed() };
         stats.threads = pool.threads() as u32;

@@ -8,6 +8,7 @@ use voxgrain::asg::{BuildOptions, Family, Header, Index, IndexBuilder, Metric, O
 use voxgrain::bundle::Bundle;
 use voxgrain::engine::Model;
 use voxgrain::map::Map;
+use voxgrain::part::Part;
 use voxgrain::{Error, ErrorKind};
 
 /// Build, inspect and verify group indexes
@@ -305,22 +306,17 @@ pub fn target_sha256(bundle: &Bundle) -> voxgrain::Result<[u8; 32]> {
     Ok(sha)
 }
 
-/// Writes beside the file and renames, so that a reader never sees half of it.
+/// A reader never sees half of it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> voxgrain::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
     let write = || {
         if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
             std::fs::create_dir_all(dir)?;
         }
-        let mut file = std::fs::File::create(&part)?;
+        let mut file = Part::create(path)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&part, path)
+        file.finish()
     };
     write().map_err(|e| {
-        let _ = std::fs::remove_file(&part);
         let what = format!("cannot write {}: {e}", path.display());
         Error::with_source(ErrorKind::Unwritable, what, e)
     })

@@ -60,6 +60,7 @@ impl Inspect {
             "load_ms": voice.load_time().as_secs_f64() * 1e3,
             "rss_bytes": output::rss_bytes(),
             "audio": {"sample_rate_hz": b.audio.sample_rate_hz, "frame_rate_hz": b.audio.frame_rate_hz},
+            "speakers": b.speakers.iter().map(|s| json!({"name": s.name, "begin": s.begin, "description": s.description})).collect::<Vec<_>>(),
             "target": language_model(&b.target, voice.target()),
             "draft": language_model(&b.draft, voice.draft()),
             "codec": {"file": b.codec.file, "mapped_bytes": voice.codec().mapped_bytes(), "bits": b.codec.bits},
@@ -87,6 +88,16 @@ impl Inspect {
             "audio",
             format!("{} Hz, {} tokens a second", b.audio.sample_rate_hz, b.audio.frame_rate_hz),
         );
+        for (i, s) in b.speakers.iter().enumerate() {
+            let mut line = s.name.clone();
+            if !s.description.is_empty() {
+                line += &format!(": {}", s.description);
+            }
+            if i == 0 {
+                line += " (default)";
+            }
+            row("speaker", line);
+        }
         for (name, m, model) in
             [("target", &b.target, voice.target()), ("draft", &b.draft, voice.draft())]
         {

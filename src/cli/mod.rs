@@ -4,6 +4,7 @@ mod asg;
 mod bench;
 mod eval;
 mod inspect;
+mod interrupt;
 mod output;
 mod pack;
 mod passes;
@@ -46,6 +47,7 @@ Exit codes:
   5  the output cannot be written
   6  the text cannot be spoken
   7  no usable sound device
+  130  interrupted (Ctrl-C; 143 by SIGTERM, 129 by a closed terminal): nothing half-written stays
 
 Environment:
   VOXGRAIN_BUNDLE  folder of the voice to use where --bundle is not given
@@ -97,6 +99,15 @@ impl VoiceArgs {
         }
     }
 
+    /// With the speaker of that name, if one is named.
+    fn open_as(&self, speaker: Option<&str>) -> voxgrain::Result<Voice> {
+        let voice = self.open()?;
+        match speaker {
+            Some(name) => voice.with_speaker(name),
+            None => Ok(voice),
+        }
+    }
+
     fn pool(&self) -> Arc<Pool> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let default = if self.pin.is_empty() { cores.min(4) } else { self.pin.len() };
@@ -112,6 +123,7 @@ impl VoiceArgs {
 
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    interrupt::listen();
     output::init_log(cli.verbose);
     let result = match cli.command {
         Command::Say(c) => c.run(),
@@ -122,14 +134,14 @@ pub fn run() -> ExitCode {
         Command::Pack(c) => c.run(),
         Command::Passes(c) => c.run(),
     };
-    match result {
+    interrupt::exit(|| match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let code = exit_code(&e);
             output::error(&e);
             ExitCode::from(code)
         }
-    }
+    })
 }
 
 fn exit_code(e: &anyhow::Error) -> u8 {

@@ -42,6 +42,8 @@ pub enum ArmName {
     Tolerance,
     /// Accepted by acoustic similarity group
     Pcg,
+    /// Accepted by token or for a similar token: at most one step of the index from the target's law
+    Transport,
 }
 
 impl ArmName {
@@ -51,6 +53,7 @@ impl ArmName {
             ArmName::Sd => Arm::Sd,
             ArmName::Tolerance => Arm::Tolerance { beta },
             ArmName::Pcg => Arm::Pcg { emission },
+            ArmName::Transport => Arm::Transport,
         }
     }
 }
@@ -77,6 +80,7 @@ Examples:
   voxgrain say -o out.wav -f story.txt
   voxgrain say -o - \"Hello.\" | aplay
   tail -f log.txt | voxgrain say            speaks each line as it arrives
+  voxgrain say --voice rms \"A bundle may have several speakers.\"
   voxgrain say --arm ar --json -o out.wav \"Plain decoding, measured.\"
   voxgrain say --seed 7 --temperature 0.8 \"Another reading of the same words.\"
 
@@ -136,6 +140,9 @@ pub struct Say {
     /// Write bare 16-bit little-endian samples without a header
     #[arg(long)]
     raw: bool,
+    /// Who speaks; `voxgrain inspect` shows the names [default: the bundle's first]
+    #[arg(long = "voice", value_name = "NAME")]
+    speaker: Option<String>,
     /// How tokens are decoded
     #[arg(long, value_enum, default_value = "pcg")]
     arm: ArmName,
@@ -222,7 +229,7 @@ impl Say {
             return Err(usage("--raw needs -o FILE or -o -").into());
         }
         let frontend = TextFrontend::new(text::Options { max_chars: self.max_chars })?;
-        let mut voice = self.voice.open()?;
+        let mut voice = self.voice.open_as(self.speaker.as_deref())?;
         if let WeightsName::Similarity = self.weights {
             voice = voice.with_weights(Weights::Similarity)?;
         }
@@ -255,11 +262,10 @@ impl Say {
         if !self.quiet {
             warn_about(&report, &stats);
         }
-        let rate = voice.bundle().audio.sample_rate_hz;
         if self.json {
-            output::json(&measurements(&stats, &options, rate, &pool))?;
+            output::json(&measurements(&stats, &options, &voice, &pool))?;
         } else if !self.quiet {
-            status(&summary(&stats, &options, rate));
+            status(&summary(&stats, &options, voice.bundle().audio.sample_rate_hz));
         }
         Ok(())
     }
@@ -375,7 +381,7 @@ impl Say {
             }
             file.finish()?;
             if self.json {
-                let mut m = measurements(&synthesizer.stats(), &options, rate, &pool);
+                let mut m = measurements(&synthesizer.stats(), &options, voice, &pool);
                 m["text"] = json!(line);
                 m["file"] = json!(format!("{i:05}.wav"));
                 output::json(&m)?;
@@ -479,11 +485,12 @@ fn rates(s: &SpeechStats, rate: u32) -> Rates {
 fn measurements(
     s: &SpeechStats,
     options: &Options,
-    rate: u32,
+    voice: &Voice,
     pool: &voxgrain::engine::Pool,
 ) -> serde_json::Value {
-    let r = rates(s, rate);
+    let r = rates(s, voice.bundle().audio.sample_rate_hz);
     json!({
+        "speaker": voice.speaker().name,
         "arm": options.arm.name(),
         "seed": options.seed,
         "audio_seconds": r.audio,

@@ -8,6 +8,7 @@
 //! | `TokenLevel`  | `u < p(x) / q(x)`                 | exactly `p` (Leviathan et al. 2023, Chen et al. 2023) |
 //! | `Tolerance`   | `u < p(x) / q(x) + beta`          | not `p` for `beta > 0`: pulled towards `q` (arXiv 2505.15380) |
 //! | `Groups`      | `u < P(g) / Q(g)`, `g ~ w(.\|x)`  | see [`Emission`] (arXiv 2511.13732, section 3) |
+//! | `Transport`   | `u < p(x) / q(x)`, or else for a similar token that the draft has too little of | `p` up to one step between similar tokens: see [`transport`] |
 //!
 //! Groups overlap. Each is seeded by a token, so a group's id is its seed's, and the
 //! kernel `w(g|t)` spreads every token over the groups that contain it, summing to one.
@@ -28,12 +29,14 @@
 //! Uniforms are taken in a fixed order. One position: one for the group (only if `x` has
 //! more than one), one for the decision, with `Resample` one for the token. A rejection
 //! then takes for each try one for the token, one for the group (as before) and one for
-//! the decision; the exact fallback takes one, or two where it works group by group.
+//! the decision; the exact fallback takes one, or two where it works group by group. For
+//! `Transport` see there.
 
 use ::core::fmt;
 
 use super::dist::{DistError, Row};
 use super::rng::Uniform;
+use super::transport;
 
 /// A group, named by the token that seeds it.
 pub type GroupId = u32;
@@ -60,6 +63,18 @@ pub trait Groups {
 
     /// A guess at the members of an average group, to choose between two exact ways.
     fn mean_members(&self) -> f32;
+
+    /// Whether `t` is in the group of `g` wherever `g` is in the group of `t`, so that groups
+    /// are lists of similar tokens: what [`Rule::Transport`] needs. `false` unless promised.
+    fn is_symmetric(&self) -> bool {
+        false
+    }
+
+    /// Calls `visit(t)` for the tokens similar to `token`, always in one order: the members of
+    /// its group, itself included.
+    fn for_each_neighbour<F: FnMut(u32)>(&self, token: u32, mut visit: F) {
+        self.for_each_member(token, |t, _| visit(t))
+    }
 }
 
 impl<G: Groups + ?Sized> Groups for &G {
@@ -80,6 +95,12 @@ impl<G: Groups + ?Sized> Groups for &G {
     }
     fn mean_members(&self) -> f32 {
         (**self).mean_members()
+    }
+    fn is_symmetric(&self) -> bool {
+        (**self).is_symmetric()
+    }
+    fn for_each_neighbour<F: FnMut(u32)>(&self, token: u32, visit: F) {
+        (**self).for_each_neighbour(token, visit)
     }
 }
 
@@ -106,6 +127,9 @@ impl Groups for Singletons {
     fn mean_members(&self) -> f32 {
         1.0
     }
+    fn is_symmetric(&self) -> bool {
+        true
+    }
 }
 
 /// What an accepted position emits under [`Rule::Groups`].
@@ -122,7 +146,8 @@ pub enum Emission {
     Resample,
 }
 
-/// How drafted tokens are accepted. `G` matters for `Groups` only; see [`Singletons`].
+/// How drafted tokens are accepted. `G` matters for `Groups` and `Transport` only; see
+/// [`Singletons`].
 #[derive(Clone, Copy, Debug)]
 pub enum Rule<'a, G> {
     /// Speculative sampling by token (`sd`); the law is exactly the target's.
@@ -140,6 +165,12 @@ pub enum Rule<'a, G> {
         groups: &'a G,
         /// What an accepted position emits.
         emission: Emission,
+    },
+    /// By token, or for a similar token (`transport`): the emitted token is at most one step
+    /// from one that follows the target's law exactly. The module [`transport`] has the rule.
+    Transport {
+        /// Which tokens are similar; symmetric. Weights do not matter.
+        groups: &'a G,
     },
 }
 
@@ -241,6 +272,23 @@ pub enum AcceptError {
     },
     /// `beta` is negative or NaN.
     Beta(f32),
+    /// Transport needs a symmetric relation, and the groups do not promise one.
+    NotSymmetric,
+    /// `token` lists `neighbour`, which does not list it, though the groups say that they are
+    /// symmetric.
+    OneSided {
+        /// The token.
+        token: u32,
+        /// The other.
+        neighbour: u32,
+    },
+    /// The scratch memory is too short.
+    Scratch {
+        /// Numbers that are needed: one a token.
+        needed: usize,
+        /// Numbers that are there.
+        found: usize,
+    },
 }
 
 impl From<DistError> for AcceptError {
@@ -281,6 +329,16 @@ impl fmt::Display for AcceptError {
                 "group {group} lists a token outside the vocabulary: verify or rebuild the index"
             ),
             Self::Beta(beta) => write!(f, "tolerance {beta} must be 0 or more"),
+            Self::NotSymmetric => f.write_str(
+                "acceptance by transport needs a symmetric group index: build one by a threshold or by symmetrised top-k lists",
+            ),
+            Self::OneSided { token, neighbour } => write!(
+                f,
+                "token {token} lists {neighbour}, which does not list it: verify or rebuild the index"
+            ),
+            Self::Scratch { needed, found } => {
+                write!(f, "the scratch memory holds {found} numbers: give it {needed}, one a token")
+            }
         }
     }
 }
@@ -326,6 +384,22 @@ impl<R: Rows + ?Sized> Rows for &R {
     }
     fn row(&self, i: usize) -> Result<Row<'_>, DistError> {
         (**self).row(i)
+    }
+}
+
+/// Target rows that are made where verification gets to them, each in the place of the one
+/// before: a round that ends early makes fewer, and one buffer serves them all.
+pub trait LazyRows {
+    /// What making a row reports, and whatever the rule does.
+    type Error: From<AcceptError>;
+    /// Makes row `i`. Asked for in order, once each.
+    fn make(&mut self, i: usize) -> Result<Row<'_>, Self::Error>;
+}
+
+impl<R: Rows + ?Sized> LazyRows for &R {
+    type Error = AcceptError;
+    fn make(&mut self, i: usize) -> Result<Row<'_>, AcceptError> {
+        Ok(self.row(i)?)
     }
 }
 
@@ -392,17 +466,34 @@ pub fn verify_round<G: Groups>(
     if target.count() != gamma + 1 || draft.count() != gamma {
         return Err(AcceptError::Rows { gamma, target: target.count(), draft: draft.count() });
     }
+    verify_lazily(&mut { target }, draft, drafted, rule, uniforms)
+}
+
+/// [`verify_round`] with the target's rows made one by one: `gamma + 1` of them, if it comes
+/// to that.
+pub fn verify_lazily<L: LazyRows, G: Groups>(
+    target: &mut L,
+    draft: &(impl Rows + ?Sized),
+    drafted: &[u32],
+    rule: &Rule<'_, G>,
+    uniforms: &mut impl Uniform,
+) -> Result<Verdict, L::Error> {
+    let gamma = drafted.len();
+    if draft.count() != gamma {
+        return Err(AcceptError::Rows { gamma, target: gamma + 1, draft: draft.count() }.into());
+    }
     for (i, &x) in drafted.iter().enumerate() {
-        match verify_position(target.row(i)?, draft.row(i)?, x, rule, uniforms)? {
+        let draft = draft.row(i).map_err(AcceptError::from)?;
+        match verify_position(target.make(i)?, draft, x, rule, uniforms)? {
             Outcome::Accepted => {}
             Outcome::Ended { next, origin, tries, exhausted } => {
                 return Ok(Verdict { accepted: i, next, origin, tries, exhausted });
             }
         }
     }
-    let last = target.row(gamma)?;
-    last.check_normalised()?;
-    let next = sample(last, uniforms)?;
+    let last = target.make(gamma)?;
+    last.check_normalised().map_err(AcceptError::from)?;
+    let next = sample(last, uniforms).map_err(AcceptError::from)?;
     Ok(Verdict { accepted: gamma, next, origin: Origin::Bonus, tries: 0, exhausted: false })
 }
 
@@ -428,6 +519,9 @@ pub fn verify_position<G: Groups>(
     let beta = match *rule {
         Rule::Groups { groups, emission } => {
             return verify_group(target, draft, x, groups, emission, uniforms);
+        }
+        Rule::Transport { groups } => {
+            return transport::verify(target, draft, x, groups, uniforms);
         }
         Rule::TokenLevel => 0.0,
         Rule::Tolerance { beta } if beta >= 0.0 => f64::from(beta),
@@ -488,7 +582,7 @@ pub struct Residual {
 }
 
 impl Residual {
-    fn recovered(self) -> Outcome {
+    pub(super) fn recovered(self) -> Outcome {
         let Self { token: next, tries, exhausted } = self;
         Outcome::Ended { next, origin: Origin::Recovered, tries, exhausted }
     }
@@ -567,6 +661,16 @@ fn exact_by_token<G: Groups>(
         });
         error.map_or(Ok(sum * f64::from(p)), Err)
     };
+    draw_by_mass(target, mass_of, uniforms)
+}
+
+/// Draws by `mass_of(token, p)` among the tokens that the target allows, in two passes so that
+/// no memory is needed. `None`: there is no mass.
+pub(super) fn draw_by_mass(
+    target: Row<'_>,
+    mass_of: impl Fn(u32, f32) -> Result<f64, AcceptError>,
+    uniforms: &mut impl Uniform,
+) -> Result<Option<u32>, AcceptError> {
     let positive = || {
         let tokens = target.probs().iter().enumerate();
         tokens.filter(|(_, p)| **p > 0.0).map(|(t, &p)| (t as u32, p))
@@ -687,7 +791,7 @@ fn draw_member<G: Groups>(
     found.ok_or(AcceptError::GroupMismatch { group })
 }
 
-fn check_pair(target: Row<'_>, draft: Row<'_>) -> Result<(), AcceptError> {
+pub(super) fn check_pair(target: Row<'_>, draft: Row<'_>) -> Result<(), AcceptError> {
     if target.vocabulary() != draft.vocabulary() {
         return Err(AcceptError::Vocabulary {
             target: target.vocabulary(),
@@ -699,7 +803,7 @@ fn check_pair(target: Row<'_>, draft: Row<'_>) -> Result<(), AcceptError> {
     Ok(())
 }
 
-fn check_codebook<G: Groups>(target: Row<'_>, groups: &G) -> Result<(), AcceptError> {
+pub(super) fn check_codebook<G: Groups>(target: Row<'_>, groups: &G) -> Result<(), AcceptError> {
     let (codebook, vocabulary) = (groups.codebook(), target.vocabulary());
     if codebook as usize > vocabulary {
         return Err(AcceptError::Codebook { codebook, vocabulary });

@@ -8,7 +8,8 @@
 //! - [`rng`]: the uniforms, one trait and a seeded generator whose values never change.
 //! - [`dist`]: rows, draws by inverse CDF, top-k, top-p and min-p without sorting.
 //! - [`accept`]: one position and one round of speculative decoding, by token, by token
-//!   with a tolerance, or by group.
+//!   with a tolerance, by group, or by transport between similar tokens.
+//! - [`transport`]: the last of these, its law and what can be measured of it.
 //!
 //! A round, with rows as a decode loop keeps them:
 //!
@@ -45,10 +46,11 @@
 pub mod accept;
 pub mod dist;
 pub mod rng;
+pub mod transport;
 
 pub use accept::{
-    AcceptError, Emission, GroupId, Groups, Origin, Outcome, RowBuffer, Rows, Rule, Singletons,
-    Verdict, sample, verify_position, verify_round,
+    AcceptError, Emission, GroupId, Groups, LazyRows, Origin, Outcome, RowBuffer, Rows, Rule,
+    Singletons, Verdict, sample, verify_lazily, verify_position, verify_round,
 };
 pub use dist::{BLOCK, DistError, Row, RowMut, SamplingTransforms, TransformScratch, block_count};
 pub use rng::{Scripted, SeededRng, Uniform};

@@ -2,7 +2,7 @@ use super::gamma::{Chooser, DraftLength};
 use super::stats::POSITIONS;
 use super::{PREFILL_ROWS, Sampling, SpecStats, TokenModel};
 use crate::core::accept::{
-    self, Emission, Groups, Origin, Outcome, RowBuffer, Rows, Rule, Verdict,
+    self, AcceptError, Emission, Groups, LazyRows, RowBuffer, Rule, Verdict,
 };
 use crate::core::dist::{Row, TransformScratch, block_count};
 use crate::core::rng::{SeededRng, Uniform};
@@ -31,16 +31,20 @@ pub enum Arm {
         /// What an accepted position emits.
         emission: Emission,
     },
+    /// Acceptance by token or for a similar token: what is emitted is at most one step of the
+    /// index from a token of the target's law ([`crate::core::transport`]).
+    Transport,
 }
 
 impl Arm {
-    /// `ar`, `sd`, `tolerance`, `pcg`.
+    /// `ar`, `sd`, `tolerance`, `pcg`, `transport`.
     pub fn name(&self) -> &'static str {
         match self {
             Arm::Ar => "ar",
             Arm::Sd => "sd",
             Arm::Tolerance { .. } => "tolerance",
             Arm::Pcg { .. } => "pcg",
+            Arm::Transport => "transport",
         }
     }
 }
@@ -112,8 +116,8 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     /// Checks that the parts belong together.
     ///
     /// # Errors
-    /// `InvalidArgument` for options out of range or group acceptance without groups,
-    /// `Mismatch` if the models do not score the same tokens.
+    /// `InvalidArgument` for options out of range, an arm that needs groups without them, or
+    /// `transport` with groups that are not symmetric, `Mismatch` if the models do not score the same tokens.
     pub fn new(
         target: T,
         draft: D,
@@ -137,12 +141,23 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         {
             return invalid(format!("beta must be between 0 and 1, not {beta}"));
         }
-        if matches!(options.arm, Arm::Pcg { .. }) && groups.is_none() {
-            return invalid(
-                "group-level acceptance needs a group index: build one with `voxgrain asg build` \
-                 or choose another arm"
-                    .into(),
-            );
+        match (options.arm, &groups) {
+            (Arm::Pcg { .. } | Arm::Transport, None) => {
+                return invalid(format!(
+                    "the arm {} needs a group index: build one with `voxgrain asg build` or \
+                     choose another arm",
+                    options.arm.name()
+                ));
+            }
+            (Arm::Transport, Some(g)) if !g.is_symmetric() => {
+                return invalid(
+                    "the arm transport needs a symmetric group index, and top-k lists are not: \
+                     build one with `voxgrain asg build --family threshold` or `--family \
+                     top-k-symmetric`, or choose the arm pcg"
+                        .into(),
+                );
+            }
+            _ => {}
         }
         let vocabulary = target.vocabulary();
         if draft.vocabulary() != vocabulary {
@@ -354,40 +369,26 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         Ok(())
     }
 
-    /// [`accept::verify_round`] with the target's law made at a position once that is reached:
-    /// a round that ends early makes fewer, and they share one buffer.
     fn verify(&mut self) -> Result<Verdict> {
         let v = self.target.vocabulary();
-        let gamma = self.drafted.len();
-        let draft =
-            RowBuffer::new(&self.draft_probs, &self.draft_sums, v, gamma).map_err(numeric)?;
+        let draft = RowBuffer::new(&self.draft_probs, &self.draft_sums, v, self.drafted.len())
+            .map_err(numeric)?;
         let rule = match (self.options.arm, &self.groups) {
             (Arm::Ar | Arm::Sd, _) => Rule::TokenLevel,
             (Arm::Tolerance { beta }, _) => Rule::Tolerance { beta },
             (Arm::Pcg { emission }, Some(groups)) => Rule::Groups { groups, emission },
-            (Arm::Pcg { .. }, None) => unreachable!("checked by new"),
+            (Arm::Transport, Some(groups)) => Rule::Transport { groups },
+            (Arm::Pcg { .. } | Arm::Transport, None) => unreachable!("checked by new"),
         };
-        let (probs, sums) = (&mut self.target_probs, &mut self.target_sums);
-        for i in 0..=gamma {
-            let (kernel, target) = (self.kernel, &mut self.target);
-            self.options.sampling.apply(kernel, target, i, probs, sums, &mut self.scratch)?;
-            let row = Row::new(probs, sums).map_err(numeric)?;
-            let Some(&x) = self.drafted.get(i) else {
-                let next = accept::sample(row, &mut self.verify_rng).map_err(numeric)?;
-                let origin = Origin::Bonus;
-                return Ok(Verdict { accepted: i, next, origin, tries: 0, exhausted: false });
-            };
-            let draft = draft.row(i).map_err(numeric)?;
-            match accept::verify_position(row, draft, x, &rule, &mut self.verify_rng)
-                .map_err(numeric)?
-            {
-                Outcome::Accepted => {}
-                Outcome::Ended { next, origin, tries, exhausted } => {
-                    return Ok(Verdict { accepted: i, next, origin, tries, exhausted });
-                }
-            }
-        }
-        unreachable!("the last row has no draft")
+        let mut target = TargetRows {
+            model: &mut self.target,
+            sampling: &self.options.sampling,
+            kernel: self.kernel,
+            probs: &mut self.target_probs,
+            sums: &mut self.target_sums,
+            scratch: &mut self.scratch,
+        };
+        accept::verify_lazily(&mut target, &draft, &self.drafted, &rule, &mut self.verify_rng)
     }
 
     /// Drops the tokens that both models have seen, or that the draft never will.
@@ -415,6 +416,31 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     /// A draw from the verifier's stream, for callers that make choices of their own.
     pub fn uniform(&mut self) -> f32 {
         self.verify_rng.uniform()
+    }
+}
+
+/// The target's laws after its last pass, made where verification gets to them.
+struct TargetRows<'a, T> {
+    model: &'a mut T,
+    sampling: &'a Sampling,
+    kernel: Kernel,
+    probs: &'a mut [f32],
+    sums: &'a mut [f32],
+    scratch: &'a mut TransformScratch,
+}
+
+impl<T: TokenModel> LazyRows for TargetRows<'_, T> {
+    type Error = Error;
+    fn make(&mut self, i: usize) -> Result<Row<'_>> {
+        let Self { model, sampling, kernel, probs, sums, scratch } = self;
+        sampling.apply(*kernel, *model, i, probs, sums, scratch)?;
+        Row::new(probs, sums).map_err(numeric)
+    }
+}
+
+impl From<AcceptError> for Error {
+    fn from(e: AcceptError) -> Self {
+        numeric(e)
     }
 }
 

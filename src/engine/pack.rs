@@ -6,13 +6,13 @@ use super::wire;
 use crate::bundle::{self, Bundle};
 use crate::kernel::{PackedShape, RowMajor, RowScales, TILE};
 use crate::map::{ALIGNMENT, Map, MappedSlice};
+use crate::part::{self, Part};
 use crate::{Error, ErrorKind, Result, asg};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use tract_onnx::pb;
 
@@ -52,8 +52,8 @@ struct Place {
 /// Every weight and scale keeps its value, so the logits keep their bits. A node stays as it
 /// is where that cannot be: scales that f16 does not hold exactly, zero points of its own, or
 /// tensors that something else reads as well. Everything else of the graph is copied byte by
-/// byte. Files appear under their names when they are complete; one tile of 16 rows is in
-/// memory at a time. `progress` gets bytes done and bytes in all.
+/// byte. Both files appear when both are complete, and an earlier model at `output` gives way
+/// to them as a whole; one tile of 16 rows is in memory at a time. `progress` gets bytes done and bytes in all.
 ///
 /// # Errors
 /// `InvalidArgument` if `output` is `input`, or exists and `force` is not set, or there is
@@ -62,8 +62,20 @@ pub fn pack(
     input: &Path,
     output: &Path,
     force: bool,
-    mut progress: impl FnMut(u64, u64),
+    progress: impl FnMut(u64, u64),
 ) -> Result<PackReport> {
+    let (report, parts) = pack_parts(input, output, force, progress)?;
+    part::finish_all(parts).map_err(|e| unwritable(output, e))?;
+    Ok(report)
+}
+
+/// The data file and the graph, written and not yet in their places.
+fn pack_parts(
+    input: &Path,
+    output: &Path,
+    force: bool,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<(PackReport, Vec<Part>)> {
     let (output_data, input_data) = (with_suffix(output, ".data"), with_suffix(input, ".data"));
     for path in [output, &output_data] {
         if same_file(path, input) || same_file(path, &input_data) {
@@ -142,15 +154,15 @@ pub fn pack(
         .ok_or_else(|| loader.bad("not an ONNX model"))?;
     let mut graph_writer = Output::create(output)?;
     graph_writer.write(&rewritten)?;
-    // The data first: a reader that meets the new graph finds what it describes.
-    writer.finish()?;
-    graph_writer.finish()?;
-    Ok(report)
+    // The graph makes sense of the data.
+    Ok((report, vec![writer.end()?, graph_writer.end()?]))
 }
 
 /// Packs every model of the bundle in the folder `input` into a bundle in `output`: the other
 /// files are copied, lengths and checksums in `bundle.toml` follow, and the group index, which
 /// names the checksum of the target it was built for, is written into the folder under the new one.
+/// An earlier bundle in `output` stays as it is until all files of the new one are complete, and
+/// has no `bundle.toml` while they take their places.
 ///
 /// `progress` gets the file, bytes done and bytes in all. Returns a report a packed model.
 ///
@@ -184,6 +196,7 @@ pub fn pack_bundle(
     }
     std::fs::create_dir_all(output).map_err(|e| unwritable(output, e))?;
     let mut reports = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
     let mut written = HashSet::new();
     for path in graphs.iter().filter(|p| stock.contains(*p)) {
         let from = bundle.dir().join(path);
@@ -191,7 +204,9 @@ pub fn pack_bundle(
         if let Some(dir) = to.parent() {
             std::fs::create_dir_all(dir).map_err(|e| unwritable(dir, e))?;
         }
-        let report = pack(&from, &to, force, |done, total| progress(path, done, total))?;
+        let (report, both) =
+            pack_parts(&from, &to, force, |done, total| progress(path, done, total))?;
+        parts.extend(both);
         written.extend([path.to_string(), format!("{path}.data")]);
         reports.push((path.to_string(), report));
     }
@@ -203,12 +218,14 @@ pub fn pack_bundle(
         }
         let mut out = Output::create(&to)?;
         out.write(&Map::open(bundle.dir().join(&f.path))?)?;
-        out.finish()?;
+        parts.push(out.end()?);
     }
 
     let mut facts = HashMap::new();
     for f in &bundle.files {
-        let map = Map::open(output.join(&f.path))?;
+        let to = output.join(&f.path);
+        let Some(part) = parts.iter().find(|p| p.path() == to) else { continue };
+        let map = Map::open(part.temporary())?;
         facts.insert(f.path.clone(), (map.len() as u64, sha256(&map)));
     }
     let mut groups = None;
@@ -230,7 +247,7 @@ pub fn pack_bundle(
         free(&to, force)?;
         let mut out = Output::create(&to)?;
         out.write(&bytes)?;
-        out.finish()?;
+        parts.push(out.end()?);
         groups = Some(name);
     }
 
@@ -252,7 +269,8 @@ pub fn pack_bundle(
     }
     let mut out = Output::create(&description)?;
     out.write(text.as_bytes())?;
-    out.finish()?;
+    parts.push(out.end()?);
+    part::finish_all(parts).map_err(|e| unwritable(output, e))?;
     Ok(reports)
 }
 
@@ -631,27 +649,21 @@ fn unwritable(path: &Path, e: std::io::Error) -> Error {
     Error::with_source(ErrorKind::Unwritable, what, e)
 }
 
-/// A file that gets its name when it is complete.
+/// A file on its way, and how long it is.
 struct Output {
-    path: PathBuf,
-    part: PathBuf,
-    file: Option<BufWriter<File>>,
+    part: Part,
     offset: u64,
 }
 
 impl Output {
     fn create(path: &Path) -> Result<Self> {
-        let part = with_suffix(path, ".part");
-        let file = File::create(&part).map_err(|e| unwritable(path, e))?;
-        Ok(Self { path: path.into(), part, file: Some(BufWriter::new(file)), offset: 0 })
+        let part = Part::create(path).map_err(|e| unwritable(path, e))?;
+        Ok(Self { part, offset: 0 })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.offset += bytes.len() as u64;
-        match &mut self.file {
-            Some(f) => f.write_all(bytes).map_err(|e| unwritable(&self.path, e)),
-            None => Ok(()),
-        }
+        self.part.write_all(bytes).map_err(|e| unwritable(self.part.path(), e))
     }
 
     fn align(&mut self) -> Result<()> {
@@ -659,23 +671,9 @@ impl Output {
         self.write(&[0; ALIGNMENT][..gap as usize])
     }
 
-    fn finish(mut self) -> Result<()> {
-        let Some(file) = self.file.take() else { return Ok(()) };
-        let end = || {
-            file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
-            std::fs::rename(&self.part, &self.path)
-        };
-        end().map_err(|e| {
-            let _ = std::fs::remove_file(&self.part);
-            unwritable(&self.path, e)
-        })
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        if self.file.take().is_some() {
-            let _ = std::fs::remove_file(&self.part);
-        }
+    /// Written to its end.
+    fn end(mut self) -> Result<Part> {
+        self.part.flush().map_err(|e| unwritable(self.part.path(), e))?;
+        Ok(self.part)
     }
 }

@@ -3,7 +3,7 @@
 use super::codec::CodecDecoder;
 use super::text;
 use crate::asg::{Index, Weights};
-use crate::bundle::{Bundle, FILE_NAME};
+use crate::bundle::{Bundle, FILE_NAME, Speaker};
 use crate::decode::{Arm, Costs, DraftLength, Options, RoundEnd, Sampling, SpecStats, Speculator};
 use crate::engine::{Model, Pool, Session};
 use crate::map::Map;
@@ -21,6 +21,7 @@ pub struct Voice {
     draft: Arc<Model>,
     codec: Arc<Model>,
     groups: Option<Index<Map>>,
+    speaker: usize,
     load: Duration,
 }
 
@@ -94,6 +95,7 @@ impl Voice {
             draft,
             codec,
             groups: None,
+            speaker: 0,
             load: Duration::ZERO,
         };
         let voice = match groups {
@@ -134,6 +136,31 @@ impl Voice {
         Ok(self)
     }
 
+    /// The same bundle with another of its speakers. Clones share everything else, so one
+    /// bundle in memory serves all of its speakers.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there is no such speaker; the message lists those there are.
+    pub fn with_speaker(self, name: &str) -> Result<Self> {
+        let speaker = self.bundle.speaker(name)?;
+        Ok(Self { speaker, ..self })
+    }
+
+    /// The same by the speaker's number in the bundle.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the bundle has fewer speakers.
+    pub fn with_speaker_number(self, speaker: usize) -> Result<Self> {
+        let count = self.bundle.speakers.len();
+        if speaker >= count {
+            let what = format!(
+                "there is no speaker {speaker} in this bundle; it has {count}, numbered from 0"
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, what));
+        }
+        Ok(Self { speaker, ..self })
+    }
+
     /// The same voice with another split of tokens over groups.
     ///
     /// # Errors
@@ -150,6 +177,10 @@ impl Voice {
     /// The description.
     pub fn bundle(&self) -> &Bundle {
         &self.bundle
+    }
+    /// Who speaks.
+    pub fn speaker(&self) -> &Speaker {
+        &self.bundle.speakers[self.speaker]
     }
     /// The target model.
     pub fn target(&self) -> &Arc<Model> {
@@ -184,7 +215,7 @@ impl Voice {
         if characters.is_empty() {
             return Err(Error::new(ErrorKind::InvalidText, "there is nothing to speak"));
         }
-        let mut prompt = vec![vocabulary.begin];
+        let mut prompt = vec![self.speaker().begin];
         prompt.extend(characters);
         prompt.push(vocabulary.start_of_speech);
         Ok(prompt)

@@ -6,10 +6,10 @@
 //! clamped, NaN becomes 0, and no dither is added ([`to_i16`]).
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::part::Part;
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes before the first sample of a file written here.
@@ -162,15 +162,7 @@ pub struct WavFile {
 #[derive(Debug)]
 enum State {
     Stream(WavStream<File>),
-    Part {
-        part: PathBuf,
-        /// `None` once finished.
-        out: Option<BufWriter<File>>,
-        bytes: Vec<u8>,
-        samples: u64,
-        sample_rate_hz: u32,
-        container: Container,
-    },
+    Part { out: Part, bytes: Vec<u8>, samples: u64, sample_rate_hz: u32, container: Container },
 }
 
 impl WavFile {
@@ -195,8 +187,6 @@ impl WavFile {
         sample_rate_hz: u32,
         container: Container,
     ) -> Result<Self> {
-        static UNIQUE: AtomicU32 = AtomicU32::new(0);
-
         check_rate(sample_rate_hz)?;
         let given = path.as_ref();
         if given.as_os_str().is_empty() {
@@ -229,45 +219,27 @@ impl WavFile {
             // Through a link, so that the rename replaces the file and not the link.
             path = std::fs::canonicalize(given).map_err(|e| create_error(given, e))?;
         }
-        let Some(name) = path.file_name() else {
+        if path.file_name().is_none() {
             return Err(Error::new(
                 ErrorKind::Unwritable,
                 format!("{} does not end in a file name", given.display()),
             ));
-        };
+        }
         if given.as_os_str().to_string_lossy().ends_with(std::path::is_separator) {
             return Err(Error::new(
                 ErrorKind::Unwritable,
                 format!("{} names a directory, which does not exist; name a file", given.display()),
             ));
         }
-        let mut part_name = name.to_os_string();
-        let unique = UNIQUE.fetch_add(1, Ordering::Relaxed);
-        part_name.push(format!(".{}-{unique}.part", std::process::id()));
-        let part = path.with_file_name(part_name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&part)
-            .map_err(|e| create_error(given, e))?;
-        // From here on a drop removes the temporary file.
-        let mut this = Self {
-            path,
-            state: State::Part {
-                part,
-                out: Some(BufWriter::with_capacity(1 << 16, file)),
-                bytes: Vec::new(),
-                samples: 0,
-                sample_rate_hz,
-                container,
-            },
-            max_data_bytes: MAX_DATA_BYTES,
-        };
-        if let State::Part { out: Some(out), container: Container::Wav, .. } = &mut this.state {
-            out.write_all(&header(sample_rate_hz, Some(0)))
-                .map_err(|e| create_error(&this.path, e))?;
+        let mut out = Part::create(&path).map_err(|e| create_error(given, e))?;
+        if container == Container::Wav {
+            out.write_all(&header(sample_rate_hz, Some(0))).map_err(|e| create_error(&path, e))?;
         }
-        Ok(this)
+        Ok(Self {
+            path,
+            state: State::Part { out, bytes: Vec::new(), samples: 0, sample_rate_hz, container },
+            max_data_bytes: MAX_DATA_BYTES,
+        })
     }
 
     /// Appends samples.
@@ -292,9 +264,7 @@ impl WavFile {
                     ));
                 }
                 encode(samples, bytes);
-                if let Some(out) = out {
-                    out.write_all(bytes).map_err(|e| create_error(&self.path, e))?;
-                }
+                out.write_all(bytes).map_err(|e| create_error(&self.path, e))?;
                 *written = total;
                 Ok(())
             }
@@ -319,40 +289,20 @@ impl WavFile {
     /// # Errors
     ///
     /// [`ErrorKind::Unwritable`]; nothing is left behind then.
-    pub fn finish(mut self) -> Result<()> {
-        match &mut self.state {
-            State::Stream(stream) => stream.out.flush().map_err(stream_error),
-            State::Part { part, out, samples, sample_rate_hz, container, .. } => {
-                let Some(out) = out.as_mut() else { return Ok(()) };
-                let mut complete = || -> std::io::Result<()> {
-                    out.flush()?;
-                    let file = out.get_mut();
-                    if *container == Container::Wav {
-                        file.seek(SeekFrom::Start(0))?;
+    pub fn finish(self) -> Result<()> {
+        match self.state {
+            State::Stream(mut stream) => stream.out.flush().map_err(stream_error),
+            State::Part { mut out, samples, sample_rate_hz, container, .. } => {
+                let complete = || {
+                    if container == Container::Wav {
+                        out.seek(SeekFrom::Start(0))?;
                         // `write` keeps this within u32.
-                        file.write_all(&header(*sample_rate_hz, Some((*samples * 2) as u32)))?;
+                        out.write_all(&header(sample_rate_hz, Some((samples * 2) as u32)))?;
                     }
-                    file.sync_all()?;
-                    std::fs::rename(&*part, &self.path)
+                    out.finish()
                 };
-                complete().map_err(|e| create_error(&self.path, e))?;
-                if let State::Part { out, .. } = &mut self.state {
-                    *out = None;
-                }
-                Ok(())
+                complete().map_err(|e| create_error(&self.path, e))
             }
-        }
-    }
-}
-
-impl Drop for WavFile {
-    fn drop(&mut self) {
-        if let State::Part { part, out, .. } = &mut self.state
-            && let Some(writer) = out.take()
-        {
-            // Closed without flushing: the bytes are not wanted.
-            drop(writer.into_parts());
-            let _ = std::fs::remove_file(part);
         }
     }
 }

@@ -9,8 +9,8 @@
  *
  * Here the device is a thread with a clock, the events are lines of a script:
  *
- *   announce [-s SEED] [-t THREADS] [-m BYTES] [-p POSITIONS] [-x SPEED] [-u MOST] [-o FILE]
- *            BUNDLE [SCRIPT]
+ *   announce [-s SEED] [-t THREADS] [-m BYTES] [-p POSITIONS] [-v SPEAKER] [-x SPEED]
+ *            [-u MOST] [-o FILE] BUNDLE [SCRIPT]
  *
  *   at_ms deadline_ms text       say text; it is dropped if it would begin later
  *   at_ms button                 break off
@@ -253,12 +253,13 @@ int main(int argc, char **argv) {
   vx_options options = {.size = sizeof options};
   long most = -1;
   int c;
-  while ((c = getopt(argc, argv, "s:t:m:p:x:u:o:")) != -1) {
+  while ((c = getopt(argc, argv, "s:t:m:p:v:x:u:o:")) != -1) {
     switch (c) {
       case 's': options.seed = strtoull(optarg, NULL, 10); break;
       case 't': options.threads = (uint32_t)strtoul(optarg, NULL, 10); break;
       case 'm': options.max_memory = strtoull(optarg, NULL, 10); break;
       case 'p': options.max_positions = (uint32_t)strtoul(optarg, NULL, 10); break;
+      case 'v': options.speaker = optarg; break;
       case 'x': speed = strtod(optarg, NULL); break;
       case 'u': most = strtol(optarg, NULL, 10); break;
       case 'o':

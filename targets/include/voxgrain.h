@@ -46,7 +46,7 @@ extern "C" {
 
 /* Raised when something is added; the first digit of the SONAME is raised when something
  * is changed or taken away. */
-#define VX_ABI_VERSION 1
+#define VX_ABI_VERSION 2
 
 /* As a length of text: up to the first zero byte. */
 #define VX_NUL_TERMINATED ((size_t)-1)
@@ -153,15 +153,30 @@ typedef struct vx_voice_info {
   uint32_t latency_samples; /* how far the sound stays behind the newest token */
   uint32_t max_positions;   /* longest context, prompt included, in tokens */
   uint32_t default_gamma;   /* tokens drafted a round unless an option says otherwise */
-  int32_t has_groups;       /* whether VX_ARM_PCG can be used */
+  int32_t has_groups;       /* whether VX_ARM_PCG can be used; VX_ARM_TRANSPORT: if symmetric */
   uint32_t reserved;
   const char *name;
   const char *licence;
   const char *attribution; /* may be "" */
+  uint32_t speaker_count;  /* at least 1; since interface version 2 */
+  uint32_t reserved2;
 } vx_voice_info;
 
 /* Fills `info`, whose size must be set (or zero). */
 VX_API vx_status vx_voice_describe(const vx_voice *voice, vx_voice_info *info);
+
+/* One of the speakers of a voice. The strings are owned by the voice and valid until
+ * vx_voice_close. */
+typedef struct vx_speaker {
+  uint32_t size;
+  uint32_t reserved;
+  const char *name;        /* what vx_options.speaker takes */
+  const char *description; /* for people, "female, US English"; may be "" */
+} vx_speaker;
+
+/* Fills `speaker`, whose size must be set (or zero), with speaker `index` of 0 ..
+ * speaker_count. The first one speaks where no option says otherwise. */
+VX_API vx_status vx_voice_speaker(const vx_voice *voice, uint32_t index, vx_speaker *speaker);
 
 /* ---------------------------------------------------------------- the engine */
 
@@ -174,7 +189,11 @@ enum {
   VX_ARM_AR = 1,        /* one token a pass of the target */
   VX_ARM_SD = 2,        /* speculation, accepted by token; the law is the target's */
   VX_ARM_TOLERANCE = 3, /* accepted by token with a tolerance (beta) */
-  VX_ARM_PCG = 4        /* accepted by acoustic similarity group */
+  VX_ARM_PCG = 4,       /* accepted by acoustic similarity group */
+  /* Accepted by token or for a similar token that the draft has too little of: what is emitted
+   * is at most one step of the index from a token of exactly the target's law. The index must
+   * be symmetric (built by a threshold or from symmetrised top-k lists), else VX_E_ARGUMENT. */
+  VX_ARM_TRANSPORT = 5
 };
 
 /* What VX_ARM_PCG emits for an accepted draft. */
@@ -206,6 +225,10 @@ typedef struct vx_options {
   uint32_t max_chars;     /* longest stretch in one breath, 20..1000; 0: 200 */
   uint32_t max_text;      /* bytes of text waiting to be spoken; 0: 65536 */
   uint32_t reserved;      /* 0 */
+  /* Since interface version 2: */
+  const char *speaker;    /* who speaks, by name, see vx_voice_speaker; NULL: by speaker_index */
+  uint32_t speaker_index; /* who speaks, by number; 0: the first. One of the two at most */
+  uint32_t reserved2;     /* 0 */
 } vx_options;
 
 /* Upper bounds, in bytes, of what an engine and its voice take.

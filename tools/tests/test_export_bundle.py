@@ -244,6 +244,58 @@ def test_strings_survive_the_bundle_file(tmp_path):
     assert bundle.read(tmp_path)["vocabulary"] == bundle.VOCABULARY
 
 
+def test_speakers_begin_with_their_own_symbols(made, tmp_path):
+    from voxgrain_tools.__main__ import main
+
+    voice = Voice(made)
+    assert voice.prompt("a")[0] == voice.prompt("a", "first")[0] == 65537
+    assert voice.prompt("a", "second") == [65539, *voice.prompt("a")[1:]]
+    with pytest.raises(SystemExit, match="it has first, second"):
+        voice.prompt("a", "third")
+
+    def export_with(*options):
+        line = f"x export --base {made} --out {tmp_path / 'out'}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", [*line.split(), *options])
+            main()
+        return bundle.read(tmp_path / "out").get("speakers")
+
+    assert export_with() == tiny.SPEAKERS == bundle.read(made)["speakers"]
+    given = ["--speaker", "rms:65539:male, US English: deep", "--speaker", "slt:65537"]
+    assert export_with(*given) == [
+        {"name": "rms", "begin": 65539, "description": "male, US English: deep"},
+        {"name": "slt", "begin": 65537, "description": ""},
+    ]
+    for bad in ("rms", "rms:begin", "rms:65538", "rms:12", "rms:65541", ":65537", " rms:65537"):
+        with pytest.raises(SystemExit):
+            export_with("--speaker", bad)
+    for pair in (("a:65537", "a:65539"), ("a:65537", "b:65537")):
+        with pytest.raises(SystemExit, match="the same"):
+            export_with("--speaker", pair[0], "--speaker", pair[1])
+
+
+def test_a_bundle_without_speakers_has_one():
+    facts = {"name": "old", "vocabulary": bundle.VOCABULARY}
+    assert bundle.speakers(facts) == [{"name": "old", "begin": 65537, "description": ""}]
+    assert bundle.speaker(facts, None)["begin"] == bundle.speaker(facts, "old")["begin"] == 65537
+
+
+def test_the_reference_is_the_speakers_own_synthesiser(tmp_path):
+    from voxgrain_tools import evaluate
+
+    facts = {"name": "x", "speakers": [{"name": n, "begin": b} for n, b in (("slt", 65537), ("rms", 65539))]}
+    assert evaluate.flite_voice(facts, None) == "slt" and evaluate.flite_voice(facts, "rms") == "rms"
+    assert evaluate.flite_voice({"name": "old", "vocabulary": bundle.VOCABULARY}, None) == "slt"
+    # A stand-in that writes what it was told to speak with.
+    flite = tmp_path / "synthesiser"
+    flite.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do [ "$1" = -voice ] && v=$2; shift; done\necho "$v" > "$2"\n')
+    flite.chmod(0o755)
+    for voice in ("slt", "rms"):
+        folder = evaluate.flite_folder(tmp_path, voice)
+        evaluate.speak_flite(str(flite), ["a", "b"], folder, voice)
+        assert (folder / "00001.wav").read_text() == f"{voice}\n"
+
+
 @pytest.mark.parametrize("folder", sorted(p.parent for p in ROOT.glob("models/*/bundle.toml")))
 def test_shipped_bundles_are_whole(folder):
     assert bundle.check(folder) == []

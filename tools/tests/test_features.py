@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from voxgrain_tools import features, lm, sampler
+from voxgrain_tools.common import BEGINS
 
 CPU = torch.device("cpu")
 
@@ -158,13 +159,14 @@ def test_codes_drawn_in_halves_have_the_full_softmax():
 def test_batched_sampling_runs_the_model_itself():
     torch.manual_seed(8)
     model, texts = lm.LanguageModel(lm.TOY_TARGET).eval(), ["hello there.", "a b c, what is it?"]
-    batch = sampler.Batch(model, texts, 20, CPU)
+    batch = sampler.Batch(model, texts, [0, 1], 20, CPU)
     batch.start()
     for _ in range(9):
         batch.step(sampler.BUCKET)
     scores = batch.layers(batch.token[:, None], batch.at, sampler.BUCKET)
-    for i, text in enumerate(texts):
+    for i in range(len(texts)):
         prompt = batch.prompt[i, batch.pad[i]:]
+        assert prompt[0] == BEGINS[i]
         x = torch.cat([prompt, batch.out[i, batch.width:batch.width + 10].clamp_max(65535)])
         hidden = model(x, torch.arange(len(x)), torch.zeros(len(x)), None)
         assert torch.allclose(scores[i], model._head(hidden[-1:])[0], atol=1e-3)
@@ -176,7 +178,8 @@ def test_sampling_a_corpus_keeps_what_ended():
     with torch.no_grad():
         model.output_head.extra[0] *= 40  # end of speech swings wide, so that samples do end
     texts = ["a.", "one two.", "three four five.", "yes.", "no."]
-    data = sampler.sample(model, texts, 60.0, CPU, largest=2)
+    data = sampler.sample(model, texts, 60.0, CPU, largest=2, voices=2)
+    assert len(data["speakers"]) == len(data["lengths"]) and set(data["speakers"].tolist()) <= {0, 1}
     assert len(data["lengths"]) > 0 and data["lengths"].sum() == len(data["tokens"]) and (data["lengths"] > 0).all()
     assert [texts[i] for i in data["ids"]] == data["texts"]
 

@@ -267,3 +267,32 @@ def test_codec_watcher_goes_on_in_a_plainer_mode(tmp_path):
     report = json.loads((tmp_path / "out" / "codec_report.json").read_text())
     assert report["modes"] == ["graphs", "compiled"] and report["finished"] == "compiled"
     assert {"codec_encoder.safetensors", "codec_decoder.safetensors"} <= set(os.listdir(tmp_path / "out"))
+
+
+def test_a_shifted_encoding_hears_the_same_speech_later():
+    class Store:
+        ids, speakers, texts = [0, 1], [0, 1], ["a.", "b."]
+        phones = ["pau:1600 aa:4800", "b:3200"]
+        sounds = [torch.linspace(-1, 1, 4800), torch.linspace(1, -1, 3300)]
+
+        def lengths(self):
+            return np.array([len(s) for s in self.sounds])
+
+        def batch(self, indices):
+            return torch.nn.utils.rnn.pad_sequence([self.sounds[i] for i in indices], batch_first=True)
+
+    class Heard:
+        def encode(self, audio):
+            self.audio = audio
+            return torch.zeros(len(audio), -(-audio.shape[1] // 320), dtype=torch.long)
+
+    plain, shifted = Heard(), Heard()
+    a = codec.tokenize(plain, Store(), torch.device("cpu"))
+    b = codec.tokenize(shifted, Store(), torch.device("cpu"), shift_seed=1)
+    shifts = np.random.default_rng(1).integers(40, 280, 2)
+    assert a["lengths"].tolist() == [15, 11] and b["lengths"].tolist() == [-(-(4800 + shifts[0]) // 320), -(-(3300 + shifts[1]) // 320)]
+    order = np.argsort([4800 + shifts[0], 3300 + shifts[1]])
+    for row, u in enumerate(order):  # the shorter first
+        sound = Store.sounds[u]
+        assert torch.equal(shifted.audio[row, shifts[u]:shifts[u] + len(sound)], sound) and not shifted.audio[row, :shifts[u]].any()
+    assert len(codec.both(a, b)["ids"]) == 4 and codec.both(a, b)["phones"].shape == codec.both(a, b)["tokens"].shape

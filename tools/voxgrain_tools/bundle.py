@@ -34,6 +34,8 @@ VOCABULARY = {
     "fsq_digits": 8,
     "fsq_levels": 4,
 }
+# The symbol of a bundle without speakers, and the one that nothing else ever feeds to a model.
+SPEAKER_SYMBOLS = (VOCABULARY["begin"], VOCABULARY["pad"])
 SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "gamma": 4}
 
 
@@ -58,23 +60,68 @@ def _table(header: str, items: dict) -> list[str]:
     return lines + [f"{key} = {_value(item)}" for key, item in items.items()] + [""]
 
 
+def parse_speaker(text: str) -> dict:
+    """`NAME:BEGIN` or `NAME:BEGIN:DESCRIPTION`."""
+    name, _, rest = text.partition(":")
+    begin, _, description = rest.partition(":")
+    try:
+        return {"name": name, "begin": int(begin), "description": description}
+    except ValueError:
+        raise SystemExit(f"--speaker {text!r} is not NAME:BEGIN:DESCRIPTION") from None
+
+
+def check_speakers(speakers: list[dict]) -> None:
+    """What the runtime will refuse is not written."""
+    names = [s["name"] for s in speakers]
+    begins = [s["begin"] for s in speakers]
+    for name, begin in zip(names, begins, strict=True):
+        if not name or name != name.strip() or not name.isprintable() or len(name) > 64:
+            raise SystemExit(f"{name!r} is no name of a speaker")
+        if begin not in SPEAKER_SYMBOLS:
+            free = " and ".join(map(str, SPEAKER_SYMBOLS))
+            raise SystemExit(f"speaker {name!r} cannot begin with {begin}: {free} are free")
+    for what, values in (("name", names), ("symbol", begins)):
+        if len(set(values)) < len(values):
+            raise SystemExit(f"two speakers have the same {what}: {', '.join(map(str, values))}")
+
+
+def speakers(facts: dict) -> list[dict]:
+    """Who a bundle can speak as, the default first."""
+    if facts.get("speakers"):
+        return facts["speakers"]
+    return [{"name": facts["name"], "begin": facts["vocabulary"]["begin"], "description": ""}]
+
+
+def speaker(facts: dict, name: str | None) -> dict:
+    known = {s["name"]: s for s in speakers(facts)}
+    if name is None:
+        return next(iter(known.values()))
+    if name not in known:
+        raise SystemExit(f"there is no speaker {name!r} in this bundle; it has {', '.join(known)}")
+    return known[name]
+
+
 def write(
     folder: Path,
     *,
     name: str,
     sections: dict[str, dict],
     groups: str | None,
+    speakers: list[dict] | None = None,
     sampling: dict | None = None,
     training: dict | None = None,
     licence: str = LICENCE,
     attribution: str = ATTRIBUTION,
 ) -> None:
+    check_speakers(speakers or [])
     lines = _table(
         "",
         {"format": FORMAT, "name": name, "licence": licence, "attribution": attribution},
     )
     lines += _table("[audio]", AUDIO)
     lines += _table("[vocabulary]", VOCABULARY)
+    for entry in speakers or []:
+        lines += _table("[[speakers]]", entry)
     for section, items in sections.items():
         lines += _table(f"[{section}]", items)
     lines += _table("[sampling]", {**SAMPLING, **(sampling or {})})

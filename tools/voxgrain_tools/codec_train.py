@@ -67,10 +67,11 @@ def third_octaves(fft, rate=RATE):
 class SpectralLoss(nn.Module):
     """Distances of spectra at several resolutions: `mel`, `ratio`, `loudness`, `envelope`.
 
+    Windows shorter than 16 ms would see single glottal pulses, whose place no token should spend digits on.
     mel: L1 of log-mel bands. ratio: error over the size of the spectrum. loudness: L1 of band powers after Zwicker's
     exponent. envelope: one minus the correlation of third-octave envelopes over 0.4 s."""
 
-    SCALES = ((2048, 128), (1024, 80), (512, 64), (256, 32), (128, 16), (64, 8))
+    SCALES = ((2048, 128), (1024, 80), (512, 64), (256, 32))
     WEIGHTS = {"mel": 15.0, "ratio": 1.5, "loudness": 12.0, "envelope": 20.0}
 
     def __init__(self):
@@ -98,7 +99,7 @@ class SpectralLoss(nn.Module):
             p = self.power(audio, fft)
             s = torch.sqrt(p + 1e-9)
             out[f"mel{fft}"] = (getattr(self, f"m{fft}") @ s).clamp_min(1e-5).log10()
-            if fft in (1024, 512, 256):
+            if fft in (1024, 512):
                 out[f"ratio{fft}"] = s
             if fft == 512:
                 out["loudness"] = (self.loud @ p + 1e-3) ** 0.23
@@ -475,7 +476,9 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
         del state
     elif init:
         before = trainer.start_from(init)
-        before = before if used is None else used
+        if used is not None:
+            before = used
+            trainer.step = 0 if used == 0 else trainer.step
         log(f"codec: starts from {init}, {before:.0f} s of {total:.0f}")
     else:
         before = used or 0.0
@@ -507,7 +510,7 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
         begin_step, every = trainer.step, 500 if max_steps is None else max(1, max_steps // 4)
         while clock.left() > 0 and (max_steps is None or trainer.step < max_steps):
             share = min(1.0, (before + clock.elapsed()) / total) if max_steps is None else trainer.step / max_steps
-            gan = share >= trainer.gan_from
+            gan = share >= trainer.gan_from and trainer.gan_from < 1
             if gan and not trainer.gan_steps and trainer.step > begin_step:
                 # Beside the final one: did the discriminators help?
                 codec = keep()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import scoring
+from . import bundle, scoring
 from .runtime import Voice
 
 EXAMPLE = (
@@ -79,15 +79,29 @@ def read_texts(path: Path, characters: str, limit: int | None) -> list[str]:
     return texts[:limit]
 
 
-def speak_flite(flite: str, texts: list[str], folder: Path) -> None:
-    """The synthesiser itself, slt, without the corpus's changes of pace and pitch."""
+def flite_voice(facts: dict, speaker: str | None) -> str:
+    """The synthesiser's voice that a speaker was trained on: speakers are named after it."""
+    return bundle.speaker(facts, speaker)["name"] if facts.get("speakers") else "slt"
+
+
+def flite_folder(sounds: Path, voice: str) -> Path:
+    return sounds / ("flite" if voice == "slt" else f"flite-{voice}")
+
+
+def tokens_folder(sounds: Path, voice: str, encoder: Path) -> Path:
+    name = f"tokens-{short_hash(encoder)}"
+    return sounds / (name if voice == "slt" else f"{name}-{voice}")
+
+
+def speak_flite(flite: str, texts: list[str], folder: Path, voice: str = "slt") -> None:
+    """The synthesiser itself, without the corpus's changes of pace and pitch."""
     folder.mkdir(parents=True, exist_ok=True)
     todo = [(i, t) for i, t in enumerate(texts) if not (folder / f"{i:05}.wav").exists()]
 
     def one(item):
         i, text = item
         part = folder / f"{i:05}.part"
-        subprocess.run([flite, "-voice", "slt", "-t", text, "-o", str(part)], check=True)
+        subprocess.run([flite, "-voice", voice, "-t", text, "-o", str(part)], check=True)
         part.rename(folder / f"{i:05}.wav")
 
     progress = Progress("flite", len(todo))
@@ -115,14 +129,14 @@ def tokenise(encoder: Path, sounds: Path, count: int, folder: Path) -> list[np.n
     return tokens
 
 
-def resynthesise(bundle: Path, tokens: list[np.ndarray], folder: Path) -> None:
+def resynthesise(voice: Path, tokens: list[np.ndarray], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     decoder = None
     progress = Progress("codec decoder", len(tokens))
     for i, item in enumerate(tokens):
         path = folder / f"{i:05}.wav"
         if not path.exists():
-            decoder = decoder or Voice(bundle).codec()
+            decoder = decoder or Voice(voice).codec()
             write_wav(path, decoder.decode(item))
         progress(i + 1)
 
@@ -358,6 +372,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", type=Path, required=True, help="one utterance a line")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder of sounds and transcripts")
+    parser.add_argument(
+        "--speaker", metavar="NAME",
+        help="who of the bundle speaks (default: its first); flite's reference has the voice of that name",
+    )
     parser.add_argument("--voxgrain", default="voxgrain", help="the program, with any arguments")
     parser.add_argument("--flite", default="flite")
     parser.add_argument("--encoder", type=Path, help="codec encoder checkpoint")
@@ -389,20 +407,23 @@ def run(args: argparse.Namespace) -> None:
     # Sounds are numbered by their line in the file, and depend on the weights that made them.
     sounds = args.work / f"sounds-{short_hash(args.texts)}"
     spoken = sounds / f"bundle-{short_hash(args.bundle / 'bundle.toml')}"
-    folders = {"flite": sounds / "flite"}
+    if args.speaker:
+        spoken = spoken / f"speaker-{bundle.speaker(voice.facts, args.speaker)['name']}"
+    reference = flite_voice(voice.facts, args.speaker)
+    folders = {"flite": flite_folder(sounds, reference)}
 
     arms = {name: f"--arm {name}" for name in ARMS}
     arms.update(item.split("=", 1) for item in args.arm)
     conditions = args.conditions.split(",") + [a.split("=", 1)[0] for a in args.arm]
     facts: dict[str, list[dict]] = {}
     if {"flite", "codec"} & set(conditions):
-        speak_flite(args.flite, texts, sounds / "flite")
+        speak_flite(args.flite, texts, folders["flite"], reference)
     quality = None
     if "codec" in conditions:
         if args.encoder is None:
             raise SystemExit("the codec condition needs --encoder (or leave it out of --conditions)")
-        coded = sounds / f"tokens-{short_hash(args.encoder)}"
-        tokens = tokenise(args.encoder, sounds / "flite", len(texts), coded)
+        coded = tokens_folder(sounds, reference, args.encoder)
+        tokens = tokenise(args.encoder, folders["flite"], len(texts), coded)
         folders["codec"] = spoken / f"codec-{coded.name}"
         resynthesise(args.bundle, tokens, folders["codec"])
         if args.quality:
@@ -412,6 +433,7 @@ def run(args: argparse.Namespace) -> None:
         if condition in arms:
             program = shlex.split(args.voxgrain)
             command = [*program, "say", "--bundle", str(args.bundle)]
+            command += ["--voice", args.speaker] if args.speaker else []
             command += shlex.split(arms[condition])
             folders[condition] = spoken / condition
             facts[condition] = speak_arm(command, texts, folders[condition], args.seed)
@@ -434,7 +456,8 @@ def run(args: argparse.Namespace) -> None:
                 {c: f[:n] for c, f in facts.items()},
             )
         )
-    result = {"texts": args.texts.name, "seed": args.seed, "codec": quality, "reports": reports}
+    speaker = bundle.speaker(voice.facts, args.speaker)["name"]
+    result = {"texts": args.texts.name, "seed": args.seed, "speaker": speaker, "codec": quality, "reports": reports}
     path = args.report or args.work / "report.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     for report in reports:

@@ -389,6 +389,7 @@ def write(
     matmul: str = "packed",
     max_positions: int = 2048,
     groups: str | None = None,
+    speakers: list[dict] | None = None,
     sampling: dict | None = None,
     training: dict | None = None,
     licence: str = bundle.LICENCE,
@@ -420,6 +421,7 @@ def write(
         name=name,
         sections=sections,
         groups=groups,
+        speakers=speakers,
         sampling=sampling,
         training=training,
         licence=licence,
@@ -455,6 +457,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-positions", type=int, default=2048)
     parser.add_argument("--groups", help="default: the base's, or ../../asg-cache/default.asg")
+    parser.add_argument(
+        "--speaker", action="append", metavar="NAME:BEGIN:DESCRIPTION",
+        help="who the voice can speak as, the default first, with the symbol that begins its prompts "
+        '(again for each), e.g. "slt:65537:female, US English" "rms:65539:male, US English"; '
+        "default: the base's, or none: one speaker",
+    )
     parser.add_argument("--sampling", default="{}", help="JSON over the default (or the base's) sampling")
     parser.add_argument("--training", type=Path, help="JSON file of facts for [training], over the base's; null drops one")
     parser.add_argument("--licence", help=f"default: the base's, or {bundle.LICENCE!r}")
@@ -492,6 +500,7 @@ def run(args: argparse.Namespace) -> None:
         matmul=args.matmul,
         max_positions=args.max_positions,
         groups=args.groups or kept.get("groups", {}).get("file") or "../../asg-cache/default.asg",
+        speakers=[bundle.parse_speaker(s) for s in args.speaker or []] or kept.get("speakers"),
         sampling={**kept.get("sampling", {}), **json.loads(args.sampling)},
         training={
             k: v for k, v in {**kept.get("training", {}), **training}.items() if v is not None

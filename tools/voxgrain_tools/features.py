@@ -454,15 +454,15 @@ def read_heldout(path, work):
 
 
 def joined(a, b):
-    return {"texts": list(a["texts"]) + list(b["texts"]), "lengths": np.concatenate([a["lengths"], b["lengths"]]),
-            "tokens": np.concatenate([a["tokens"], b["tokens"]])}
+    return {"texts": list(a["texts"]) + list(b["texts"]),
+            **{k: np.concatenate([a[k], b[k]]) for k in ("lengths", "tokens", "speakers")}}
 
 
 def parts_of(data, keep):
     """The utterances [keep] of token data."""
     bounds = np.concatenate([[0], np.cumsum(data["lengths"].astype(np.int64))])
     tokens = [data["tokens"][bounds[i]:bounds[i + 1]] for i in keep]
-    return {"texts": [data["texts"][i] for i in keep], "lengths": data["lengths"][keep],
+    return {"texts": [data["texts"][i] for i in keep], "lengths": data["lengths"][keep], "speakers": data["speakers"][keep],
             "tokens": np.concatenate(tokens) if tokens else np.zeros(0, np.uint16)}
 
 
@@ -480,12 +480,13 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
             json.dump(report, f, indent=1)
         os.replace(f"{out}/report_features.json.part", f"{out}/report_features.json")
 
-    own = {"texts": [], "lengths": np.zeros(0, np.int32), "tokens": np.zeros(0, np.uint16)}
+    own = {"texts": [], "lengths": np.zeros(0, np.int32), "tokens": np.zeros(0, np.uint16), "speakers": np.zeros(0, np.uint8)}
     if generate > 0:
         began = time.monotonic()
         speed_settings(device)
         try:
-            own = sample(target, data["texts"], generate, device, **(sample_options or {}))
+            voices = int(data["speakers"].max()) + 1
+            own = sample(target, data["texts"], generate, device, voices=voices, **(sample_options or {}))
         except Exception as error:  # noqa: BLE001 - the corpus alone still trains a draft
             log("sampling fails:", repr(error)[:500])
         if device.type == "cuda":
@@ -500,7 +501,7 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
     # A training of 10^8 positions then hears no sample more than about twelve times.
     share = min(share, (int(own["lengths"].sum()) + 1) / 4e6)
     mixture = Mixture(lm.Documents(joined(data, own), device), len(own["lengths"]), share)
-    held = lm.Documents({k: held_data[k] for k in ("texts", "lengths", "tokens")}, device)
+    held = lm.Documents({k: held_data[k] for k in ("texts", "lengths", "tokens", "speakers")}, device)
     log(f"{mixture.documents.total} stream positions, of which {int(mixture.documents.lengths[mixture.sampled].sum())} sampled; "
         f"share {mixture.share:.2f} in training")
     draft, facts = train(config, work, target, mixture, held, clock.left() - reserve, device, out,

@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 
 from .common import Clock, cpu_count, device_of, load, log, pack12, split
+from .synth import VOICES
 
 EXAMPLE_ALL = "python -m voxgrain_tools train-all --part 1 --budget 575 --work /tmp/vx --out out"
 EXAMPLE_RESTORE = "python -m voxgrain_tools restore --folder out --work /tmp/vx"
@@ -56,48 +57,59 @@ def zip_wavs(path, sounds, others=()):
 
 
 def part_codec(args, clock, report):
-    """Synthesis in the background, the codec (unless one is given), the corpus as tokens."""
+    """Synthesis in the background; the codec (unless one is given), the recogniser, the corpus as tokens."""
     from . import codec, codec_train
-    from .synth import VOICES, AudioStore, Synthesis, heldout_texts, read_texts
+    from . import recogniser as ctc
+    from .synth import AudioStore, Synthesis, heldout_texts, read_texts
 
     device = device_of(args.device)
     voices = tuple(args.voice or VOICES[:1])
+    full = args.size == "full"
     held_job = Synthesis(args.work, heldout_texts(), args.program, args.workers, "heldout",
                          limit=args.heldout_limit, voices=voices, every=True)
     texts = read_texts(args.texts)
     held_job.wait(25)
     job = Synthesis(args.work, texts, args.program, args.workers, voices=voices)
+    reserve = min(95.0, 0.2 * args.budget)
     try:
-        store = AudioStore(args.work, "w", device, min(args.hours, 12.0 if args.size == "full" else 0.5), one_chunk=True)
-        while store.hours() < (1.5 if args.size == "full" else 0.02) and job.running() and clock.elapsed() < 60:
-            time.sleep(1)
-            store.refresh()
-        log(f"{store.hours():.2f} h of audio, codec starts")
-        reserve = min(80.0, 0.2 * args.budget)
-
         def train():
-            if args.codec:
-                for name in ("encoder", "decoder"):
-                    shutil.copy(f"{args.codec}/codec_{name}.safetensors", args.work)
-                while job.running() and clock.left() > reserve and hours_on_disk(args.work) < args.hours:
-                    time.sleep(1)
-            else:
-                toy = {"config": codec.TOY, "batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4} if args.size == "toy" else {}
-                mode = "graphs" if device.type == "cuda" else "plain"
-                codec_train.train(args.work, store, clock.left() - reserve, device, mode, out=args.out, refresh_until=120, **toy)
-            return load(f"{args.work}/codec_decoder.safetensors")[1]
+            store = AudioStore(args.work, "w", device, min(args.hours, 12.0 if full else 0.5), one_chunk=True)
+            while store.hours() < (1.5 if full else 0.02) and job.running() and clock.elapsed() < 60:
+                time.sleep(1)
+                store.refresh()
+            log(f"{store.hours():.2f} h of audio, codec starts")
+            toy = {} if full else {"config": codec.TOY, "batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
+            mode = "graphs" if device.type == "cuda" else "plain"
+            return codec_train.train(args.work, store, args.codec_share * (clock.left() - reserve), device, mode, out=args.out,
+                                     init=args.codec_init, used=0.0, lr=args.codec_lr, gan_from=args.gan_from, refresh_until=120,
+                                     **toy)[1]
 
-        attempt("codec", train, report)
+        if args.codec:
+            for name in ("encoder", "decoder"):
+                shutil.copy(f"{args.codec}/codec_{name}.safetensors", args.work)
+        else:
+            attempt("codec", train, report)
+        _write(f"{args.out}/report_1.json", report)
+        store, held = AudioStore(args.work, "w", device, args.hours), AudioStore(args.work, "heldout", device, 100)
+        held.refresh()
+
+        def recogniser():
+            began = time.monotonic()
+            store.refresh(25)
+            log(f"recogniser: {store.hours():.1f} h, read in {time.monotonic() - began:.1f} s")
+            return ctc.train(args.work, store, held, clock.left() - reserve - 8, device, out=args.out,
+                             **({} if full else {"config": ctc.TOY, "seconds_a_batch": 20}))[1]
+
+        if clock.left() - reserve > 20 or not full:
+            attempt("recogniser", recogniser, report)
+            _write(f"{args.out}/report_1.json", report)
+        while job.running() and clock.left() > reserve and hours_on_disk(args.work) < args.hours:
+            time.sleep(1)
     finally:
         job.stop()
-    del store
-    store = AudioStore(args.work, "w", device, args.hours)
-    store.refresh(40)
-    held = AudioStore(args.work, "heldout", device, 100)
-    held.refresh()
+    store.refresh(30)
     report["audio"] = {"hours": round(store.hours(), 2), "utterances": len(store.ids), "heldout": len(held.ids)}
-    log(report["audio"])
-    _write(f"{args.out}/report_1.json", report)
+    log(report["audio"], f"after {clock.elapsed():.0f} s")
     model = codec.load_codec(args.work, device)
     codec_train.ship(args.work, args.out)
 
@@ -109,31 +121,31 @@ def part_codec(args, clock, report):
     def corpus():
         began = time.monotonic()
         data = codec.tokenize(model, store, device)
-        log(f"encoded in {time.monotonic() - began:.1f} s")
-        codec.save_tokens(f"{args.work}/tokens.npz", data)
         facts = {"utterances": len(data["ids"]), "tokens": len(data["tokens"]), **codec.usage(data["tokens"])}
-        log("corpus", facts)
-        report["corpus"] = facts
-        _write(f"{args.out}/report_1.json", report)
-        # 14.5 MB a file keeps this part's outputs below 64 MiB together.
-        facts["packed"] = codec.pack_tokens(data, args.out, limit=14_500_000)
+        codec.save_tokens(f"{args.work}/spoken.npz", data)
+        for copy in range(1, args.copies):
+            data = codec.both(data, codec.tokenize(model, store, device, shift_seed=copy))
+        codec.save_tokens(f"{args.work}/tokens.npz", data)
+        log(f"encoded in {time.monotonic() - began:.1f} s:", facts)
         return facts
 
     attempt("heldout", heldout, report)
     attempt("corpus", corpus, report)
+    _write(f"{args.out}/report_1.json", report)
 
     def samples():
         import torch
 
         sounds = {}
-        for i in np.argsort(held.ids)[:4]:
+        for i in np.lexsort((held.speakers, held.ids))[:4 * len(voices)]:
             audio = held.batch([i]).to(device)
-            sounds[f"{held.ids[i]:04d}_flite"] = audio[0].cpu().numpy()
-            sounds[f"{held.ids[i]:04d}_codec"] = model.decode(model.encode(audio))[0].cpu().numpy()
+            key = f"{held.ids[i]:04d}_{VOICES[held.speakers[i]]}"
+            sounds[f"{key}_flite"] = audio[0].cpu().numpy()
+            sounds[f"{key}_codec"] = model.decode(model.encode(audio))[0].cpu().numpy()
         zip_wavs(f"{args.out}/samples_1.zip", sounds, [f"{args.work}/heldout.npz"])
         mel = codec_train.SpectralLoss().to(device)
         values = []
-        for i in range(min(100, len(held.ids))):
+        for i in range(min(60, len(held.ids))):
             audio = held.batch([i]).to(device)
             with torch.no_grad():
                 values.append(float(mel(audio, model.decode(model.encode(audio))[:, :audio.shape[1]])["mel"]))
@@ -169,26 +181,92 @@ def ship_target(args):
         log("target:", [os.path.basename(n) for n in split(path + ".packed", args.out)])
 
 
-def part_rest(args, clock, report):
-    from . import lm
-    from . import recogniser as ctc
-    from .codec import load_codec, load_tokens
-    from .synth import AudioStore
+def part_draft(args, clock, report):
+    """The feature draft; the corpus as tokens and some speech, to take along."""
+    from . import codec, features, lm
 
     device = device_of(args.device)
-    share = clock.left() / 440.0
+    target = lm.load_lm(f"{args.work}/target.safetensors", device)
+    full = args.size == "full"
+    if os.path.exists(f"{args.work}/spoken.npz"):
+        report["packed"] = codec.pack_tokens(codec.load_tokens(f"{args.work}/spoken.npz"), args.out, limit=14_500_000)
+    data, held = codec.load_tokens(f"{args.work}/tokens.npz"), codec.load_tokens(f"{args.work}/heldout.npz")
+    width = target.config["H"]
+    config = dict(features.CONFIG, H=width, features=width, nh=target.config["nh"], I=target.config["I"])
+    options = {} if full else {"positions": 512, "row": 512, "steps": 3, "warmup": 2,
+                               "sample_options": {"limit": 4}, "acceptance_options": {"limit": 16, "chunk": 16}}
+
+    def draft():
+        return features.make(target, data, held, args.work, args.out, clock, device, config, min(70.0, 0.15 * args.budget),
+                             reserve=min(60.0, 0.2 * args.budget), **options)
+
+    attempt("draft", draft, report)
+    _write(f"{args.out}/report_3.json", report)
+    attempt("samples", lambda: samples(args, clock, report, target, device), report)
+    _write(f"{args.out}/report_3.json", report)
+
+
+def samples(args, clock, report, target, device):
+    """Forty held-out sentences a voice, as the synthesiser, the codec and the target say them, and what is heard."""
+    import torch
+
+    from . import lm
+    from . import recogniser as ctc
+    from .codec import load_codec
+    from .synth import AudioStore
+
+    held = AudioStore(args.work, "heldout", device, 100)
+    held.refresh()
+    judge = ctc.Recogniser.load(f"{args.work}/recogniser.safetensors", device)
+    codec = load_codec(args.work, device)
+    table, sounds = {}, {}
+
+    def decode(tokens):
+        if not len(tokens):
+            return np.zeros(320, np.float32)
+        return codec.decode(torch.from_numpy(tokens.astype(np.int64)).to(device)[None])[0].cpu().numpy()
+
+    for speaker in sorted(set(held.speakers)):
+        order = [i for i in np.argsort(held.ids, kind="stable") if held.speakers[i] == speaker][:40]
+        texts = [held.texts[i] for i in order]
+
+        def note(name, waves, facts=None):
+            cer, wer = ctc.error_rates(texts, judge.transcribe(waves))
+            table[f"{VOICES[speaker]}_{name}"] = {"cer": cer, "wer": wer, "seconds": round(sum(map(len, waves)) / 16000, 1),
+                                                  **(facts or {})}
+            log(VOICES[speaker], name, table[f"{VOICES[speaker]}_{name}"])
+            for i in range(0, len(waves), 8):
+                sounds[f"{i:02d}_{VOICES[speaker]}_{name}"] = waves[i]
+
+        spoken = [held.batch([i])[0].cpu().numpy() for i in order]
+        note("flite", spoken)
+        note("codec", [decode(codec.encode(torch.from_numpy(s).to(device)[None])[0].cpu().numpy()) for s in spoken])
+        if clock.left() > 12:
+            tokens, ended = lm.generate(target, texts, device, longest=400, speaker=speaker)
+            note("target", [decode(t) for t in tokens], {"ended": sum(ended)})
+        zip_wavs(f"{args.out}/samples_3.zip", sounds)
+    return table
+
+
+def part_ablation(args, clock, report):
+    """Independent drafts, plain and distilled, to compare the feature draft with."""
+    from . import lm
+    from .codec import load_tokens
+
+    device = device_of(args.device)
 
     def drafts():
         documents = lm.Documents(load_tokens(f"{args.work}/tokens.npz"), device)
         held = lm.Documents(load_tokens(f"{args.work}/heldout.npz"), device)
         config, positions = (lm.DRAFT, 32768) if args.size == "full" else (lm.TOY_DRAFT, 2048)
+        share = (clock.left() - min(15.0, 0.1 * args.budget)) / 200.0
         return lm.train_drafts(args.work, documents, held, 85 * share, 115 * share, device, config, positions)
 
     attempt("drafts", drafts, report)
     for name in ("draft_plain", "draft"):
         if os.path.exists(f"{args.work}/{name}.safetensors"):
             shutil.copy(f"{args.work}/{name}.safetensors", args.out)
-    _write(f"{args.out}/report_3.json", report)
+    _write(f"{args.out}/report_4.json", report)
 
     def acceptance():
         if args.size == "toy":
@@ -196,58 +274,6 @@ def part_rest(args, clock, report):
         return lm.measure_acceptance(args.work, device)
 
     attempt("acceptance", acceptance, report)
-    _write(f"{args.out}/report_3.json", report)
-    held = AudioStore(args.work, "heldout", device, 100)
-    held.refresh()
-
-    def recogniser():
-        store = AudioStore(args.work, "w", device, args.hours)
-        store.refresh(25)
-        log(f"recogniser: {store.hours():.1f} h")
-        return ctc.train(args.work, store, held, min(110 * share, clock.left() - 60 * share), device, out=args.out,
-                         **({} if args.size == "full" else {"config": ctc.TOY, "seconds_a_batch": 20}))[1]
-
-    attempt("recogniser", recogniser, report)
-    _write(f"{args.out}/report_3.json", report)
-
-    def samples():
-        judge = ctc.Recogniser.load(f"{args.work}/recogniser.safetensors", device)
-        codec = load_codec(args.work, device)
-        order = np.argsort(held.ids)[:40]
-        texts = [held.texts[i] for i in order]
-        table, sounds = {}, {}
-
-        def note(name, waves, facts=None):
-            cer, wer = ctc.error_rates(texts, judge.transcribe(waves))
-            table[name] = {"cer": cer, "wer": wer, "seconds": round(sum(map(len, waves)) / 16000, 1), **(facts or {})}
-            log(name, table[name])
-            for i in range(0, 40, 8):
-                if i < len(waves):
-                    sounds[f"{i:02d}_{name}"] = waves[i]
-            _write(f"{args.out}/report_3.json", {**report, "samples": table})
-
-        spoken = [held.batch([i])[0].cpu().numpy() for i in order]
-        note("flite", spoken)
-        import torch
-
-        def decode(tokens):
-            if not len(tokens):
-                return np.zeros(320, np.float32)
-            return codec.decode(torch.from_numpy(tokens.astype(np.int64)).to(device)[None])[0].cpu().numpy()
-
-        note("codec", [decode(codec.encode(torch.from_numpy(s).to(device)[None])[0].cpu().numpy()) for s in spoken])
-        models = [("target", 1.0, 50), ("target", 1.0, 0), ("draft", 1.0, 0)]
-        for name, temperature, top_k in models:
-            if clock.left() < 15 or not os.path.exists(f"{args.work}/{name}.safetensors"):
-                continue
-            model = lm.load_lm(f"{args.work}/{name}.safetensors", device)
-            tokens, ended = lm.generate(model, texts, device, temperature, top_k, longest=400)
-            note(f"{name}_T{temperature}_k{top_k}", [decode(t) for t in tokens], {"ended": sum(ended)})
-        zip_wavs(f"{args.out}/samples_3.zip", sounds)
-        return table
-
-    attempt("samples", samples, report)
-    _write(f"{args.out}/report_3.json", report)
 
 
 def add_restore_arguments(parser):
@@ -272,12 +298,13 @@ def run_restore(args):
     log(len(data["ids"]), "utterances")
 
 
-PARTS = {"1": (part_codec, 575), "2": (part_target, 575), "3": (part_rest, 440)}
+PARTS = {"1": (part_codec, 575), "2": (part_target, 575), "3": (part_draft, 440), "4": (part_ablation, 240)}
 
 
 def add_arguments(parser):
-    parser.add_argument("--part", choices=["1", "2", "3", "all"], default="all",
-                        help="1: synthesis, codec, tokens; 2: target; 3: drafts, recogniser, figures")
+    parser.add_argument("--part", choices=["1", "2", "3", "4", "all"], default="all",
+                        help="1: synthesis, codec, recogniser, tokens; 2: target; 3: draft, figures; "
+                             "4: drafts of older kinds, to compare with (not in `all`)")
     parser.add_argument("--budget", type=float, default=None, help="seconds for the part, start-up included")
     parser.add_argument("--work", required=True, help="folder kept between parts; needs 20 GB")
     parser.add_argument("--out", required=True, help="results, in files below 16 MiB")
@@ -287,6 +314,11 @@ def add_arguments(parser):
     parser.add_argument("--hours", type=float, default=170.0, help="at most so much audio")
     parser.add_argument("--voice", action="append", default=None, help="may be repeated: the voices share the corpus (default: slt)")
     parser.add_argument("--codec", default=None, help="folder of a trained codec: part 1 then trains none")
+    parser.add_argument("--codec-init", default=None, help="folder of a codec to go on from")
+    parser.add_argument("--codec-share", type=float, default=0.55, help="of part 1's time for training; the rest is the recogniser's")
+    parser.add_argument("--codec-lr", type=float, default=1.2e-3, help="peak learning rate of the codec")
+    parser.add_argument("--gan-from", type=float, default=1.0, help="share of the codec's time after which discriminators join")
+    parser.add_argument("--copies", type=int, default=2, help="times that the corpus is encoded, each with its own shifts in time")
     parser.add_argument("--heldout-limit", type=int, default=None)
     parser.add_argument("--size", choices=["full", "toy"], default="full")
     parser.add_argument("--device", default=None)
@@ -295,7 +327,7 @@ def add_arguments(parser):
 def run(args):
     os.makedirs(args.work, exist_ok=True)
     os.makedirs(args.out, exist_ok=True)
-    parts = PARTS if args.part == "all" else {args.part: PARTS[args.part]}
+    parts = {k: PARTS[k] for k in "123"} if args.part == "all" else {args.part: PARTS[args.part]}
     given = args.budget
     for name, (function, budget) in parts.items():
         args.budget = given or budget
@@ -320,7 +352,7 @@ def run_toy(args):
     from . import codec, codec_train, features, lm
     from . import recogniser as ctc
     from .common import join
-    from .synth import VOICES, AudioStore, Synthesis, heldout_texts
+    from .synth import AudioStore, Synthesis, heldout_texts
 
     device = torch.device("cpu")
     work = args.work

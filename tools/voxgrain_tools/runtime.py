@@ -104,7 +104,8 @@ class Voice:
     def codec(self) -> Codec:
         return Codec(self.folder / self.facts["codec"]["file"], self._threads)
 
-    def prompt(self, text: str) -> list[int]:
+    def prompt(self, text: str, speaker: str | None = None) -> list[int]:
+        """Token ids of a text; `speaker` is a name of the bundle's, or None for its default."""
         v = self.facts["vocabulary"]
         ids = [v["first_character"] + v["characters"].index(c) for c in text]
-        return [v["begin"], *ids, v["start_of_speech"]]
+        return [bundle.speaker(self.facts, speaker)["begin"], *ids, v["start_of_speech"]]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .common import BEGIN, CHARACTERS, END, FIRST_CHARACTER, SOS, SPEECH, log
+from .common import BEGIN, BEGINS, CHARACTERS, END, FIRST_CHARACTER, SOS, SPEECH, log
 from .lm import byte_scores, cross_scores, rope_table, rotate
 
 BUCKET = 128
@@ -73,7 +73,7 @@ def sample_codes(scores, values):
 class Batch:
     """The state of one batch of utterances, which all step in time (prompts padded on the left)."""
 
-    def __init__(self, model, texts, longest, device):
+    def __init__(self, model, texts, speakers, longest, device):
         c = model.config
         self.model, self.config, self.device = model, c, device
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -83,7 +83,7 @@ class Batch:
         self.table = model.input_embedding.rows().detach().to(self.dtype)
         self.values = byte_values(device)
         lut = {ch: FIRST_CHARACTER + i for i, ch in enumerate(CHARACTERS)}
-        prompts = [[BEGIN] + [lut[ch] for ch in t] + [SOS] for t in texts]
+        prompts = [[BEGINS[s]] + [lut[ch] for ch in t] + [SOS] for t, s in zip(texts, speakers)]
         self.width = max(map(len, prompts))
         n = len(texts)
         self.prompt = torch.tensor([[BEGIN] * (self.width - len(p)) + p for p in prompts], device=device)
@@ -152,9 +152,9 @@ class Batch:
 
 
 @torch.no_grad()
-def sample_batch(model, texts, longest, device, graphs=True, deadline=float("inf"), enough=0.995):
+def sample_batch(model, texts, speakers, longest, device, graphs=True, deadline=float("inf"), enough=0.995):
     """{row: tokens} of the utterances that ended before `longest`, the deadline, or `enough` of the others did."""
-    batch = Batch(model, texts, longest, device)
+    batch = Batch(model, texts, speakers, longest, device)
     batch.start()
     at, step, graph, bucket = batch.width, 0, None, 0
     # The last place is emitted but never read.
@@ -182,10 +182,13 @@ def sample_batch(model, texts, longest, device, graphs=True, deadline=float("inf
     return batch.results()
 
 
-def sample(model, texts, budget, device, memory=None, largest=None, seed=1, limit=None):
-    """Utterances of these texts (in a random order) until `budget` seconds are over: token data as `Documents` takes it."""
+def sample(model, texts, budget, device, memory=None, largest=None, seed=1, limit=None, voices=1):
+    """Utterances of these texts (in a random order) until `budget` seconds are over: token data as `Documents` takes it.
+
+    Each text is spoken by one of the first `voices` speakers, drawn at random."""
     began = time.monotonic()
     rng = np.random.default_rng(seed)
+    speakers = rng.integers(0, voices, len(texts)).astype(np.uint8)
     c = model.config
     graphs = device.type == "cuda"
     largest = largest or (1536 if graphs else 16)
@@ -208,21 +211,21 @@ def sample(model, texts, budget, device, memory=None, largest=None, seed=1, limi
         for j in rng.permutation(len(batches)):
             left = budget - (time.monotonic() - began)
             if left < max(2.0 if budget > 10 else 0.0, 0.7 * slowest):
-                return pack(texts, kept, tokens)
+                return pack(texts, speakers, kept, tokens)
             rows = batches[j]
             chosen = [texts[i] for i in rows]
             longest = int(TOKENS_A_CHARACTER * max(map(len, chosen)) + TOKENS_MORE)
             first = time.monotonic()
             deadline = first + left + 5
             try:
-                found = sample_batch(model, chosen, longest, device, graphs, deadline)
+                found = sample_batch(model, chosen, speakers[rows], longest, device, graphs, deadline)
             except Exception as error:  # noqa: BLE001 - a capture that fails, or memory
                 if device.type != "cuda":
                     raise
                 log("sampling:", repr(error)[:300], "- goes on without graphs" if graphs else "- batch left out")
                 failures += not graphs
                 if failures > 3:
-                    return pack(texts, kept, tokens)
+                    return pack(texts, speakers, kept, tokens)
                 graphs = False
                 torch.cuda.empty_cache()
                 continue
@@ -231,10 +234,10 @@ def sample(model, texts, budget, device, memory=None, largest=None, seed=1, limi
             kept += [rows[i] for i in found]
             tokens += list(found.values())
             log(f"sampled {len(found)} of {len(rows)} utterances, {sum(map(len, found.values()))} tokens in {seconds:.1f} s")
-    return pack(texts, kept, tokens)
+    return pack(texts, speakers, kept, tokens)
 
 
-def pack(texts, kept, tokens):
-    return {"ids": np.array(kept, np.int64), "texts": [texts[i] for i in kept],
+def pack(texts, speakers, kept, tokens):
+    return {"ids": np.array(kept, np.int64), "texts": [texts[i] for i in kept], "speakers": speakers[kept],
             "lengths": np.array([len(t) for t in tokens], np.int32),
             "tokens": np.concatenate(tokens) if tokens else np.zeros(0, np.uint16)}

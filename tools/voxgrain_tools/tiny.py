@@ -17,6 +17,12 @@ EXAMPLE = "python -m voxgrain_tools tiny --out models/tiny"
 
 EXTRA = FIRST_CHARACTER - SPEECH + len(CHARACTERS)
 
+# Two symbols with random embeddings of their own: the same text is another noise.
+SPEAKERS = [
+    {"name": name, "begin": begin, "description": f"noise, the {name} kind"}
+    for name, begin in zip(("first", "second"), bundle.SPEAKER_SYMBOLS, strict=True)
+]
+
 
 def language_model(seed: int, layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, features=0):
     rng = np.random.default_rng(seed)
@@ -95,6 +101,7 @@ def make(out: Path, seed: int = 2024) -> None:
         bits={"draft": draft_bits},
         max_positions=512,
         groups="../../asg-cache/tiny.asg",
+        speakers=SPEAKERS,
         licence=bundle.CODE_LICENCE,
         attribution="",
         training={"note": "random weights, for tests only", "seed": seed},

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 use voxgrain::bundle::Bundle;
 use voxgrain::core::accept::Emission;
-use voxgrain::speech::synth::Synthesizer;
+use voxgrain::speech::synth::{Synthesizer, Voice};
 use voxgrain::{Error, ErrorKind};
 
 /// What the fresh process says of itself once it has spoken.
@@ -57,13 +57,12 @@ pub struct ColdStart {
 const SENTENCE: &str = "the birch canoe slid on the smooth planks.";
 
 /// The hidden mode: opens the voice, speaks, says so.
-pub fn probe(voice: &VoiceArgs, arm: ArmName) -> anyhow::Result<()> {
-    let opened = voice.open()?;
+pub fn probe(opened: &Voice, voice: &VoiceArgs, arm: ArmName) -> anyhow::Result<()> {
     let loaded = machine::rss();
     let clock = Instant::now();
     let pool = voice.pool();
     let options = opened.options(arm.arm(0.4, Emission::StandIn));
-    let mut synthesizer = Synthesizer::new(&opened, options, &pool)?;
+    let mut synthesizer = Synthesizer::new(opened, options, &pool)?;
     let engine_ms = clock.elapsed().as_secs_f64() * 1e3;
     let mut first = None;
     let mut pcm = Vec::new();
@@ -98,7 +97,7 @@ fn failed(what: impl std::fmt::Display) -> Error {
 }
 
 /// Starts one and times it: milliseconds to its first samples, and what it said.
-fn start(voice: &VoiceArgs, arm: ArmName) -> voxgrain::Result<(f64, Probe)> {
+fn start(voice: &VoiceArgs, speaker: Option<&str>, arm: ArmName) -> voxgrain::Result<(f64, Probe)> {
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
     command.args(["bench", "--probe"]);
@@ -109,6 +108,9 @@ fn start(voice: &VoiceArgs, arm: ArmName) -> voxgrain::Result<(f64, Probe)> {
         if let Some(path) = path {
             command.arg(flag).arg(path);
         }
+    }
+    if let Some(name) = speaker {
+        command.arg(format!("--voice={name}"));
     }
     if let Some(threads) = voice.threads {
         command.arg("--threads").arg(threads.to_string());
@@ -167,19 +169,24 @@ fn drop_cache(_: &Bundle) -> Result<(), String> {
 }
 
 /// Must run while this process has no file of the bundle mapped: such pages stay.
-pub fn measure(voice: &VoiceArgs, arm: ArmName, quick: bool) -> voxgrain::Result<ColdStart> {
+pub fn measure(
+    voice: &VoiceArgs,
+    speaker: Option<&str>,
+    arm: ArmName,
+    quick: bool,
+) -> voxgrain::Result<ColdStart> {
     let bundle = Bundle::open(Bundle::find(voice.bundle.as_deref())?)?;
     let total: u64 = bundle.files.iter().map(|f| f.bytes).sum();
     let mut cold = Vec::new();
     let mut note = None;
     // One start that is not counted brings the program itself in.
-    start(voice, arm)?;
+    start(voice, speaker, arm)?;
     for _ in 0..if quick { 1 } else { 3 } {
         if let Err(e) = drop_cache(&bundle) {
             note = Some(format!("not measured: {e}"));
             break;
         }
-        let run = start(voice, arm)?;
+        let run = start(voice, speaker, arm)?;
         // Only what was read shows that the pages were gone.
         if run.1.storage_read_bytes.unwrap_or(0) < total / 2 {
             note = Some("not measured: the system kept the files in its cache".into());
@@ -192,7 +199,7 @@ pub fn measure(voice: &VoiceArgs, arm: ArmName, quick: bool) -> voxgrain::Result
     }
     let mut warm = Vec::new();
     for _ in 0..if quick { 1 } else { 5 } {
-        warm.push(start(voice, arm)?);
+        warm.push(start(voice, speaker, arm)?);
     }
     let all = starts(&warm).zip(warm.last());
     let Some((all, last)) = all else { return Err(usage("no start was measured")) };

@@ -1,6 +1,6 @@
 //! Two runs, utterance by utterance.
 
-use super::report::{field, interval};
+use super::report::{field, interval, voice_name};
 use super::run::{Report, Utterance};
 use super::stats::median_interval;
 use crate::cli::usage;
@@ -50,7 +50,7 @@ fn name(r: &Report) -> String {
         r.machine.cpu.as_deref().unwrap_or("unnamed CPU"),
         r.machine.kernel,
         r.machine.threads,
-        r.voice.name,
+        voice_name(&r.voice),
         r.build.commit
     )
 }
@@ -65,6 +65,7 @@ fn differences(a: &Report, b: &Report) -> Vec<String> {
             ("threads", r.machine.threads.to_string()),
             ("governor", or(&r.machine.governor)),
             ("bundle", r.voice.sha256.chars().take(16).collect()),
+            ("speaker", or(&r.voice.speaker)),
             ("groups", or(&r.voice.groups_sha256.as_ref().map(|s| s.chars().take(16).collect()))),
             ("commit", r.build.commit.clone()),
             ("gamma", r.settings.gamma.to_string()),

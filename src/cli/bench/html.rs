@@ -8,10 +8,10 @@ use std::fmt::Write;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--bg:#f7f7f5;--card:#fff;--ink:#1c1d21;--soft:#5d626c;--line:#d9d9d4;
---ar:#70757f;--sd:#1f6fd0;--tolerance:#b86e00;--pcg:#c22a48;
+--ar:#70757f;--sd:#1f6fd0;--tolerance:#b86e00;--pcg:#c22a48;--transport:#0b8177;
 --prefill:#8d99a6;--draft:#d99a1c;--verify:#5a56c8;--sampling:#c0559a;--codec:#2f9270;--other:#c4c4be}
 @media (prefers-color-scheme:dark){:root{--bg:#131417;--card:#1c1e23;--ink:#e9e9ec;--soft:#a3a8b3;--line:#34373f;
---ar:#a2a8b4;--sd:#62a8f5;--tolerance:#eba53f;--pcg:#ff7388;
+--ar:#a2a8b4;--sd:#62a8f5;--tolerance:#eba53f;--pcg:#ff7388;--transport:#37c6b8;
 --prefill:#8593a3;--draft:#e0ab3f;--verify:#8d89f0;--sampling:#dd7cba;--codec:#4fbd97;--other:#5a5d66}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif}
@@ -44,7 +44,7 @@ th{color:var(--soft);font-weight:600}
 tr:last-child td{border-bottom:0}
 .facts td{white-space:normal;text-align:left}
 .facts td:first-child{color:var(--soft);white-space:nowrap;vertical-align:top}
-.ar{--c:var(--ar)}.sd{--c:var(--sd)}.tolerance{--c:var(--tolerance)}.pcg{--c:var(--pcg)}
+.ar{--c:var(--ar)}.sd{--c:var(--sd)}.tolerance{--c:var(--tolerance)}.pcg{--c:var(--pcg)}.transport{--c:var(--transport)}
 .prefill{--c:var(--prefill)}.draft{--c:var(--draft)}.verify{--c:var(--verify)}
 .sampling{--c:var(--sampling)}.codec{--c:var(--codec)}.other{--c:var(--other)}
 ";
@@ -489,7 +489,7 @@ pub fn page(r: &Report) -> String {
         escape(r.machine.cpu.as_deref().unwrap_or("unnamed CPU")),
         r.machine.threads,
         escape(&r.machine.kernel),
-        escape(&r.voice.name),
+        escape(&super::report::voice_name(&r.voice)),
         r.settings.utterances
     );
     for a in &r.arms {

@@ -1,7 +1,7 @@
 //! What the measurements were made on: facts that the system tells, and nothing guessed.
 
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 use voxgrain::kernel;
 
@@ -37,85 +37,152 @@ pub struct Build {
     pub debug_assertions: bool,
 }
 
-fn read(path: impl AsRef<Path>) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let text = text.trim_matches(['\0', '\n', ' ']).to_owned();
-    (!text.is_empty()).then_some(text)
+/// The root of the files in which the system tells about itself: `/`, or a test's.
+#[derive(Debug, Clone)]
+pub struct System(PathBuf);
+
+fn here() -> System {
+    System(PathBuf::from("/"))
 }
 
-fn cpuinfo(key: &str) -> Option<String> {
-    let text = read("/proc/cpuinfo")?;
-    let line = text.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == key))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-/// Names of ARM cores, which the system gives as numbers only.
-fn arm_core() -> Option<String> {
-    let part = cpuinfo("CPU part")?;
-    let name = match part.as_str() {
-        "0xd03" => "Cortex-A53",
-        "0xd04" => "Cortex-A35",
-        "0xd05" => "Cortex-A55",
-        "0xd07" => "Cortex-A57",
-        "0xd08" => "Cortex-A72",
-        "0xd09" => "Cortex-A73",
-        "0xd0a" => "Cortex-A75",
-        "0xd0b" => "Cortex-A76",
-        "0xd0c" => "Neoverse N1",
-        "0xd41" => "Cortex-A78",
-        "0xd42" => "Cortex-A78AE",
-        "0xc07" => "Cortex-A7",
-        other => return Some(format!("ARM part {other}")),
-    };
-    Some(name.to_owned())
-}
-
-fn cache_bytes() -> Option<u64> {
-    let mut largest = None;
-    for entry in std::fs::read_dir("/sys/devices/system/cpu/cpu0/cache").ok()?.flatten() {
-        let Some(size) = read(entry.path().join("size")) else { continue };
-        let (digits, unit) = size.split_at(size.trim_end_matches(char::is_alphabetic).len());
-        let factor = match unit {
-            "K" => 1 << 10,
-            "M" => 1 << 20,
-            _ => 1,
-        };
-        largest = largest.max(digits.parse::<u64>().ok().map(|n| n * factor));
+impl System {
+    fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.0.join(path)
     }
-    largest
-}
 
-fn memory_bytes(key: &str) -> Option<u64> {
-    let text = read("/proc/meminfo")?;
-    let line = text.lines().find(|l| l.starts_with(key))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb << 10)
+    fn read(&self, path: impl AsRef<Path>) -> Option<String> {
+        let text = std::fs::read_to_string(self.path(path)).ok()?;
+        let text = text.trim_matches(['\0', '\n', ' ']).to_owned();
+        (!text.is_empty()).then_some(text)
+    }
+
+    fn cpuinfo(&self, key: &str) -> Option<String> {
+        let text = self.read("proc/cpuinfo")?;
+        let line = text.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == key))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    }
+
+    /// Names of ARM cores, which the system gives as numbers only.
+    fn arm_core(&self) -> Option<String> {
+        let part = self.cpuinfo("CPU part")?;
+        let name = match part.as_str() {
+            "0xd03" => "Cortex-A53",
+            "0xd04" => "Cortex-A35",
+            "0xd05" => "Cortex-A55",
+            "0xd07" => "Cortex-A57",
+            "0xd08" => "Cortex-A72",
+            "0xd09" => "Cortex-A73",
+            "0xd0a" => "Cortex-A75",
+            "0xd0b" => "Cortex-A76",
+            "0xd0c" => "Neoverse N1",
+            "0xd41" => "Cortex-A78",
+            "0xd42" => "Cortex-A78AE",
+            "0xc07" => "Cortex-A7",
+            other => return Some(format!("ARM part {other}")),
+        };
+        Some(name.to_owned())
+    }
+
+    fn cache_bytes(&self) -> Option<u64> {
+        let mut largest = None;
+        let caches = self.path("sys/devices/system/cpu/cpu0/cache");
+        for entry in std::fs::read_dir(caches).ok()?.flatten() {
+            let Some(size) = self.read(entry.path().join("size")) else { continue };
+            let (digits, unit) = size.split_at(size.trim_end_matches(char::is_alphabetic).len());
+            let factor = match unit {
+                "K" => 1 << 10,
+                "M" => 1 << 20,
+                _ => 1,
+            };
+            largest = largest.max(digits.parse::<u64>().ok().map(|n| n * factor));
+        }
+        largest
+    }
+
+    fn memory_bytes(&self, key: &str) -> Option<u64> {
+        let text = self.read("proc/meminfo")?;
+        let line = text.lines().find(|l| l.starts_with(key))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb << 10)
+    }
+
+    /// Folders `cpu0`, `cpu1`, ...
+    fn cpus(&self) -> Vec<PathBuf> {
+        let all = std::fs::read_dir(self.path("sys/devices/system/cpu")).into_iter().flatten();
+        let is_cpu = |p: &PathBuf| {
+            let name = p.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("cpu"));
+            name.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        };
+        all.flatten().map(|e| e.path()).filter(is_cpu).collect()
+    }
+
+    /// The governors of all cores; more than one where clusters have their own.
+    fn governor(&self) -> Option<String> {
+        let read = |cpu: PathBuf| self.read(cpu.join("cpufreq/scaling_governor"));
+        let mut all: Vec<String> = self.cpus().into_iter().filter_map(read).collect();
+        all.sort();
+        all.dedup();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+
+    fn mhz(&self, file: &str) -> Option<f64> {
+        let khz = |cpu: PathBuf| self.read(cpu.join("cpufreq").join(file))?.parse::<f64>().ok();
+        self.cpus().into_iter().filter_map(khz).reduce(f64::max).map(|khz| khz / 1e3)
+    }
+
+    fn describe(&self, threads: usize) -> Machine {
+        let huge = self.read("sys/kernel/mm/transparent_hugepage/enabled");
+        let release = self.read("proc/sys/kernel/osrelease");
+        Machine {
+            board: self
+                .read("proc/device-tree/model")
+                .or_else(|| self.read("sys/class/dmi/id/product_name")),
+            cpu: self.cpuinfo("model name").or_else(|| self.arm_core()),
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            arch: std::env::consts::ARCH.to_owned(),
+            os: release.map(|r| format!("{} {r}", std::env::consts::OS)),
+            memory_bytes: self.memory_bytes("MemTotal:"),
+            cache_bytes: self.cache_bytes(),
+            governor: self.governor(),
+            max_mhz: self.mhz("cpuinfo_max_freq"),
+            huge_pages: huge.and_then(|h| Some(h.split_once('[')?.1.split_once(']')?.0.to_owned())),
+            kernel: kernel::best().name().to_owned(),
+            kernels: kernel::all().iter().map(|k| k.name().to_owned()).collect(),
+            threads,
+        }
+    }
+
+    /// The hottest zone and the fastest core.
+    fn sample(&self) -> Sample {
+        let mut celsius: Option<f64> = None;
+        let zones = std::fs::read_dir(self.path("sys/class/thermal")).into_iter().flatten();
+        for zone in zones.flatten() {
+            if let Some(milli) =
+                self.read(zone.path().join("temp")).and_then(|t| t.parse::<f64>().ok())
+                && (0.0..150_000.0).contains(&milli)
+            {
+                celsius = Some(celsius.unwrap_or(0.0).max(milli / 1e3));
+            }
+        }
+        let mhz = self.mhz("scaling_cur_freq").or_else(|| self.cpuinfo("cpu MHz")?.parse().ok());
+        Sample { celsius, mhz }
+    }
+
+    /// Raspberry Pi: the firmware's throttling bits.
+    fn throttled(&self) -> Option<String> {
+        self.read("sys/devices/platform/soc/soc:firmware/get_throttled")
+    }
 }
 
 pub fn available_bytes() -> Option<u64> {
-    memory_bytes("MemAvailable:")
+    here().memory_bytes("MemAvailable:")
 }
 
 pub fn describe(threads: usize) -> Machine {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let cpufreq = Path::new("/sys/devices/system/cpu/cpu0/cpufreq");
-    let huge = read("/sys/kernel/mm/transparent_hugepage/enabled");
-    Machine {
-        board: read("/proc/device-tree/model").or_else(|| read("/sys/class/dmi/id/product_name")),
-        cpu: cpuinfo("model name").or_else(arm_core),
-        cores,
-        arch: std::env::consts::ARCH.to_owned(),
-        os: read("/proc/sys/kernel/osrelease").map(|r| format!("{} {r}", std::env::consts::OS)),
-        memory_bytes: memory_bytes("MemTotal:"),
-        cache_bytes: cache_bytes(),
-        governor: read(cpufreq.join("scaling_governor")),
-        max_mhz: read(cpufreq.join("cpuinfo_max_freq"))
-            .and_then(|k| k.parse::<f64>().ok())
-            .map(|khz| khz / 1e3),
-        huge_pages: huge.and_then(|h| Some(h.split_once('[')?.1.split_once(']')?.0.to_owned())),
-        kernel: kernel::best().name().to_owned(),
-        kernels: kernel::all().iter().map(|k| k.name().to_owned()).collect(),
-        threads,
-    }
+    here().describe(threads)
+}
+
+pub fn sample() -> Sample {
+    here().sample()
 }
 
 pub fn build() -> Build {
@@ -181,27 +248,6 @@ pub struct Sample {
     pub mhz: Option<f64>,
 }
 
-/// The hottest zone and the fastest core.
-pub fn sample() -> Sample {
-    let mut celsius: Option<f64> = None;
-    for zone in std::fs::read_dir("/sys/class/thermal").into_iter().flatten().flatten() {
-        if let Some(milli) = read(zone.path().join("temp")).and_then(|t| t.parse::<f64>().ok())
-            && (0.0..150_000.0).contains(&milli)
-        {
-            celsius = Some(celsius.unwrap_or(0.0).max(milli / 1e3));
-        }
-    }
-    let mut mhz: Option<f64> = None;
-    for cpu in 0..std::thread::available_parallelism().map_or(1, |n| n.get()) {
-        let path = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq");
-        if let Some(khz) = read(path).and_then(|t| t.parse::<f64>().ok()) {
-            mhz = Some(mhz.unwrap_or(0.0).max(khz / 1e3));
-        }
-    }
-    let mhz = mhz.or_else(|| cpuinfo("cpu MHz")?.parse().ok());
-    Sample { celsius, mhz }
-}
-
 /// What else the machine did meanwhile.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Conditions {
@@ -222,6 +268,7 @@ pub struct Conditions {
 /// Watches from its creation to [`end`](Watch::end).
 pub struct Watch {
     clock: Instant,
+    system: System,
     start: Option<Ticks>,
     samples: Vec<Sample>,
 }
@@ -235,10 +282,10 @@ struct Ticks {
 }
 
 fn ticks() -> Option<Ticks> {
-    let stat = read("/proc/stat")?;
+    let stat = here().read("proc/stat")?;
     let cpu: Vec<f64> =
         stat.lines().next()?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
-    let own = read("/proc/self/stat")?;
+    let own = here().read("proc/self/stat")?;
     // Fields after the name, which may hold anything: the first is field 3.
     let own: Vec<&str> = own.rsplit_once(')')?.1.split_whitespace().collect();
     let own = own.get(11)?.parse::<f64>().ok()? + own.get(12)?.parse::<f64>().ok()?;
@@ -247,11 +294,16 @@ fn ticks() -> Option<Ticks> {
 
 impl Watch {
     pub fn new() -> Self {
-        Self { clock: Instant::now(), start: ticks(), samples: vec![sample()] }
+        Self::of(here())
+    }
+
+    fn of(system: System) -> Self {
+        let (start, samples) = (ticks(), vec![system.sample()]);
+        Self { clock: Instant::now(), system, start, samples }
     }
 
     pub fn look(&mut self) -> Sample {
-        let s = sample();
+        let s = self.system.sample();
         self.samples.push(s);
         s
     }
@@ -273,9 +325,11 @@ impl Watch {
             mhz_max: clock().reduce(f64::max),
             others_share: share(&|t| t.all - t.idle - t.stolen - t.own),
             stolen_share: share(&|t| t.stolen),
-            load_average: read("/proc/loadavg")
+            load_average: self
+                .system
+                .read("proc/loadavg")
                 .and_then(|l| l.split_whitespace().next()?.parse().ok()),
-            throttled: read("/sys/devices/platform/soc/soc:firmware/get_throttled"),
+            throttled: self.system.throttled(),
         }
     }
 }
@@ -289,7 +343,7 @@ pub struct Rss {
 }
 
 pub fn rss() -> Option<Rss> {
-    let text = read("/proc/self/status")?;
+    let text = here().read("proc/self/status")?;
     let get = |key: &str| {
         let line = text.lines().find(|l| l.starts_with(key))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb << 10)
@@ -299,14 +353,14 @@ pub fn rss() -> Option<Rss> {
 
 /// Bytes that this process had the storage read.
 pub fn storage_reads() -> Option<u64> {
-    let text = read("/proc/self/io")?;
+    let text = here().read("proc/self/io")?;
     text.lines().find_map(|l| l.strip_prefix("read_bytes: ")?.parse().ok())
 }
 
 /// Memory larger than the caches to read from: eight times the largest cache, within 128 to
 /// 512 MB and a quarter of what is free.
 pub fn field() -> Vec<u8> {
-    let cache = cache_bytes().unwrap_or(4 << 20);
+    let cache = here().cache_bytes().unwrap_or(4 << 20);
     let free = available_bytes().unwrap_or(1 << 30) / 4;
     let bytes = (8 * cache).clamp(128 << 20, 512 << 20).min(free).max(1 << 20);
     // Written, so that every page is there.
@@ -345,4 +399,123 @@ fn sum(bytes: &[u8]) -> u64 {
         }
     }
     acc.iter().fold(0, |a, b| a.wrapping_add(*b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files of a board, in a folder of their own.
+    struct Board(PathBuf);
+
+    impl Board {
+        fn new(name: &str, files: &[(&str, &str)]) -> Self {
+            let root = std::env::temp_dir().join(format!("voxgrain-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&root);
+            let board = Self(root);
+            files.iter().for_each(|(path, text)| board.set(path, text));
+            board
+        }
+        fn set(&self, path: &str, text: &str) {
+            let path = self.0.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        fn system(&self) -> System {
+            System(self.0.clone())
+        }
+    }
+
+    impl Drop for Board {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const CPU: &str = "sys/devices/system/cpu";
+
+    #[test]
+    fn a_raspberry_pi_tells_what_it_is_and_how_it_fares() {
+        let cpu = |n: usize, file: &str| format!("{CPU}/cpu{n}/cpufreq/{file}");
+        let board = Board::new(
+            "board-pi",
+            &[
+                ("proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0"),
+                (
+                    "proc/cpuinfo",
+                    "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n\nSerial\t: 1\n",
+                ),
+                ("proc/meminfo", "MemTotal:        3884360 kB\nMemAvailable:    3000000 kB\n"),
+                ("proc/sys/kernel/osrelease", "6.6.31+rpt-rpi-v8\n"),
+                ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"),
+                (&format!("{CPU}/cpu0/cache/index0/size"), "32K\n"),
+                (&format!("{CPU}/cpu0/cache/index2/size"), "1M\n"),
+                // Entries that are no cores.
+                (&format!("{CPU}/cpufreq/policy0/scaling_governor"), "performance\n"),
+                (&format!("{CPU}/cpuidle/current_driver"), "none\n"),
+                (&cpu(0, "scaling_governor"), "ondemand\n"),
+                (&cpu(1, "scaling_governor"), "ondemand\n"),
+                (&cpu(0, "cpuinfo_max_freq"), "1800000\n"),
+                (&cpu(0, "scaling_cur_freq"), "600000\n"),
+                (&cpu(1, "scaling_cur_freq"), "1500000\n"),
+                ("sys/class/thermal/thermal_zone0/temp", "48212\n"),
+                ("sys/class/thermal/cooling_device0/type", "fan\n"),
+                ("sys/devices/platform/soc/soc:firmware/get_throttled", "50000\n"),
+            ],
+        );
+        let m = board.system().describe(3);
+        assert_eq!(m.board.as_deref(), Some("Raspberry Pi 4 Model B Rev 1.4"));
+        assert_eq!(m.cpu.as_deref(), Some("Cortex-A72"));
+        assert_eq!((m.governor.as_deref(), m.max_mhz), (Some("ondemand"), Some(1800.0)));
+        assert_eq!((m.memory_bytes, m.cache_bytes), (Some(3884360 << 10), Some(1 << 20)));
+        assert_eq!((m.huge_pages.as_deref(), m.threads), (Some("madvise"), 3));
+        assert!(m.os.unwrap().ends_with("6.6.31+rpt-rpi-v8"));
+
+        // It gets warm, and slower.
+        let mut watch = Watch::of(board.system());
+        board.set("sys/class/thermal/thermal_zone0/temp", "81700\n");
+        board.set("sys/class/thermal/thermal_zone1/temp", "60000\n");
+        board.set(&cpu(1, "scaling_cur_freq"), "1000000\n");
+        let now = watch.look();
+        assert_eq!((now.celsius, now.mhz), (Some(81.7), Some(1000.0)));
+        board.set("sys/class/thermal/thermal_zone0/temp", "70000\n");
+        watch.look();
+        let c = watch.end();
+        assert_eq!((c.celsius_start, c.celsius_max), (Some(48.212), Some(81.7)));
+        assert_eq!((c.mhz_min, c.mhz_max), (Some(1000.0), Some(1500.0)));
+        assert_eq!(c.throttled.as_deref(), Some("50000"));
+    }
+
+    #[test]
+    fn clusters_may_have_governors_of_their_own_and_zones_may_lie() {
+        let board = Board::new(
+            "board-big-little",
+            &[
+                (&format!("{CPU}/cpu0/cpufreq/scaling_governor"), "schedutil"),
+                (&format!("{CPU}/cpu4/cpufreq/scaling_governor"), "performance"),
+                (&format!("{CPU}/cpu0/cpufreq/cpuinfo_max_freq"), "1510400"),
+                (&format!("{CPU}/cpu4/cpufreq/cpuinfo_max_freq"), "2208000"),
+                // Zones of parts that are off.
+                ("sys/class/thermal/thermal_zone0/temp", "-274000"),
+                ("sys/class/thermal/thermal_zone1/temp", "text"),
+                ("sys/class/thermal/thermal_zone2/temp", "51000"),
+                ("proc/cpuinfo", "CPU part\t: 0xd99\n"),
+            ],
+        );
+        let (m, s) = (board.system().describe(1), board.system().sample());
+        assert_eq!(m.governor.as_deref(), Some("performance, schedutil"));
+        assert_eq!((m.max_mhz, m.cpu.as_deref()), (Some(2208.0), Some("ARM part 0xd99")));
+        assert_eq!((s.celsius, s.mhz), (Some(51.0), None));
+    }
+
+    #[test]
+    fn a_machine_that_tells_nothing_is_no_error() {
+        let board = Board::new("board-empty", &[("proc/cpuinfo", "cpu MHz\t: 2600.123\n")]);
+        let m = board.system().describe(1);
+        assert!(m.board.is_none() && m.cpu.is_none() && m.governor.is_none());
+        assert!(m.memory_bytes.is_none() && m.cache_bytes.is_none() && m.max_mhz.is_none());
+        let s = board.system().sample();
+        assert_eq!((s.celsius, s.mhz), (None, Some(2600.123)));
+        assert!(Watch::of(board.system()).end().throttled.is_none());
+    }
 }

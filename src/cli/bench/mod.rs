@@ -60,7 +60,7 @@ pub struct Bench {
     /// A smoke run: 3 utterances, one start (with --kernels and --predict: short as well)
     #[arg(long)]
     quick: bool,
-    /// Arms to run, again for each [default: all]
+    /// Arms to run, again for each [default: all that the group index allows]
     #[arg(long = "arm", value_enum)]
     arms: Vec<ArmName>,
     /// Tokens drafted a round: 0 to 15; `auto`, the voice's; `measured` follows the clock
@@ -96,6 +96,9 @@ pub struct Bench {
     /// Speaks once and reports; what the cold start runs
     #[arg(long, hide = true)]
     probe: bool,
+    /// Who speaks; `voxgrain inspect` shows the names [default: the bundle's first]
+    #[arg(long = "voice", value_name = "NAME")]
+    speaker: Option<String>,
     #[command(flatten)]
     voice: VoiceArgs,
 }
@@ -195,7 +198,8 @@ impl Bench {
             .into());
         }
         if self.probe {
-            return cold::probe(&self.voice, self.arms.first().copied().unwrap_or(ArmName::Pcg));
+            let arm = self.arms.first().copied().unwrap_or(ArmName::Pcg);
+            return cold::probe(&self.open()?, &self.voice, arm);
         }
         if let [a, b] = &self.compare[..] {
             let comparison = compare::compare(&load(a)?, &load(b)?)?;
@@ -256,9 +260,16 @@ impl Bench {
         Ok(sentences)
     }
 
-    fn arm_names(&self) -> Vec<ArmName> {
+    fn arm_names(&self, voice: &Voice) -> Vec<ArmName> {
         if self.arms.is_empty() {
-            return vec![ArmName::Ar, ArmName::Sd, ArmName::Tolerance, ArmName::Pcg];
+            let mut names = vec![ArmName::Ar, ArmName::Sd, ArmName::Tolerance, ArmName::Pcg];
+            match voice.groups() {
+                Some(index) if !index.header().symmetric => output::status(
+                    "bench: without the arm transport, which needs a symmetric group index",
+                ),
+                _ => names.push(ArmName::Transport),
+            }
+            return names;
         }
         let mut names: Vec<ArmName> = Vec::new();
         for &name in &self.arms {
@@ -269,11 +280,11 @@ impl Bench {
         names
     }
 
-    fn lanes(&self, voice: &Voice) -> voxgrain::Result<Vec<Lane>> {
-        self.lanes_of(voice, &self.arm_names())
+    fn open(&self) -> voxgrain::Result<Voice> {
+        self.voice.open_as(self.speaker.as_deref())
     }
 
-    fn lanes_of(&self, voice: &Voice, names: &[ArmName]) -> voxgrain::Result<Vec<Lane>> {
+    fn lanes(&self, voice: &Voice, names: &[ArmName]) -> voxgrain::Result<Vec<Lane>> {
         let pool = self.voice.pool();
         let lane = |name: ArmName| {
             let arm = name.arm(0.4, Emission::StandIn);
@@ -288,19 +299,21 @@ impl Bench {
     fn measure(&self) -> anyhow::Result<Report> {
         let sentences = self.sentences()?;
         // Opened once to refuse what is wrong before anything is measured.
-        drop(self.lanes(&self.voice.open()?)?);
-        let names = self.arm_names();
+        let voice = self.open()?;
+        let names = self.arm_names(&voice);
+        drop(self.lanes(&voice, &names)?);
+        drop(voice);
         let cold_start = if self.no_cold_start {
             None
         } else {
             output::status("bench: starting fresh processes");
             let arm = if names.contains(&ArmName::Pcg) { ArmName::Pcg } else { names[0] };
-            Some(cold::measure(&self.voice, arm, self.quick)?)
+            Some(cold::measure(&self.voice, self.speaker.as_deref(), arm, self.quick)?)
         };
 
-        let voice = self.voice.open()?;
+        let voice = self.open()?;
         let rate = voice.bundle().audio.sample_rate_hz;
-        let mut lanes = self.lanes(&voice)?;
+        let mut lanes = self.lanes(&voice, &names)?;
         let total = self.utterances.map_or(if self.quick { 3 } else { 100 }, |n| n as usize);
         output::status(&format!(
             "bench: warming up, then {total} utterances by {} arms in turn",
@@ -338,6 +351,7 @@ impl Bench {
             conditions,
             voice: VoiceFacts {
                 name: bundle.name.clone(),
+                speaker: Some(voice.speaker().name.clone()),
                 sha256: sha256(&bundle.path(voxgrain::bundle::FILE_NAME))?,
                 groups_sha256: match groups.filter(|p| p.exists()) {
                     Some(path) => Some(sha256(&path)?),
@@ -409,7 +423,8 @@ impl Bench {
         for (i, dir) in self.bundles()?.into_iter().enumerate() {
             let args = VoiceArgs { bundle: Some(dir.clone()), ..self.voice.clone() };
             let args = if i == 0 { args } else { VoiceArgs { groups: None, ..args } };
-            let voice = args.open()?;
+            // Other bundles have other speakers.
+            let voice = args.open_as(self.speaker.as_deref().filter(|_| i == 0))?;
             // As a person would type it.
             let here = std::env::current_dir().unwrap_or_default();
             let name = dir.strip_prefix(&here).unwrap_or(&dir).display().to_string();
@@ -439,7 +454,7 @@ impl Bench {
         sentences: &[Sentence],
         count: usize,
     ) -> anyhow::Result<(predict::Behaviour, Vec<(String, f64)>)> {
-        let mut lanes = self.lanes_of(voice, &[ArmName::Ar, ArmName::Pcg])?;
+        let mut lanes = self.lanes(voice, &[ArmName::Ar, ArmName::Pcg])?;
         let rate = voice.bundle().audio.sample_rate_hz;
         let mut watch = machine::Watch::new();
         let mut all = Vec::new();

@@ -32,8 +32,6 @@ const PROFILES: [(&str, &str); 8] = [
     ("x86-64-v4", include_str!("../../../targets/x86-64-v4.toml")),
 ];
 
-/// Of the interface's peak, where nobody published what programs get.
-const ASSUMED_SHARE: f64 = 0.5;
 /// The codec's inverse transform, a token: two frames of 640 by a scalar FFT and 321 complex
 /// exponentials each; counted on x86-64 with valgrind and taken to be the same elsewhere.
 const TRANSFORM: f64 = 254_000.0;
@@ -115,9 +113,10 @@ struct Cpu {
 #[derive(Deserialize)]
 struct Memory {
     budget_mb: u32,
+    /// What reading is expected to reach: twice what is copied, or half of the peak.
+    expected_gb_s: f64,
     peak_gb_s: f64,
     peak_source: String,
-    memcpy_gb_s: Option<f64>,
     memcpy_source: Option<String>,
 }
 
@@ -376,12 +375,10 @@ pub fn rows(voice: &Voice, facts: &BundleFacts) -> voxgrain::Result<Vec<Row>> {
             let what = format!("device profile {id}: no counts for {}", p.kernel);
             voxgrain::Error::new(voxgrain::ErrorKind::Malformed, what)
         })?;
-        let (assumed, source) = match (p.memory.memcpy_gb_s, &p.memory.memcpy_source) {
-            (Some(copy), Some(source)) => (2.0 * copy, format!("twice what is copied: {source}")),
-            _ => (
-                ASSUMED_SHARE * p.memory.peak_gb_s,
-                format!("half of the peak ({}), assumed", p.memory.peak_source),
-            ),
+        let assumed = p.memory.expected_gb_s;
+        let source = match &p.memory.memcpy_source {
+            Some(source) => format!("twice what is copied: {source}"),
+            None => format!("half of the peak ({}), assumed", p.memory.peak_source),
         };
         let one = p.cpu.clock_ghz * 1e9 * p.cpu.instructions_per_cycle;
         let board =

@@ -1,6 +1,6 @@
 //! A run as Markdown and as a table.
 
-use super::run::{ArmReport, Report, Split};
+use super::run::{ArmReport, Report, Split, VoiceFacts};
 use super::stats::Spread;
 use std::fmt::Write;
 
@@ -10,6 +10,14 @@ pub fn maybe<T>(value: &Option<T>, f: impl Fn(&T) -> String) -> String {
 
 pub fn interval(v: &[f64; 3]) -> String {
     format!("{:.2} [{:.2}, {:.2}]", v[0], v[1], v[2])
+}
+
+/// The bundle, and who of it spoke where that is not the same.
+pub fn voice_name(v: &VoiceFacts) -> String {
+    match &v.speaker {
+        Some(speaker) if *speaker != v.name => format!("{} ({speaker})", v.name),
+        _ => v.name.clone(),
+    }
 }
 
 /// The baseline is 1, which needs no interval.
@@ -80,7 +88,7 @@ pub fn facts(r: &Report) -> Vec<(&'static str, String)> {
             "voice",
             format!(
                 "{}, int{}, {} mapped, bundle sha256 {}…",
-                r.voice.name,
+                voice_name(&r.voice),
                 r.voice.target_bits,
                 mb(r.voice.mapped_bytes),
                 &r.voice.sha256[..r.voice.sha256.len().min(16)]

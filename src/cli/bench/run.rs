@@ -40,6 +40,9 @@ pub struct Report {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct VoiceFacts {
     pub name: String,
+    /// Who spoke; runs of before there was a choice do not say.
+    #[serde(default)]
+    pub speaker: Option<String>,
     /// Of `bundle.toml`, which holds the hash of every other file.
     pub sha256: String,
     pub groups_sha256: Option<String>,

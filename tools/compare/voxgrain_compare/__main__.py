@@ -171,12 +171,13 @@ def spoken(args, case: Case, draft: Path | None, threads: int) -> dict:
     """Tokens a second of whole sentences. Blocks of sentences go to every engine in turn."""
     lines = (ROOT / "tools/data/harvard.txt").read_text().splitlines()
     lines = [line for line in lines if line.strip()][: args.utterances]
-    v = bundle.read(args.bundle)["vocabulary"]
+    facts = bundle.read(args.bundle)
+    v, begin = facts["vocabulary"], bundle.speaker(facts, None)["begin"]
     known = v["characters"]
 
     def prompt(line):
         ids = [v["first_character"] + known.index(c) for c in line.lower() if c in known]
-        return ",".join(map(str, [v["begin"], *ids, v["start_of_speech"]]))
+        return ",".join(map(str, [begin, *ids, v["start_of_speech"]]))
 
     sums: dict[str, dict] = {}
 
