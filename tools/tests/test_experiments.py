@@ -34,13 +34,14 @@ def family(name, groups, power=None):
     }
     return {
         "name": name, "mean_members": 13.0, "max_members": 17, "bytes": 690000, "power": power,
-        "groups": three(groups), "groups_minus_token": three(0.1), "transport": three(0.8),
+        "groups": three(groups), "groups_minus_token": three(0.1), "groups_shift": three(0.2), "transport": three(0.8),
         "bound_positions": 50, **bounds,
     }
 
 
 def laws(families, **law):
     depth = {"depth": 1, "positions": 100, "token": three(0.6), "tolerance": three(0.8),
+             "tolerance_shift": three(0.2),
              "families": families}
     law = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **law}
     return {**law, "depths": [depth, depth | {"depth": 4}]}
@@ -70,6 +71,7 @@ def results():
     spread = {"p50": 60.0, "p95": 80.0}
     live = {
         "sampling": law, "mass": 1.0, "support": spread, "token": three(0.6), "live": three(0.7),
+        "live_shift": three(0.1), "index_shift": three(0.1),
         "index": three(0.7), "live_us": spread, "index_us": None, "live_bytes": 1000,
         "index_bytes": None,
     }

@@ -26,12 +26,6 @@ EXAMPLE = (
 
 STEPS = ("groups", "acceptance", "depth", "swap", "sweep", "arms", "grid", "live", "drafts")
 
-FAMILIES = (
-    "cos:0.5", "cos:0.6", "cos:0.7", "cos:0.8", "top:8", "top:32", "top:128", "l2-top:32",
-    "head-cos:0.6", "head-top:8", "head-top:32", "head-top:128", "fsq:1", "fsq:2", "fsq:3",
-    "sound-top:8", "sound-top:32", "sound-top:128", "random:4", "random:16", "random:64",
-)
-WEIGHTED = ("fsq:2@1", "fsq:2@2", "cos:0.7@4")
 # Families whose bounds, kernels and speech are measured; the first is the default.
 MAIN = ("fsq:1", "fsq:2", "fsq:3", "cos:0.7", "top:32", "head-top:32", "sound-top:32", "random:16")
 GRID = ("fsq:1", "fsq:2", "cos:0.7", "sound-top:32")
@@ -76,6 +70,8 @@ class Runner:
         words = [str(w) for w in words]
         program = shlex.split(self.args.voxgrain)
         command = [*program, "eval", *words, "--bundle", str(self.bundle), "--json"]
+        if self.args.threads:
+            command += ["--threads", str(self.args.threads)]
         self.commands[step] = self._shown(words)
         key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]
         path = self.home / f"{step}-{key}.json"
@@ -102,6 +98,8 @@ class Runner:
                     folded = True
                 else:
                     rest.append("idx/" + Path(word).name)
+            elif word == str(self.args.texts):
+                rest.append(f"tools/data/{self.args.texts.name}")
             else:
                 rest.append(word.replace(str(self.home) + "/", "").replace("indexes", "idx"))
         return "voxgrain eval " + shlex.join(rest).replace("'idx/*.asg'", "idx/*.asg")
@@ -162,16 +160,18 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
     found: dict[str, dict] = {}
     arms = ["ar", "sd", "tolerance", "pcg"] + ["transport"] * has_arm(args, "transport")
     grouped = [a for a in arms if a not in ("sd", "tolerance")]
-    families = [*FAMILIES, *WEIGHTED]
     run.indexes.mkdir(exist_ok=True)
-    found["groups"] = run.eval("groups", "groups", *families, "--out", run.indexes)
+    found["groups"] = run.eval("groups", "groups", "--out", run.indexes)
+    built = found["groups"]["families"]
+    plain = [f["name"] for f in built if f["power"] is None]
+    weighted = [f["name"] for f in built if f["power"] is not None]
     if "acceptance" in steps:
         every = ("--every", 10)
         found["acceptance"] = run.eval(
-            "acceptance", "acceptance", *run.files(families), *run.sentences(60), *every
+            "acceptance", "acceptance", *run.files([*plain, *weighted]), *run.sentences(60), *every
         )
         found["bounds"] = run.eval(
-            "bounds", "acceptance", *run.files([*MAIN, *WEIGHTED]), *run.sentences(40), *every,
+            "bounds", "acceptance", *run.files([*MAIN, *weighted]), *run.sentences(40), *every,
             "--bounds", 5,
         )
     if "depth" in steps:
@@ -180,7 +180,7 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
         )
     if "swap" in steps:
         found["swap"] = {}
-        for name, families, more in (("swap", FAMILIES, ()), ("shared", MAIN[:-1], ("--shared",))):
+        for name, families, more in (("swap", plain, ()), ("shared", MAIN[:-1], ("--shared",))):
             out = run.home / "swap"
             result = run.eval(
                 name, "swap", *run.files(families), *run.sentences(100), *more, "--out", out
@@ -261,14 +261,17 @@ def acceptance_table(result: dict) -> str:
     rows = first(result)
     lines = [
         [f["name"], number(f["mean_members"], 1), str(f["max_members"]), number(f["bytes"] / 1e6, 2),
-         interval(f["groups"]), interval(f["groups_minus_token"]), interval(f.get("transport"))]
+         interval(f["groups"]), interval(f["groups_minus_token"]), interval(f.get("groups_shift")),
+         interval(f.get("transport")), number(f["transport"][0] - rows["token"][0])]
         for f in rows["families"] if f["power"] is None
     ]
     said = (
         f"{rows['positions']} positions of {result['sentences']} sentences; by token "
-        f"{interval(rows['token'])}, with tolerance 0.4 {interval(rows['tolerance'])}."
+        f"{interval(rows['token'])}, with tolerance 0.4 {interval(rows['tolerance'])} at a shift of "
+        f"{number(rows['tolerance_shift'][0])}."
     )
-    head = ["groups", "members", "most", "index, MB", "pcg", "pcg - by token", "transport"]
+    head = ["groups", "members", "most", "index, MB", "pcg", "pcg - by token", "shift of pcg",
+            "transport", "shift of transport"]
     return said + "\n\n" + table(head, lines)
 
 
@@ -305,6 +308,15 @@ def depth_table(result: dict) -> str:
     return table(head, rows)
 
 
+def paid(gained: dict, near: dict, shared: dict, token: float) -> dict[str, float]:
+    """CER points that a rule's shift costs if moved tokens do the damage of swapped ones: near tokens
+    for transport, tokens that share a group for pcg."""
+    return {
+        "pcg": 100 * gained["groups_shift"][0] * shared["cer_minus"][0],
+        "transport": 100 * (gained["transport"][0] - token) * near["cer_minus"][0],
+    }
+
+
 def frontier_table(swap: dict, shared: dict, acceptance: dict) -> str:
     token = first(acceptance)["token"][0]
     gained = {f["name"]: f for f in first(acceptance)["families"]}
@@ -317,12 +329,12 @@ def frontier_table(swap: dict, shared: dict, acceptance: dict) -> str:
             number(g.get("transport", [None])[0]), interval(f["mel_db"], 2),
             interval(f["cer_minus"], 1, 100), interval(t["mel_db"], 2) if t else "",
             interval(t["cer_minus"], 1, 100) if t else "",
-            number(100 * (g["groups"][0] - token) * t["cer_minus"][0], 2) if t else "",
-            number(100 * (g["transport"][0] - token) * f["cer_minus"][0], 2) if t else "",
+            number(paid(g, f, t, token)["pcg"], 2) if t else "",
+            number(paid(g, f, t, token)["transport"], 2) if t else "",
         ])
     head = ["groups", "members", "pcg", "transport", "mel, dB", "damage in CER, points",
             "mel, dB, sharing a group", "damage, sharing a group",
-            "moved x damage, pcg", "moved x damage, transport"]
+            "shift x damage, pcg", "shift x damage, transport"]
     said = (f"{swap['sentences']} sentences; character errors of the unswapped speech "
             f"{interval(swap['unswapped']['cer'], 1, 100)} %.")
     return said + "\n\n" + table(head, rows)
@@ -376,13 +388,14 @@ def live_table(result: dict) -> str:
 
             rows.append([
                 near, f"{s['temperature']:.2g}, {s['top_k']}, {s['top_p']:.2g}", f"{r['mass']:g}",
-                us(r["support"]), number(r["token"][0]), number(r["live"][0]),
-                number(r["index"][0]) if r["index"] else "", us(r["live_us"]), us(r["index_us"]),
+                us(r["support"]), number(r["token"][0]), number(r["live"][0]), number(r["live_shift"][0]),
+                number(r["index"][0]) if r["index"] else "",
+                number(r["index_shift"][0]) if r["index"] else "", us(r["live_us"]), us(r["index_us"]),
                 number(r["live_bytes"] / 1e6, 2),
                 number(r["index_bytes"] / 1e6, 2) if r["index_bytes"] else "",
             ])
-    head = ["near", "T, top-k, top-p", "mass", "support, p50 / p95", "by token", "on the fly",
-            "index", "µs on the fly, p50 / p95", "µs index", "MB on the fly", "MB index"]
+    head = ["near", "T, top-k, top-p", "mass", "support, p50 / p95", "by token", "on the fly", "shift",
+            "index", "shift", "µs on the fly, p50 / p95", "µs index", "MB on the fly", "MB index"]
     return table(head, rows)
 
 
@@ -488,7 +501,7 @@ def plots(found: dict, out: Path) -> None:
         save(figure, "acceptance")
         if found.get("swap"):
             gained = {f["name"]: f for f in plain}
-            figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True)
+            figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), sharey=True)
             swaps = [f | {"gain": gained[f["name"]]} for f in found["swap"]["families"]]
             near = [f for f in swaps if kind_of(f["name"]) != "random"]
             for axis, x, name in (
@@ -503,6 +516,23 @@ def plots(found: dict, out: Path) -> None:
                               linewidth=0.8, color=COLOURS.get(kind, "black"), alpha=0.7)
                 axis.axhline(rows["token"][0], color="black", linestyle=":")
                 axis.set_xlabel(name)
+            twice = {f["name"].removesuffix("-shared"): f for f in found["shared"]["families"]}
+            both = [f for f in near if f["name"] in twice]
+            for rule, key, mark in (("pcg", "groups", "o-"), ("transport", "transport", "^--")):
+                points = by_kind(
+                    both,
+                    lambda f, r=rule: paid(f["gain"], f, twice[f["name"]], rows["token"][0])[r],
+                    lambda f, k=key: f["gain"].get(k, [None])[0],
+                )
+                for kind, items in points.items():
+                    items, colour = sorted(items), COLOURS.get(kind, "black")
+                    axes[2].plot([p[0] for p in items], [p[1] for p in items], mark, color=colour,
+                                 markersize=4, linewidth=1)
+                    for x, y, name in items:
+                        axes[2].annotate(name, (x, y), textcoords="offset points", xytext=(4, 3),
+                                         fontsize=7, color=colour)
+            axes[2].axhline(rows["token"][0], color="black", linestyle=":")
+            axes[2].set_xlabel("shift of the rule times that damage (pcg: sharing a group), CER points")
             axes[0].plot([], [], "o-", color="black", label="pcg, equal split")
             axes[0].plot([], [], "^--", color="black", label="transport")
             axes[0].set_ylabel("acceptance of a first draft")
@@ -590,6 +620,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draft", action="append", default=[], metavar="NAME=BUNDLE",
         help="bundles of one target with different drafts, for the step drafts",
     )
+    parser.add_argument("--threads", type=int, help="of the program (default: its own choice)")
     parser.add_argument("--recogniser", type=Path, help="checkpoint of the CTC recogniser")
 
 

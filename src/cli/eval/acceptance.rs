@@ -17,7 +17,9 @@ use voxgrain::decode::Sampling;
 /// The target speaks the sentences with its sampling. At every --every-th position its law
 /// and the draft's are taken, after the same transforms, and the probability that a drafted
 /// token is accepted is computed exactly: by token, by the groups of every index, and by
-/// transport (excess passed on to near tokens). With --bounds also the most that any rule
+/// transport (excess passed on to near tokens). *Shift* is the total variation between the
+/// law of the token that is then emitted and the target's: what acceptance beyond `by token`
+/// is paid with (for transport it is just that difference). With --bounds also the most that any rule
 /// could accept: a maximum flow over pairs that are near or share a group, within the tokens
 /// that hold --bound-mass of either law, with what the rest may change as lower and upper
 /// value; and kernels that know both laws. Intervals are of 95 %, over sentences.
@@ -62,6 +64,8 @@ pub struct Acceptance {
 #[derive(Default)]
 struct Family {
     groups: Tally,
+    /// Of the emitted token's law from the target's, in total variation.
+    shift: Tally,
     transport: Tally,
     /// Bounds and kernels, in the order of `BOUNDS`.
     bounds: [Tally; BOUNDS.len()],
@@ -83,6 +87,7 @@ const BOUNDS: [&str; 9] = [
 struct Rows {
     token: Tally,
     tolerance: Tally,
+    tolerance_shift: Tally,
     families: Vec<Family>,
 }
 
@@ -163,17 +168,26 @@ impl Acceptance {
     fn sum(&self, batch: &mut Batch, lists: &[Lists], rows: &mut [Rows]) {
         let threads = self.engine.threads();
         let token = batch.by_token(0.0);
-        let tolerance = batch.by_token(self.beta);
+        let (tolerance, shift) = batch.by_tolerance(self.beta);
         for (i, &(sentence, depth)) in batch.origin.iter().enumerate() {
             rows[depth - 1].token.add(sentence, token[i]);
             rows[depth - 1].tolerance.add(sentence, tolerance[i]);
+            rows[depth - 1].tolerance_shift.add(sentence, shift[i]);
         }
         for (f, lists) in lists.iter().enumerate() {
-            let groups = batch.by_group(lists, threads);
+            let (groups, shift) = if lists.symmetric && lists.equal_split() {
+                let (groups, shift) = batch.by_group_with_shift(lists, threads);
+                (groups, Some(shift))
+            } else {
+                (batch.by_group(lists, threads), None)
+            };
             let transport = lists.symmetric.then(|| batch.by_transport(lists, threads));
             for (i, &(sentence, depth)) in batch.origin.iter().enumerate() {
                 let family = &mut rows[depth - 1].families[f];
                 family.groups.add(sentence, groups[i]);
+                if let Some(shift) = &shift {
+                    family.shift.add(sentence, shift[i]);
+                }
                 if let Some(transport) = &transport {
                     family.transport.add(sentence, transport[i]);
                 }
@@ -238,6 +252,7 @@ impl Acceptance {
                     "positions": rows.token.count(),
                     "token": rows.token.interval(),
                     "tolerance": rows.tolerance.interval(),
+                    "tolerance_shift": rows.tolerance_shift.interval(),
                     "families": families,
                 })
             })
@@ -265,6 +280,9 @@ fn describe(named: &Named, family: &Family, token: &Tally) -> Value {
         "groups": family.groups.interval(),
         "groups_minus_token": family.groups.minus(token),
     });
+    if family.shift.count() > 0 {
+        value["groups_shift"] = json!(family.shift.interval());
+    }
     if family.transport.count() > 0 {
         value["transport"] = json!(family.transport.interval());
         value["transport_minus_groups"] = json!(family.transport.minus(&family.groups));
@@ -299,7 +317,7 @@ fn markdown(report: &Value) -> String {
     let mut out = String::new();
     for depth in report["depths"].as_array().into_iter().flatten() {
         out.push_str(&format!(
-            "temperature {}, top-k {}, top-p {}; draft {} of a round, {} positions; by token {}, with tolerance {}\n\n",
+            "temperature {}, top-k {}, top-p {}; draft {} of a round, {} positions; by token {}, with tolerance {}, shift {}\n\n",
             short(&report["temperature"]),
             report["top_k"],
             short(&report["top_p"]),
@@ -307,6 +325,7 @@ fn markdown(report: &Value) -> String {
             depth["positions"],
             cell(&depth["token"]),
             cell(&depth["tolerance"]),
+            mean(&depth["tolerance_shift"]),
         ));
         let families: Vec<&Value> = depth["families"].as_array().into_iter().flatten().collect();
         let rows: Vec<Vec<String>> = families
@@ -318,11 +337,12 @@ fn markdown(report: &Value) -> String {
                     format!("{:.2}", f["bytes"].as_f64().unwrap_or(f64::NAN) / 1e6),
                     cell(&f["groups"]),
                     cell(&f["groups_minus_token"]),
+                    mean(&f["groups_shift"]),
                     cell(&f["transport"]),
                 ]
             })
             .collect();
-        let head = ["groups", "members", "MB", "by group", "- by token", "by transport"];
+        let head = ["groups", "members", "MB", "by group", "- by token", "shift", "by transport"];
         out.push_str(&table(&head, &rows));
         out.push('\n');
         let bounded: Vec<_> = families.iter().filter(|f| !f["near_low"].is_null()).collect();

@@ -51,15 +51,79 @@ impl Batch {
         sums
     }
 
+    /// Acceptance with tolerance `beta`, and how far the emitted token's law is from `p`: what
+    /// is accepted, and for the rest a draw from `(p - q)+`, normalised.
+    pub fn by_tolerance(&self, beta: f32) -> ([f64; WIDE], [f64; WIDE]) {
+        let accepted = self.by_token(beta);
+        let token = self.by_token(0.0);
+        let mut shift = [0f64; WIDE];
+        for both in &self.both {
+            for i in 0..WIDE {
+                let (p, q) = (f64::from(both[i]), f64::from(both[WIDE + i]));
+                let missing = (1.0 - token[i]).max(f64::MIN_POSITIVE);
+                let drawn = (1.0 - accepted[i]) * (p - q).max(0.0) / missing;
+                let emitted = q.min(p + f64::from(beta) * q) + drawn;
+                shift[i] += 0.5 * (emitted - p).abs();
+            }
+        }
+        (accepted, shift)
+    }
+
     /// `sum_g min(P(g), Q(g))`.
     pub fn by_group(&self, lists: &Lists, threads: usize) -> [f64; WIDE] {
+        let n = lists.len();
+        let coarse = self.coarse(lists, threads);
+        let mut sums = parallel(n, threads, |g| {
+            std::array::from_fn(|i| coarse[g][i].min(coarse[g][WIDE + i]))
+        });
+        self.alone(n, &mut sums);
+        sums
+    }
+
+    /// The same, and how far the law of the emitted token is from the target's in total
+    /// variation: with `A = min(1, P/Q)` and `B = max(0, P - Q)/P` of each group, the token
+    /// follows `m(x) = sum_g w(g|x) (q(x) A(g) + p(x) B(g))`. Equal split over symmetric
+    /// lists only.
+    pub fn by_group_with_shift(&self, lists: &Lists, threads: usize) -> ([f64; WIDE], [f64; WIDE]) {
+        let n = lists.len();
+        let mut coarse = self.coarse(lists, threads);
+        let mut sums = parallel(n, threads, |g| {
+            std::array::from_fn(|i| coarse[g][i].min(coarse[g][WIDE + i]))
+        });
+        self.alone(n, &mut sums);
+        for c in &mut coarse {
+            for i in 0..WIDE {
+                let (p, q) = (c[i], c[WIDE + i]);
+                c[i] = if q > p { p / q } else { 1.0 };
+                c[WIDE + i] = if p > q { (p - q) / p } else { 0.0 };
+            }
+        }
+        let shift = parallel(n, threads, |x| {
+            let mut acc = [0f32; 2 * WIDE];
+            for &g in lists.members(x) {
+                let row = &coarse[g as usize];
+                for i in 0..2 * WIDE {
+                    acc[i] += row[i];
+                }
+            }
+            let (both, share) = (&self.both[x], lists.shares[x]);
+            std::array::from_fn(|i| {
+                let (p, q) = (both[i], both[WIDE + i]);
+                (share * (q * acc[i] + p * acc[WIDE + i]) - p).abs()
+            })
+        });
+        (sums, shift.map(|x| 0.5 * x))
+    }
+
+    /// `[P of each, Q of each]` of every group.
+    fn coarse(&self, lists: &Lists, threads: usize) -> Vec<Both> {
         let n = lists.len();
         let scaled: Vec<Both> = self.both[..n]
             .iter()
             .zip(&lists.shares)
             .map(|(both, &share)| both.map(|x| x * share))
             .collect();
-        let mut sums = parallel(n, threads, |g| {
+        map(n, threads, |g| {
             let mut acc = [0f32; 2 * WIDE];
             match lists.weights(g) {
                 None => {
@@ -79,10 +143,8 @@ impl Batch {
                     }
                 }
             }
-            std::array::from_fn(|i| acc[i].min(acc[WIDE + i]))
-        });
-        self.alone(n, &mut sums);
-        sums
+            acc
+        })
     }
 
     /// What the tokens beyond the codebook add, each of them a group.
@@ -118,14 +180,24 @@ impl Batch {
             }
             acc
         });
+        // r(y) / max(R(x), S(y)) is the smaller of two quotients, one of them y's alone.
+        let takes: Vec<Both> = map(n, threads, |y| {
+            std::array::from_fn(|i| {
+                let (s, r) = (near[y][i % WIDE], own[y][i % WIDE + WIDE]);
+                if i < WIDE || s <= 0.0 { r } else { r / s }
+            })
+        });
         let mut sums = parallel(n, threads, |x| {
             let mut flow = [0f32; WIDE];
             if own[x][..WIDE].iter().any(|&s| s > 0.0) {
+                let sends: [f32; WIDE] = std::array::from_fn(|i| {
+                    let r = near[x][WIDE + i];
+                    if r > 0.0 { 1.0 / r } else { 0.0 }
+                });
                 for &y in lists.members(x) {
-                    let (r, s) = (&own[y as usize], &near[y as usize]);
+                    let row = &takes[y as usize];
                     for i in 0..WIDE {
-                        let most = near[x][WIDE + i].max(s[i]).max(f32::MIN_POSITIVE);
-                        flow[i] += r[WIDE + i] / most;
+                        flow[i] += (row[i] * sends[i]).min(row[WIDE + i]);
                     }
                 }
             }
@@ -227,6 +299,10 @@ mod tests {
         let by_token = batch.by_token(0.0);
         let relaxed = batch.by_token(0.4);
         let by_group = batch.by_group(&lists, 2);
+        let (again, shift) = batch.by_group_with_shift(&lists, 2);
+        assert_eq!(by_group, again);
+        assert_eq!(batch.by_tolerance(0.0).0, by_token);
+        assert!(batch.by_tolerance(0.0).1.iter().take(5).all(|x| x.abs() < 1e-5));
         let by_transport = batch.by_transport(&lists, 2);
         for (i, (p, q)) in laws.iter().enumerate() {
             let (p, q) = (&p.probs, &q.probs);
@@ -248,6 +324,19 @@ mod tests {
                     }
                 }
             }
+            let owners = |t: usize| &members[t];
+            let emitted = |t: usize| -> f32 {
+                let share = 1.0 / owners(t).len() as f32;
+                owners(t)
+                    .iter()
+                    .map(|&g| {
+                        let (cp, cq) = (coarse(p, g as usize), coarse(q, g as usize));
+                        share * (q[t] * (cp / cq).min(1.0) + p[t] * (cp - cq).max(0.0) / cp)
+                    })
+                    .sum()
+            };
+            let far: f64 = (0..n).map(|t| 0.5 * f64::from((emitted(t) - p[t]).abs())).sum();
+            assert!((shift[i] - far).abs() < 1e-5, "{}, not {far}", shift[i]);
             for (found, want) in [
                 (by_token[i], token),
                 (relaxed[i], sum(&|t| q[t].min(p[t] + 0.4 * q[t]))),

@@ -61,15 +61,15 @@ pub struct Groups {
 }
 
 pub const DEFAULT: [&str; 24] = [
-    "cos:0.5",
     "cos:0.6",
+    "cos:0.65",
     "cos:0.7",
     "cos:0.8",
     "top:8",
     "top:32",
     "top:128",
     "l2-top:32",
-    "head-cos:0.6",
+    "head-cos:0.7",
     "head-top:8",
     "head-top:32",
     "head-top:128",
@@ -197,6 +197,7 @@ impl Groups {
                 "mean_members": h.entries as f64 / f64::from(h.codebook),
                 "max_members": h.max_members,
                 "bytes": bytes,
+                "power": h.power,
             }));
         }
         if self.json {

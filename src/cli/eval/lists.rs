@@ -62,6 +62,11 @@ impl Lists {
         self.starts.len() - 1
     }
 
+    /// Whether tokens are split evenly over the groups that contain them.
+    pub fn equal_split(&self) -> bool {
+        self.weights.is_none()
+    }
+
     #[inline]
     pub fn members(&self, group: usize) -> &[u32] {
         &self.ids[self.starts[group]..self.starts[group + 1]]

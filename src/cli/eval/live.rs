@@ -22,7 +22,7 @@ use voxgrain::decode::Sampling;
 /// kernel is one for both laws and depends on them through this support only, so the group
 /// law stays exact; it is not the index's kernel, whose groups reach beyond the support.
 /// Printed for every sampling setting: the support's size, exact acceptance by token, by
-/// these groups and by the index, and the time and memory that one verification takes.
+/// these groups (with the shift of the emitted token's law) and by the index, and the time and memory that one verification takes.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -158,9 +158,13 @@ impl Live {
                 let rule = Rule::Groups { groups: &named.index, emission: Emission::StandIn };
                 verify_position(p, q, x, &rule, &mut SeededRng::new(seed)).map_err(numeric)?;
                 index_us.push(clock.elapsed().as_secs_f64() * 1e6);
-                row.by_index.add(*sentence, by_group(&named.index, target, draft));
+                let (accepted, shift) = by_group(&named.index, target, draft);
+                row.by_index.add(*sentence, accepted);
+                row.index_shift.add(*sentence, shift);
             }
-            row.by_live.add(*sentence, by_group(&live, target, draft));
+            let (accepted, shift) = by_group(&live, target, draft);
+            row.by_live.add(*sentence, accepted);
+            row.live_shift.add(*sentence, shift);
             let token = target.probs.iter().zip(&draft.probs).map(|(p, q)| f64::from(p.min(*q)));
             row.by_token.add(*sentence, token.sum());
         }
@@ -185,6 +189,8 @@ impl Live {
                         "support": r.support,
                         "token": r.by_token.interval(),
                         "live": r.by_live.interval(),
+                        "live_shift": r.live_shift.interval(),
+                        "index_shift": (r.by_index.count() > 0).then(|| r.index_shift.interval()),
                         "index": (r.by_index.count() > 0).then(|| r.by_index.interval()),
                         "live_us": r.live_us,
                         "index_us": r.index_us,
@@ -209,6 +215,7 @@ impl Live {
                 us(&r.support),
                 shown(&r.by_token.interval(), 3),
                 shown(&r.by_live.interval(), 3),
+                format!("{:.3}", r.live_shift.interval()[0]),
                 if r.by_index.count() > 0 {
                     shown(&r.by_index.interval(), 3)
                 } else {
@@ -226,6 +233,7 @@ impl Live {
             "support, p50 / p95",
             "by token",
             "on the fly",
+            "shift",
             "by index",
             "µs on the fly",
             "µs index",
@@ -243,6 +251,8 @@ struct Row {
     by_token: Tally,
     by_live: Tally,
     by_index: Tally,
+    live_shift: Tally,
+    index_shift: Tally,
     support: Option<Spread>,
     live_us: Option<Spread>,
     index_us: Option<Spread>,
@@ -251,21 +261,32 @@ struct Row {
     index_bytes: Option<u64>,
 }
 
-/// `sum_g min(P(g), Q(g))` over all groups and the tokens beyond the codebook, spread from
-/// the tokens that have any probability.
-fn by_group(groups: &impl Groups, target: &Law, draft: &Law) -> f64 {
+/// `sum_g min(P(g), Q(g))` over all groups and the tokens beyond the codebook, and how far
+/// the law of the emitted token is from the target's in total variation; both from the
+/// tokens that have any probability.
+fn by_group(groups: &impl Groups, target: &Law, draft: &Law) -> (f64, f64) {
     let n = groups.codebook() as usize;
+    let rows =
+        || target.probs.iter().zip(&draft.probs).map(|(p, q)| (f64::from(*p), f64::from(*q)));
     let mut sums = vec![[0f64; 2]; n];
-    let mut alone = 0.0;
-    for (t, (&p, &q)) in target.probs.iter().zip(&draft.probs).enumerate() {
-        if t >= n {
-            alone += f64::from(p.min(q));
-        } else if p > 0.0 || q > 0.0 {
-            groups.for_each_owner(t as u32, |g, w| {
-                sums[g as usize][0] += f64::from(w) * f64::from(p);
-                sums[g as usize][1] += f64::from(w) * f64::from(q);
-            });
-        }
+    for (t, (p, q)) in rows().enumerate().take(n).filter(|(_, (p, q))| p + q > 0.0) {
+        groups.for_each_owner(t as u32, |g, w| {
+            sums[g as usize][0] += f64::from(w) * p;
+            sums[g as usize][1] += f64::from(w) * q;
+        });
     }
-    alone + sums.iter().map(|s| s[0].min(s[1])).sum::<f64>()
+    let alone: f64 = rows().skip(n).map(|(p, q)| p.min(q)).sum();
+    let accepted = alone + sums.iter().map(|s| s[0].min(s[1])).sum::<f64>();
+    let mut shift = 0.0;
+    for (t, (p, q)) in rows().enumerate().take(n).filter(|(_, (p, q))| p + q > 0.0) {
+        let mut emitted = 0.0;
+        groups.for_each_owner(t as u32, |g, w| {
+            let [cp, cq] = sums[g as usize];
+            let stands = if cq > cp { cp / cq } else { 1.0 };
+            let found = if cp > cq { (cp - cq) / cp } else { 0.0 };
+            emitted += f64::from(w) * (q * stands + p * found);
+        });
+        shift += 0.5 * (emitted - p).abs();
+    }
+    (accepted, shift)
 }
