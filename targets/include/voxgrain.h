@@ -16,7 +16,7 @@
  *     size than this library knows is accepted if the fields beyond are zero, and
  *     VX_E_SIZE otherwise.
  *   - Text is UTF-8 with its length in bytes; VX_NUL_TERMINATED as the length asks for
- *     strlen. Text is copied before the call returns, and so is every path.
+ *     strlen. Text is copied before the call returns, and so is every path and name.
  *   - A pointer documented as "owned by the library" is never freed by the caller.
  *   - On failure the output parameters are left as they were, unless stated otherwise.
  *

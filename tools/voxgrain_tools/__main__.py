@@ -20,6 +20,7 @@ STAGES = {
     "train-toy": ("pipeline", "add_toy_arguments", "run_toy", "EXAMPLE_TOY", "all stages at toy size on a CPU"),
     "restore": ("pipeline", "add_restore_arguments", "run_restore", "EXAMPLE_RESTORE", "a work folder from part 1's results"),
     "join": ("transport", "add_arguments", "run", "EXAMPLE", "puts files together that train-all cut"),
+    "shrink": ("transport", "add_shrink_arguments", "run_shrink", "EXAMPLE_SHRINK", "a checkpoint's matrices to int8"),
 }
 for _name, _line in {
     "export": "checkpoints to ONNX", "golden": "reference values for the runtime's tests",
