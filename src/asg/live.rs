@@ -276,6 +276,9 @@ impl<N: Nearness> Groups for LiveGroups<N> {
             None => visit(group, 1.0),
         }
     }
+    fn is_symmetric(&self) -> bool {
+        true
+    }
     fn mean_members(&self) -> f32 {
         let (n, sum) = self.listed.get();
         if n == 0 { 1.0 } else { sum as f32 / n as f32 }

@@ -26,6 +26,7 @@ EXAMPLE = (
 
 STEPS = ("groups", "acceptance", "depth", "swap", "sweep", "arms", "grid", "live", "drafts")
 
+ARMS = ("ar", "sd", "tolerance", "pcg", "transport")
 # Families whose bounds, kernels and speech are measured; the first is the default.
 MAIN = ("fsq:1", "fsq:2", "fsq:3", "cos:0.7", "top:32", "head-top:32", "sound-top:32", "random:16")
 GRID = ("fsq:1", "fsq:2", "cos:0.7", "sound-top:32")
@@ -58,8 +59,10 @@ class Runner:
     def __init__(self, args: argparse.Namespace, bundle: Path) -> None:
         self.args, self.bundle = args, bundle
         self.home = args.work / f"bundle-{evaluate.short_hash(bundle / 'bundle.toml')}"
-        self.home.mkdir(parents=True, exist_ok=True)
         self.indexes = self.home / "indexes"
+        if args.speaker:
+            self.home /= f"speaker-{args.speaker}"
+        self.home.mkdir(parents=True, exist_ok=True)
         self.commands: dict[str, str] = {}
 
     def files(self, families) -> list[str]:
@@ -70,6 +73,8 @@ class Runner:
         words = [str(w) for w in words]
         program = shlex.split(self.args.voxgrain)
         command = [*program, "eval", *words, "--bundle", str(self.bundle), "--json"]
+        if self.args.speaker:
+            command += ["--voice", self.args.speaker]
         if self.args.threads:
             command += ["--threads", str(self.args.threads)]
         self.commands[step] = self._shown(words)
@@ -132,15 +137,6 @@ class Ears:
         return out
 
 
-def has_arm(args: argparse.Namespace, arm: str) -> bool:
-    """Whether the program knows an arm."""
-    program = shlex.split(args.voxgrain)
-    done = subprocess.run(
-        [*program, "eval", "speech", "--help"], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return f" {arm}" in done.stdout
-
-
 def spoken(run: Runner, ears: Ears, step: str, families, arms, count: int, *more) -> dict:
     """Speech of every arm and family, with what the recogniser hears."""
     out = run.home / step
@@ -158,8 +154,6 @@ def spoken(run: Runner, ears: Ears, step: str, families, arms, count: int, *more
 def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
     """The results of the steps, by name."""
     found: dict[str, dict] = {}
-    arms = ["ar", "sd", "tolerance", "pcg"] + ["transport"] * has_arm(args, "transport")
-    grouped = [a for a in arms if a not in ("sd", "tolerance")]
     run.indexes.mkdir(exist_ok=True)
     found["groups"] = run.eval("groups", "groups", "--out", run.indexes)
     built = found["groups"]["families"]
@@ -193,9 +187,9 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
                 family |= heard[family["name"]]
             found[name] = result
     if "sweep" in steps:
-        found["sweep"] = spoken(run, ears, "sweep", MAIN, arms, 100)
+        found["sweep"] = spoken(run, ears, "sweep", MAIN, ARMS, 100)
     if "arms" in steps:
-        found["arms"] = spoken(run, ears, "arms", args.final, arms, 500)
+        found["arms"] = spoken(run, ears, "arms", args.final, ARMS, 500)
     if "grid" in steps:
         rows, policy = [], []
         for temperature, top_k, top_p in SETTINGS:
@@ -208,7 +202,7 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
             policy.append(
                 run.eval(
                     f"{name}-speech", "speech", *run.files(GRID[:2]), *run.sentences(30), *law,
-                    *(w for a in arms for w in ("--arm", a)),
+                    *(w for a in ARMS for w in ("--arm", a)),
                 )
             )
         found["grid"] = {"settings": rows, "policy": policy}
@@ -231,7 +225,7 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
             accepted = other.eval(
                 f"draft-{name}", "acceptance", *run.files(CHAINS), *run.sentences(60), "--depth", 4
             )
-            speech = spoken(other, ears, f"draft-{name}-speech", CHAINS[:2], [*grouped, "sd"], 100)
+            speech = spoken(other, ears, f"draft-{name}-speech", CHAINS[:2], ARMS, 100)
             found["drafts"][name] = {"acceptance": accepted, "speech": speech}
             run.commands["drafts"] = other.commands[f"draft-{name}"]
     return found
@@ -620,6 +614,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draft", action="append", default=[], metavar="NAME=BUNDLE",
         help="bundles of one target with different drafts, for the step drafts",
     )
+    parser.add_argument("--speaker", metavar="NAME", help="who of the bundle speaks (default: its first)")
     parser.add_argument("--threads", type=int, help="of the program (default: its own choice)")
     parser.add_argument("--recogniser", type=Path, help="checkpoint of the CTC recogniser")
 

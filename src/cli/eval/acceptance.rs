@@ -149,7 +149,7 @@ impl Acceptance {
         if self.json {
             output::json(&json!({
                 "eval": "acceptance",
-                "voice": voice.bundle().name,
+                "voice": voice.bundle().name, "speaker": voice.speaker().name,
                 "sentences": texts.len(),
                 "every": self.every,
                 "seed": self.sentences.seed,

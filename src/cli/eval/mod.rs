@@ -81,6 +81,9 @@ struct Engine {
     /// Folder of the voice [default: models/voice, found beside the program or the source]
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
+    /// Who speaks, of the bundle's speakers [default: its first]
+    #[arg(long, value_name = "NAME")]
+    voice: Option<String>,
     /// Threads that compute [default: the machine's cores, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
@@ -94,7 +97,7 @@ impl Engine {
             threads: self.threads,
             pin: Vec::new(),
         };
-        Ok((args.open()?, args.pool()))
+        Ok((args.open_as(self.voice.as_deref())?, args.pool()))
     }
 
     fn threads(&self) -> usize {

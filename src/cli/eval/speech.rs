@@ -5,10 +5,10 @@ use super::{
 };
 use crate::cli::bench::stats::median_interval;
 use crate::cli::say::{ArmName, Gamma, parse_gamma, progress};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use voxgrain::core::accept::Emission;
+use voxgrain::core::accept::{Emission, Groups};
 use voxgrain::decode::Arm;
 use voxgrain::speech::synth::Synthesizer;
 use voxgrain::speech::wav::WavFile;
@@ -82,7 +82,7 @@ impl Speech {
             return Err(usage("give one value of each sampling option").into());
         };
         let arms = match &self.arms[..] {
-            [] => vec![ArmName::Ar, ArmName::Sd, ArmName::Tolerance, ArmName::Pcg],
+            [] => ArmName::value_variants().to_vec(),
             given => given.to_vec(),
         };
         let named = open_indexes(&self.indexes, &voice)?;
@@ -114,6 +114,13 @@ impl Speech {
             };
             if !matches!(arm, Arm::Ar | Arm::Sd | Arm::Tolerance { .. }) {
                 for n in &named {
+                    if arm == Arm::Transport && !n.index.is_symmetric() {
+                        output::status(&format!(
+                            "speech: {} is not symmetric: without transport",
+                            n.name
+                        ));
+                        continue;
+                    }
                     add(format!("{}-{}", arm.name(), n.name), Some(n))?;
                 }
             } else {
@@ -160,7 +167,7 @@ impl Speech {
         let rows: Vec<Value> = lanes.iter().map(|l| describe(l, plain.as_deref())).collect();
         if self.json {
             output::json(&json!({
-                "eval": "speech", "voice": voice.bundle().name, "sentences": texts.len(),
+                "eval": "speech", "voice": voice.bundle().name, "speaker": voice.speaker().name, "sentences": texts.len(),
                 "seed": self.sentences.seed, "gamma": self.gamma.to_string(),
                 "threads": pool.threads(), "kernel": pool.kernel().name(),
                 "sampling": describe_sampling(&sampling),

@@ -141,7 +141,7 @@ impl Swap {
             .collect();
         if self.json {
             output::json(&json!({
-                "eval": "swap", "voice": voice.bundle().name, "sentences": texts.len(),
+                "eval": "swap", "voice": voice.bundle().name, "speaker": voice.speaker().name, "sentences": texts.len(),
                 "seed": self.sentences.seed, "families": rows,
             }))?;
         } else {
