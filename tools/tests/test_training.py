@@ -102,7 +102,7 @@ def test_codec_frames_tokens_and_sound():
 
 
 def test_wide_features_are_aligned():
-    hear = codec.WideFeatures()
+    hear = codec.WideFeatures(dict(codec.CONFIG, features="wide"))
     sound = torch.zeros(1, 3200)
     sound[0, 1680] = 0.5  # The middle of frame 10.
     frames = hear(sound)
