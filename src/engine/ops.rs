@@ -376,16 +376,15 @@ impl Operator {
                     if t < CODEBOOK {
                         kernel.sum_rows(factors.get(), &factor_rows(t), o);
                     } else {
-                        ensure!((t - CODEBOOK + 1) * hidden <= extra.len(), "token {t} unknown");
+                        ensure!(t - CODEBOOK < extra.len() / hidden, "token {t} unknown");
                         kernel.sum_rows(extra.get(), &[(t - CODEBOOK) as u32], o);
                     }
                 }
             }
             Kind::Embed { hidden, table } => {
                 for (o, &t) in out.chunks_exact_mut(*hidden).zip(tokens) {
-                    let row = u32::try_from(t).ok().filter(|&t| {
-                        (t as usize + 1).checked_mul(*hidden).is_some_and(|end| end <= table.len())
-                    });
+                    let there = table.len() / hidden;
+                    let row = u32::try_from(t).ok().filter(|&t| (t as usize) < there);
                     let row = row.with_context(|| format!("token {t} unknown"))?;
                     kernel.sum_rows(table.get(), &[row], o);
                 }
