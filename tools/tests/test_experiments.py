@@ -104,3 +104,10 @@ def test_plots_are_written(tmp_path):
     experiments.plots(results(), tmp_path)
     names = {p.stem for p in tmp_path.glob("*.svg")}
     assert names == {"acceptance", "frontier", "bounds", "depth", "sweep", "arms", "grid"}
+
+
+def test_only_what_steps_use_is_built():
+    assert experiments.needed(["grid", "acceptance"], ["fsq:1"]) == []
+    assert experiments.needed(["arms"], ["fsq:1"]) == ["fsq:1"]
+    assert experiments.needed(["drafts", "live"], ["fsq:1"]) == list(experiments.CHAINS)
+    assert set(experiments.GRID) <= set(experiments.needed(["grid", "sweep"], []))

@@ -151,11 +151,19 @@ def spoken(run: Runner, ears: Ears, step: str, families, arms, count: int, *more
     return result
 
 
+def needed(steps, final) -> list[str]:
+    """The families that the steps use; none named stands for all that the program knows."""
+    if {"groups", "acceptance", "swap"} & set(steps):
+        return []
+    uses = {"depth": CHAINS, "sweep": MAIN, "arms": final, "grid": GRID, "live": CHAINS, "drafts": CHAINS}
+    return list(dict.fromkeys(f for step in steps for f in uses[step]))
+
+
 def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
     """The results of the steps, by name."""
     found: dict[str, dict] = {}
     run.indexes.mkdir(exist_ok=True)
-    found["groups"] = run.eval("groups", "groups", "--out", run.indexes)
+    found["groups"] = run.eval("groups", "groups", *needed(steps, args.final), "--out", run.indexes)
     built = found["groups"]["families"]
     plain = [f["name"] for f in built if f["power"] is None]
     weighted = [f["name"] for f in built if f["power"] is not None]
