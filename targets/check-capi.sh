@@ -110,6 +110,8 @@ fi
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 asg="-DASG=\"asg-cache/tiny.asg\""
+# The folder that a crossed build goes to.
+crossed_dir() { (. targets/cross/env.sh && cross_dir "$1"); }
 core="rustc --release --lib --no-default-features --features capi-core --crate-type staticlib"
 # In a shell of its own: cross/env.sh may choose another compiler.
 crossed() { # TRIPLE COMMAND...
@@ -134,7 +136,7 @@ bare() {
     $armcc -std=gnu99 -Wall -Wextra -Werror -O2 -ffp-contract=off -mcpu=cortex-m4 -mthumb \
       -mfloat-abi=hard -mfpu=fpv4-sp-d16 -ffreestanding -fno-pic -fno-pie -nostdlib -static \
       -Wl,--gc-sections -Wl,--build-id=none -T $fw/core/mps2.ld "$asg" -I$inc $fw/core/main.c \
-      $fw/core/board.c $fw/core/index.S "$target/$mcu/release/libvoxgrain.a" -o "$work/core.elf"
+      $fw/core/board.c $fw/core/index.S "$(crossed_dir $mcu)/$mcu/release/libvoxgrain.a" -o "$work/core.elf"
 }
 simulate() {
   timeout 120 qemu-system-arm -M mps2-an386 -nographic -monitor none -serial null \
@@ -165,7 +167,7 @@ armlinux=aarch64-linux-gnu-gcc
 cross() {
   # As install-capi.sh builds it, so that the work is shared.
   crossed $arm rustc --release --lib --features capi --crate-type staticlib,cdylib &&
-    $armlinux -std=c11 $warn -I$inc $fw/announce.c "$target/$arm/release/libvoxgrain.a" \
+    $armlinux -std=c11 $warn -I$inc $fw/announce.c "$(crossed_dir $arm)/$arm/release/libvoxgrain.a" \
       -Wl,-z,noexecstack -Wl,--gc-sections -lpthread -ldl -lm -lgcc_s -o "$work/arm"
 }
 step "example for AArch64" cross

@@ -43,6 +43,7 @@ case $triple in
 esac
 
 target=${CARGO_TARGET_DIR:-target}
+built=$(cross_dir "$triple")
 out=$target/devices/$id
 [ $build = release ] || out+=-$build
 rm -rf "$out"
@@ -51,6 +52,7 @@ mkdir -p "$out"
   extra=$(cross_args "$triple")
   if [ -n "$extra" ]; then
     export RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=${extra#*=}
+    export CARGO_TARGET_DIR=$built
   fi
   flags=$(field rustflags)
   var=$(echo "$triple" | tr a-z- A-Z_)
@@ -58,7 +60,7 @@ mkdir -p "$out"
   export CARGO_BUILD_TARGET=$triple
   if [ -n "$program" ]; then
     cargo build --profile $build "${features[@]}" --bin voxgrain
-    "${tools}strip" -o "$out/voxgrain" "$target/$triple/$build/voxgrain"
+    "${tools}strip" -o "$out/voxgrain" "$built/$triple/$build/voxgrain"
   fi
   VOXGRAIN_FEATURES=${features[*]} VOXGRAIN_PROFILE=$build DESTDIR=$(cd "$out" && pwd) targets/install-capi.sh /usr
 )

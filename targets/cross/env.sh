@@ -56,6 +56,17 @@ cross_args() {
   esac
 }
 
+# cross_dir TARGET: the target folder for it. What is built with RUSTC_BOOTSTRAP keeps to a folder of
+# its own: build scripts ask for that variable, and in one folder each kind of build would have the
+# other compiled again, tract included.
+cross_dir() {
+  if [ -n "$(cross_args "$1")" ]; then
+    echo "${CARGO_TARGET_DIR:-target}/build-std"
+  else
+    echo "${CARGO_TARGET_DIR:-target}"
+  fi
+}
+
 # cross_cargo TARGET SUBCOMMAND ARGS...: cargo with all that. Arguments for the compiler of
 # the last crate go behind `--` as with `cargo rustc`.
 cross_cargo() {
@@ -63,7 +74,7 @@ cross_cargo() {
   shift 2
   extra=$(cross_args "$target")
   if [ -n "$extra" ]; then
-    RUSTC_BOOTSTRAP=1 cargo "$command" --target "$target" "$extra" "$@"
+    CARGO_TARGET_DIR=$(cross_dir "$target") RUSTC_BOOTSTRAP=1 cargo "$command" --target "$target" "$extra" "$@"
   else
     cargo "$command" --target "$target" "$@"
   fi
