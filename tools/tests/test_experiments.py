@@ -73,7 +73,7 @@ def results():
         "sampling": law, "mass": 1.0, "support": spread, "token": three(0.6), "live": three(0.7),
         "live_shift": three(0.1), "index_shift": three(0.1),
         "index": three(0.7), "live_us": spread, "index_us": None, "live_bytes": 1000,
-        "index_bytes": None,
+        "index_bytes": None, "skipped": 0,
     }
     return {
         "acceptance": accepted, "bounds": accepted, "depth": accepted, "swap": swap,

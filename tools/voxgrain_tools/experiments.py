@@ -398,7 +398,9 @@ def live_table(result: dict) -> str:
             ])
     head = ["near", "T, top-k, top-p", "mass", "support, p50 / p95", "by token", "on the fly", "shift",
             "index", "shift", "µs on the fly, p50 / p95", "µs index", "MB on the fly", "MB index"]
-    return table(head, rows)
+    skipped = sum(r["skipped"] for run in result.values() for r in run["rows"])
+    said = f"{skipped} positions with more than 8,192 such tokens are left out.\n\n" if skipped else ""
+    return said + table(head, rows)
 
 
 def drafts_table(result: dict) -> str:
