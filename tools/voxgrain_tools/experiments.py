@@ -536,7 +536,7 @@ def plots(found: dict, out: Path) -> None:
                         axes[2].annotate(name, (x, y), textcoords="offset points", xytext=(4, 3),
                                          fontsize=7, color=colour)
             axes[2].axhline(rows["token"][0], color="black", linestyle=":")
-            axes[2].set_xlabel("shift of the rule times that damage (pcg: sharing a group), CER points")
+            axes[2].set_xlabel("shift times damage, CER points")
             axes[0].plot([], [], "o-", color="black", label="pcg, equal split")
             axes[0].plot([], [], "^--", color="black", label="transport")
             axes[0].set_ylabel("acceptance of a first draft")
