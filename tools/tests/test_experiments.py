@@ -73,7 +73,7 @@ def results():
         "sampling": law, "mass": 1.0, "support": spread, "token": three(0.6), "live": three(0.7),
         "live_shift": three(0.1), "index_shift": three(0.1),
         "index": three(0.7), "live_us": spread, "index_us": None, "live_bytes": 1000,
-        "index_bytes": None,
+        "index_bytes": None, "skipped": 0,
     }
     return {
         "acceptance": accepted, "bounds": accepted, "depth": accepted, "swap": swap,
@@ -104,3 +104,10 @@ def test_plots_are_written(tmp_path):
     experiments.plots(results(), tmp_path)
     names = {p.stem for p in tmp_path.glob("*.svg")}
     assert names == {"acceptance", "frontier", "bounds", "depth", "sweep", "arms", "grid"}
+
+
+def test_only_what_steps_use_is_built():
+    assert experiments.needed(["grid", "acceptance"], ["fsq:1"]) == []
+    assert experiments.needed(["arms"], ["fsq:1"]) == ["fsq:1"]
+    assert experiments.needed(["drafts", "live"], ["fsq:1"]) == list(experiments.CHAINS)
+    assert set(experiments.GRID) <= set(experiments.needed(["grid", "sweep"], []))

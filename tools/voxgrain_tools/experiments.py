@@ -151,11 +151,19 @@ def spoken(run: Runner, ears: Ears, step: str, families, arms, count: int, *more
     return result
 
 
+def needed(steps, final) -> list[str]:
+    """The families that the steps use; none named stands for all that the program knows."""
+    if {"groups", "acceptance", "swap"} & set(steps):
+        return []
+    uses = {"depth": CHAINS, "sweep": MAIN, "arms": final, "grid": GRID, "live": CHAINS, "drafts": CHAINS}
+    return list(dict.fromkeys(f for step in steps for f in uses[step]))
+
+
 def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
     """The results of the steps, by name."""
     found: dict[str, dict] = {}
     run.indexes.mkdir(exist_ok=True)
-    found["groups"] = run.eval("groups", "groups", "--out", run.indexes)
+    found["groups"] = run.eval("groups", "groups", *needed(steps, args.final), "--out", run.indexes)
     built = found["groups"]["families"]
     plain = [f["name"] for f in built if f["power"] is None]
     weighted = [f["name"] for f in built if f["power"] is not None]
@@ -390,7 +398,9 @@ def live_table(result: dict) -> str:
             ])
     head = ["near", "T, top-k, top-p", "mass", "support, p50 / p95", "by token", "on the fly", "shift",
             "index", "shift", "µs on the fly, p50 / p95", "µs index", "MB on the fly", "MB index"]
-    return table(head, rows)
+    skipped = sum(r["skipped"] for run in result.values() for r in run["rows"])
+    said = f"{skipped} positions with more than 8,192 such tokens are left out.\n\n" if skipped else ""
+    return said + table(head, rows)
 
 
 def drafts_table(result: dict) -> str:
@@ -526,7 +536,7 @@ def plots(found: dict, out: Path) -> None:
                         axes[2].annotate(name, (x, y), textcoords="offset points", xytext=(4, 3),
                                          fontsize=7, color=colour)
             axes[2].axhline(rows["token"][0], color="black", linestyle=":")
-            axes[2].set_xlabel("shift of the rule times that damage (pcg: sharing a group), CER points")
+            axes[2].set_xlabel("shift times damage, CER points")
             axes[0].plot([], [], "o-", color="black", label="pcg, equal split")
             axes[0].plot([], [], "^--", color="black", label="transport")
             axes[0].set_ylabel("acceptance of a first draft")

@@ -62,7 +62,8 @@ pub struct Live {
     engine: Engine,
 }
 
-/// Tokens of a support: more are no longer found on the fly in any sensible time.
+/// Tokens of a support: where there are more, groups are not found in any sensible time and
+/// the position is left out, and counted.
 const MOST: usize = 8192;
 
 impl Live {
@@ -140,11 +141,8 @@ impl Live {
             let clock = Instant::now();
             cover(p, q, live.codebook(), mass, &mut support);
             if support.len() > MOST {
-                return Err(usage(format!(
-                    "{} tokens may be emitted at one position, too many to compare with one \
-                     another: give --top-k, --top-p or --mass",
-                    support.len()
-                )));
+                row.skipped += 1;
+                continue;
             }
             live.set_support(&support);
             let rule = Rule::Groups { groups: &live, emission: Emission::StandIn };
@@ -168,6 +166,12 @@ impl Live {
             let token = target.probs.iter().zip(&draft.probs).map(|(p, q)| f64::from(p.min(*q)));
             row.by_token.add(*sentence, token.sum());
         }
+        if sizes.is_empty() {
+            return Err(usage(format!(
+                "more than {MOST} tokens may be emitted at every position, too many to compare \
+                 with one another: give --top-k, --top-p or --mass"
+            )));
+        }
         row.support = spread(sizes);
         row.live_us = spread(live_us);
         row.index_us = spread(index_us);
@@ -186,6 +190,7 @@ impl Live {
                         "sampling": describe_sampling(s),
                         "mass": mass,
                         "positions": r.by_token.count(),
+                        "skipped": r.skipped,
                         "support": r.support,
                         "token": r.by_token.interval(),
                         "live": r.by_live.interval(),
@@ -259,6 +264,8 @@ struct Row {
     listed: Option<Spread>,
     live_bytes: usize,
     index_bytes: Option<u64>,
+    /// Positions with more than `MOST` tokens.
+    skipped: usize,
 }
 
 /// `sum_g min(P(g), Q(g))` over all groups and the tokens beyond the codebook, and how far
