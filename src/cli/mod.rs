@@ -108,10 +108,14 @@ impl VoiceArgs {
         }
     }
 
-    fn pool(&self) -> Arc<Pool> {
+    fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let default = if self.pin.is_empty() { cores.min(4) } else { self.pin.len() };
-        let threads = self.threads.map_or(default, usize::from);
+        self.threads.map_or(default, usize::from)
+    }
+
+    fn pool(&self) -> Arc<Pool> {
+        let threads = self.threads();
         if let Some(&first) = self.pin.first()
             && !pin(first)
         {

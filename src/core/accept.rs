@@ -616,11 +616,23 @@ pub fn residual<G: Groups>(
             return Ok(Residual { token, tries, exhausted: false });
         }
     }
-    let token = match exact_residual(target, draft, groups, uniforms)? {
+    let found = exact_residual(target, draft, groups, uniforms)?;
+    exhausted(target, found, max_tries, uniforms)
+}
+
+/// The end of `tries` that did not suffice: what the residual in full gave, and where rounding
+/// left nothing of it a draw from the target.
+pub(super) fn exhausted(
+    target: Row<'_>,
+    found: Option<u32>,
+    tries: u32,
+    uniforms: &mut impl Uniform,
+) -> Result<Residual, AcceptError> {
+    let token = match found {
         Some(token) => token,
         None => target.draw(uniforms.uniform())?,
     };
-    Ok(Residual { token, tries: max_tries, exhausted: true })
+    Ok(Residual { token, tries, exhausted: true })
 }
 
 /// `None`: the residual has no mass.

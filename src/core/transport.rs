@@ -211,11 +211,8 @@ pub fn residual<G: Groups>(
         }
         return Ok(Residual { token, tries, exhausted: false });
     }
-    let token = match super::accept::draw_by_mass(target, |t, _| pair.missing(t), uniforms)? {
-        Some(token) => token,
-        None => target.draw(uniforms.uniform())?,
-    };
-    Ok(Residual { token, tries: max_tries, exhausted: true })
+    let found = super::accept::draw_by_mass(target, |t, _| pair.missing(t), uniforms)?;
+    super::accept::exhausted(target, found, max_tries, uniforms)
 }
 
 /// Visits every `(x, y, f(x, y))` with `f > 0`, for measurements: what is accepted beyond

@@ -476,9 +476,9 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
         del state
     elif init:
         before = trainer.start_from(init)
-        if used is not None:
-            before = used
-            trainer.step = 0 if used == 0 else trainer.step
+        before = before if used is None else used
+        if used == 0:
+            trainer.step = 0  # A schedule of its own: it warms up, and the average forgets.
         log(f"codec: starts from {init}, {before:.0f} s of {total:.0f}")
     else:
         before = used or 0.0

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .common import Clock, autocast, device_of, load, log, maybe_compile, save, speed_settings
+from .common import Clock, autocast, device_of, load, log, save, speed_settings
 
 EXAMPLE = "python -m voxgrain_tools recogniser --work /tmp/vx --budget 110"
 ALPHABET = "_ 'abcdefghijklmnopqrstuvwxyz"  # the first is CTC's blank
@@ -27,28 +27,6 @@ def letters(text):
     return re.sub(r" +", " ", re.sub(r"[^a-z' ]", " ", text.lower())).strip()
 
 
-def block(x, valid, mask, cos, sin, p: float, heads: int, norm1, norm1_bias, qkv, qkv_bias, attn_out, attn_out_bias, norm2,
-          norm2_bias, gate, gate_bias, depthwise, conv_out, conv_out_bias, norm3, norm3_bias, up, up_bias, down, down_bias):
-    """Attention, convolution and feed-forward; a plain function, so that it compiles once for all blocks."""
-    from .lm import rotate
-
-    b, t, w = x.shape
-    y = F.layer_norm(x, (w,), norm1, norm1_bias)
-    q, k, v = F.linear(y, qkv, qkv_bias).reshape(b, t, 3, heads, w // heads).unbind(2)
-    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-    y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
-    x = x + F.dropout(F.linear(y.transpose(1, 2).reshape(b, t, w), attn_out, attn_out_bias), p, p > 0)
-    y = F.glu(F.linear(F.layer_norm(x, (w,), norm2, norm2_bias), gate, gate_bias), -1)
-    k = depthwise.shape[0]
-    y = F.pad(y, (0, 0, k // 2, k // 2))
-    total = 0
-    for j in range(k):
-        total = total + y[:, j:j + t] * depthwise[j]
-    x = x + F.dropout(F.linear(F.silu(total), conv_out, conv_out_bias), p, p > 0)
-    y = F.silu(F.linear(F.layer_norm(x, (w,), norm3, norm3_bias), up, up_bias))
-    return (x + F.dropout(F.linear(y, down, down_bias), p, p > 0)) * valid
-
-
 class Block(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -60,14 +38,23 @@ class Block(nn.Module):
         self.depthwise = nn.Parameter(torch.randn(c["kernel"], w) / c["kernel"] ** 0.5)
         self.conv_out = nn.Linear(w, w)
         self.up, self.down = nn.Linear(w, c["inner"]), nn.Linear(c["inner"], w)
-        self.function = block
 
-    def forward(self, x, valid, mask, cos, sin, p: float):
-        n1, n2, n3 = self.norm1, self.norm2, self.norm3
-        return self.function(x, valid, mask, cos, sin, p, self.heads, n1.weight, n1.bias, self.qkv.weight, self.qkv.bias,
-                             self.attn_out.weight, self.attn_out.bias, n2.weight, n2.bias, self.gate.weight, self.gate.bias,
-                             self.depthwise, self.conv_out.weight, self.conv_out.bias, n3.weight, n3.bias, self.up.weight,
-                             self.up.bias, self.down.weight, self.down.bias)
+    def forward(self, x, mask, cos, sin, p: float):
+        from .lm import rotate
+
+        b, t, w = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(b, t, 3, self.heads, w // self.heads).unbind(2)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+        x = x + F.dropout(self.attn_out(y.transpose(1, 2).reshape(b, t, w)), p, p > 0)
+        y = F.glu(self.gate(self.norm2(x)), -1)
+        k = self.depthwise.shape[0]
+        y = F.pad(y, (0, 0, k // 2, k // 2))
+        total = 0
+        for j in range(k):
+            total = total + y[:, j:j + t] * self.depthwise[j]
+        x = x + F.dropout(self.conv_out(F.silu(total)), p, p > 0)
+        return x + F.dropout(self.down(F.silu(self.up(self.norm3(x)))), p, p > 0)
 
 
 class Recogniser(nn.Module):
@@ -104,8 +91,8 @@ class Recogniser(nn.Module):
         mask = valid[:, None, None, :]
         cos, sin = rope_table(spots, self.config["width"] // self.config["heads"], 10000.0)
         x = x * valid.unsqueeze(-1)
-        for layer in self.blocks:
-            x = layer(x, valid.unsqueeze(-1), mask, cos, sin, p)
+        for block in self.blocks:
+            x = block(x, mask, cos, sin, p) * valid.unsqueeze(-1)
         return self.out(self.norm(x)).float().log_softmax(-1)
 
     def save(self, path, facts=None):

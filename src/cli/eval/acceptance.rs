@@ -4,7 +4,10 @@ use super::interval::Tally;
 use super::kernels;
 use super::lists::Lists;
 use super::walk::{Law, Walk};
-use super::{Engine, Named, SamplingArgs, Sentences, open_indexes, output, shown, table, usage};
+use super::{
+    Engine, Named, SamplingArgs, Sentences, describe_sampling, open_indexes, output, shown, table,
+    usage,
+};
 use crate::cli::say::progress;
 use clap::Args;
 use serde_json::{Value, json};
@@ -257,15 +260,11 @@ impl Acceptance {
                 })
             })
             .collect();
-        json!({
-            "temperature": sampling.temperature,
-            "top_k": sampling.transforms.top_k,
-            "top_p": sampling.transforms.top_p,
-            "min_p": sampling.transforms.min_p,
-            "tokens": tokens,
-            "seconds": clock.elapsed().as_secs_f64(),
-            "depths": depths,
-        })
+        let mut value = describe_sampling(sampling);
+        value["tokens"] = json!(tokens);
+        value["seconds"] = json!(clock.elapsed().as_secs_f64());
+        value["depths"] = json!(depths);
+        value
     }
 }
 

@@ -24,6 +24,7 @@ use voxgrain::engine::Pool;
 use voxgrain::map::Map;
 use voxgrain::speech::synth::Voice;
 use voxgrain::speech::text::{self, TextFrontend};
+use voxgrain::speech::wav::WavFile;
 use voxgrain::{Error, ErrorKind};
 
 /// Measure what groups give and what they cost
@@ -90,19 +91,22 @@ struct Engine {
 }
 
 impl Engine {
-    fn open(&self) -> voxgrain::Result<(Voice, Arc<Pool>)> {
-        let args = VoiceArgs {
+    fn args(&self) -> VoiceArgs {
+        VoiceArgs {
             bundle: self.bundle.clone(),
             groups: None,
             threads: self.threads,
             pin: Vec::new(),
-        };
+        }
+    }
+
+    fn open(&self) -> voxgrain::Result<(Voice, Arc<Pool>)> {
+        let args = self.args();
         Ok((args.open_as(self.voice.as_deref())?, args.pool()))
     }
 
     fn threads(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        self.threads.map_or(cores.min(4), usize::from)
+        self.args().threads()
     }
 }
 
@@ -196,6 +200,8 @@ impl Sentences {
 struct Named {
     name: String,
     index: Index<Map>,
+    /// The voice with this index, its weights included.
+    voice: Voice,
     bytes: u64,
 }
 
@@ -218,20 +224,53 @@ fn open_indexes(files: &[PathBuf], voice: &Voice) -> voxgrain::Result<Vec<Named>
 fn open_index(path: &Path, voice: &Voice) -> voxgrain::Result<Named> {
     let map = Map::open(path)?;
     let bytes = map.len() as u64;
-    let voice = voice.clone().with_index(map)?;
-    let mut index = match voice.groups() {
-        Some(index) => index.clone(),
-        None => return Err(usage("the index cannot be used with this voice")),
-    };
-    if index.header().codebook != voice.bundle().vocabulary.speech {
+    let mut voice = voice.clone().with_index(map)?;
+    let unusable = || usage("the index cannot be used with this voice");
+    let header = voice.groups().ok_or_else(unusable)?.header().clone();
+    if header.codebook != voice.bundle().vocabulary.speech {
         let what = format!("{} covers another codebook than the voice", path.display());
         return Err(Error::new(ErrorKind::Mismatch, what));
     }
-    if index.header().power.is_some() && index.set_weights(Weights::Similarity).is_err() {
-        return Err(usage("the index holds a power but no similarities"));
+    if header.power.is_some() {
+        voice = voice
+            .with_weights(Weights::Similarity)
+            .map_err(|_| usage("the index holds a power but no similarities"))?;
     }
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Named { name, index, bytes })
+    let index = voice.groups().ok_or_else(unusable)?.clone();
+    Ok(Named { name, index, voice, bytes })
+}
+
+/// Where sounds go: `FOLDER/NAME/00000.wav`, ..., or nowhere.
+struct Sounds<'a> {
+    folder: Option<&'a Path>,
+    sample_rate_hz: u32,
+}
+
+impl<'a> Sounds<'a> {
+    /// Makes the folders of `names`.
+    fn new<'n>(
+        folder: Option<&'a Path>,
+        names: impl IntoIterator<Item = &'n str>,
+        sample_rate_hz: u32,
+    ) -> voxgrain::Result<Self> {
+        for name in names {
+            let Some(path) = folder.map(|f| f.join(name)) else { break };
+            std::fs::create_dir_all(&path).map_err(|e| {
+                let what = format!("cannot create {}", path.display());
+                Error::with_source(ErrorKind::Unwritable, what, e)
+            })?;
+        }
+        Ok(Self { folder, sample_rate_hz })
+    }
+
+    fn write(&self, name: &str, i: usize, pcm: &[f32]) -> voxgrain::Result<()> {
+        let Some(folder) = self.folder else { return Ok(()) };
+        let path = folder.join(name).join(format!("{i:05}.wav"));
+        let mut file = WavFile::create(path, self.sample_rate_hz)?;
+        file.write(pcm)?;
+        file.finish()
+    }
 }
 
 /// `value [low, high]` with `digits` decimals.

@@ -1,7 +1,7 @@
 use super::interval::ratio;
-use super::swap::folder;
 use super::{
-    Engine, SamplingArgs, Sentences, describe_sampling, open_indexes, output, shown, table, usage,
+    Engine, SamplingArgs, Sentences, Sounds, describe_sampling, open_indexes, output, shown, table,
+    usage,
 };
 use crate::cli::bench::stats::median_interval;
 use crate::cli::say::{ArmName, Gamma, parse_gamma, progress};
@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use voxgrain::core::accept::{Emission, Groups};
 use voxgrain::decode::Arm;
 use voxgrain::speech::synth::Synthesizer;
-use voxgrain::speech::wav::WavFile;
 
 /// Speak with every arm and index in turn: tokens a round, speed-up, sounds
 ///
@@ -91,23 +90,16 @@ impl Speech {
         for name in arms {
             let arm = name.arm(self.beta, Emission::StandIn);
             let mut add = |lane: String, index: Option<&super::Named>| -> voxgrain::Result<()> {
-                let voice = match index {
-                    Some(named) => voice.clone().with_groups(self.path(&named.name, &voice)?)?,
-                    None => voice.clone(),
-                };
-                let voice = match index {
-                    Some(named) => voice.with_weights(named.index.weights())?,
-                    None => voice,
-                };
+                let voice = index.map_or(&voice, |named| &named.voice);
                 let mut options = voice.options(arm);
                 options.seed = self.sentences.seed;
                 options.sampling = sampling;
-                options.gamma = self.gamma.length(&voice);
+                options.gamma = self.gamma.length(voice);
                 lanes.push(Lane {
                     name: lane,
                     index: index.map(|n| n.name.clone()),
                     arm,
-                    synthesizer: Synthesizer::new(&voice, options, &pool)?,
+                    synthesizer: Synthesizer::new(voice, options, &pool)?,
                     done: Vec::new(),
                 });
                 Ok(())
@@ -127,9 +119,8 @@ impl Speech {
                 add(arm.name().to_owned(), None)?;
             }
         }
-        if let Some(out) = &self.out {
-            lanes.iter().try_for_each(|lane| folder(&out.join(&lane.name)))?;
-        }
+        let names = lanes.iter().map(|lane| lane.name.as_str());
+        let sounds = Sounds::new(self.out.as_deref(), names, rate)?;
         let bar = progress(texts.len() as u64, self.json);
         let mut pcm = Vec::new();
         for (i, chunks) in texts.iter().enumerate() {
@@ -153,12 +144,7 @@ impl Speech {
                     audio: pcm.len() as f64 / f64::from(rate),
                     cut: s.cut - before.cut,
                 });
-                if let Some(out) = &self.out {
-                    let path = out.join(&lane.name).join(format!("{i:05}.wav"));
-                    let mut file = WavFile::create(path, rate)?;
-                    file.write(&pcm)?;
-                    file.finish()?;
-                }
+                sounds.write(&lane.name, i, &pcm)?;
             }
             bar.inc(1);
         }
@@ -197,21 +183,6 @@ impl Speech {
         let head = ["lane", "accepted", "tokens a round", "speed-up", "rtf"];
         output::line(table(&head, &rows).trim_end())?;
         Ok(())
-    }
-
-    /// The file that an index was opened from.
-    fn path(
-        &self,
-        name: &str,
-        voice: &voxgrain::speech::synth::Voice,
-    ) -> voxgrain::Result<PathBuf> {
-        let own = voice.bundle().groups_path();
-        self.indexes
-            .iter()
-            .find(|p| p.file_stem().is_some_and(|s| s == name))
-            .cloned()
-            .or(own)
-            .ok_or_else(|| usage("the bundle names no index: give index files"))
     }
 }
 

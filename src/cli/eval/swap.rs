@@ -1,16 +1,14 @@
 use super::interval::Tally;
 use super::mel::{Mel, distance};
 use super::walk::Walk;
-use super::{Engine, Sentences, open_indexes, output, shown, table};
+use super::{Engine, Sentences, Sounds, open_indexes, output, shown, table};
 use crate::cli::say::progress;
 use clap::Args;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use voxgrain::core::accept::Groups;
 use voxgrain::core::rng::{SeededRng, Uniform};
 use voxgrain::speech::codec::CodecDecoder;
-use voxgrain::speech::wav::WavFile;
-use voxgrain::{Error, ErrorKind};
 
 /// Damage when every token is replaced by a random member of its group
 ///
@@ -45,13 +43,6 @@ pub struct Swap {
     engine: Engine,
 }
 
-pub fn folder(path: &Path) -> voxgrain::Result<()> {
-    std::fs::create_dir_all(path).map_err(|e| {
-        let what = format!("cannot create {}", path.display());
-        Error::with_source(ErrorKind::Unwritable, what, e)
-    })
-}
-
 impl Swap {
     pub fn run(self) -> anyhow::Result<()> {
         let (voice, pool) = self.engine.open()?;
@@ -72,16 +63,9 @@ impl Swap {
             codec.finish(&mut pcm);
             Ok(pcm)
         };
-        let write = |name: &str, i: usize, pcm: &[f32]| -> voxgrain::Result<()> {
-            let Some(out) = &self.out else { return Ok(()) };
-            let mut file = WavFile::create(out.join(name).join(format!("{i:05}.wav")), rate)?;
-            file.write(pcm)?;
-            file.finish()
-        };
-        if let Some(out) = &self.out {
-            folder(&out.join("unswapped"))?;
-            named.iter().try_for_each(|n| folder(&out.join(&n.name)))?;
-        }
+        let names = named.iter().map(|n| n.name.as_str());
+        let sounds =
+            Sounds::new(self.out.as_deref(), ["unswapped"].into_iter().chain(names), rate)?;
         let mut tallies = vec![(Tally::default(), Tally::default()); named.len()];
         let mut members = Vec::new();
         let bar = progress(texts.len() as u64, self.json);
@@ -93,7 +77,7 @@ impl Swap {
             }
             let clean: Vec<Vec<f32>> =
                 spoken.iter().map(|tokens| decode(tokens)).collect::<voxgrain::Result<_>>()?;
-            write("unswapped", i, &clean.concat())?;
+            sounds.write("unswapped", i, &clean.concat())?;
             for (named, (replaced, far)) in named.iter().zip(&mut tallies) {
                 let mut rng = SeededRng::with_stream(self.sentences.seed, 1 + i as u64);
                 let mut pcm = Vec::new();
@@ -121,7 +105,7 @@ impl Swap {
                     far.add(i, distance(clean, &sound, fft, hop, &mel));
                     pcm.extend(sound);
                 }
-                write(&named.name, i, &pcm)?;
+                sounds.write(&named.name, i, &pcm)?;
             }
             bar.inc(1);
         }

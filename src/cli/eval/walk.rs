@@ -21,6 +21,17 @@ impl Law {
         Self { probs: vec![0.0; vocabulary], sums: vec![0.0; block_count(vocabulary)] }
     }
 
+    /// The law of the model's last row.
+    fn take(
+        &mut self,
+        sampling: &Sampling,
+        kernel: Kernel,
+        model: &mut Session,
+        scratch: &mut TransformScratch,
+    ) -> Result<()> {
+        sampling.apply(kernel, model, 0, &mut self.probs, &mut self.sums, scratch)
+    }
+
     pub fn row(&self) -> Result<Row<'_>> {
         Row::new(&self.probs, &self.sums).map_err(numeric)
     }
@@ -107,26 +118,10 @@ impl<'a> Walk<'a> {
         let mut tokens = Vec::new();
         loop {
             let (kernel, sampling) = (self.kernel, self.sampling);
-            let p = &mut self.p;
-            sampling.apply(
-                kernel,
-                &mut self.target,
-                0,
-                &mut p.probs,
-                &mut p.sums,
-                &mut self.scratch,
-            )?;
+            self.p.take(&sampling, kernel, &mut self.target, &mut self.scratch)?;
             let token = self.p.draw(&mut rng)?;
             if chosen(tokens.len()) && self.draft.room() > depth && self.target.room() > depth {
-                let q = &mut self.q;
-                sampling.apply(
-                    kernel,
-                    &mut self.draft,
-                    0,
-                    &mut q.probs,
-                    &mut q.sums,
-                    &mut self.scratch,
-                )?;
+                self.q.take(&sampling, kernel, &mut self.draft, &mut self.scratch)?;
                 visit(Position { depth: 1, target: &self.p, draft: &self.q })?;
                 self.deeper(depth, &mut rng, &mut visit)?;
             }
@@ -166,9 +161,8 @@ impl<'a> Walk<'a> {
             self.draft.step_with(&[token], &features, 1)?;
             self.target.step(&[token], 1)?;
             let (kernel, sampling, scratch) = (self.kernel, self.sampling, &mut self.scratch);
-            let (p, q) = (&mut self.chain.0, &mut self.chain.1);
-            sampling.apply(kernel, &mut self.target, 0, &mut p.probs, &mut p.sums, scratch)?;
-            sampling.apply(kernel, &mut self.draft, 0, &mut q.probs, &mut q.sums, scratch)?;
+            self.chain.0.take(&sampling, kernel, &mut self.target, scratch)?;
+            self.chain.1.take(&sampling, kernel, &mut self.draft, scratch)?;
             visit(Position { depth, target: &self.chain.0, draft: &self.chain.1 })?;
             token = self.chain.1.draw(rng)?;
         }
