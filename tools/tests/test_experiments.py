@@ -82,6 +82,7 @@ def results():
         "grid": {"settings": [laws(families[:1])], "policy": [speech]},
         "live": {"cosine": {"theta": 0.7, "fsq": None, "rows": [live]}},
         "drafts": {"plain": {"acceptance": accepted, "speech": speech}},
+        "codebooks": {"small": {"codes": 1024, "acceptance": accepted | {"settings": [laws(families[:1])]}, "swap": swap, "speech": speech}},
     }
 
 
@@ -89,7 +90,8 @@ def test_every_result_has_a_table_of_equal_rows():
     found = json.loads(json.dumps(results()))
     parts = experiments.tables(found)
     assert set(parts) == {
-        "acceptance", "bounds", "depth", "frontier", "sweep", "arms", "grid", "live", "drafts"
+        "acceptance", "bounds", "depth", "frontier", "sweep", "arms", "grid", "live", "drafts",
+        "codebooks",
     }
     for text in parts.values():
         for block in text.split("\n\n"):

@@ -24,13 +24,18 @@ EXAMPLE = (
     "--work /tmp/vx/experiments --out docs/experiments"
 )
 
-STEPS = ("groups", "acceptance", "depth", "swap", "sweep", "arms", "grid", "live", "drafts")
+STEPS = ("groups", "acceptance", "bounds", "depth", "swap", "shared", "sweep", "arms", "grid", "live", "drafts",
+         "codebooks")
+# Steps that look at every family that the program knows.
+WHOLE = {"groups", "acceptance", "bounds", "swap"}
 
 ARMS = ("ar", "sd", "tolerance", "pcg", "transport")
 # Families whose bounds, kernels and speech are measured; the first is the default.
 MAIN = ("fsq:1", "fsq:2", "fsq:3", "cos:0.7", "top:32", "head-top:32", "sound-top:32", "random:16")
 GRID = ("fsq:1", "fsq:2", "cos:0.7", "sound-top:32")
 CHAINS = ("fsq:1", "fsq:2", "cos:0.7")
+# Families that a voice of another codebook is measured with.
+BOOK = ("fsq:1", "fsq:2", "cos:0.7", "top:8", "top:32", "head-top:8", "head-top:32", "sound-top:8", "sound-top:32", "random:16")
 SETTINGS = ((1.0, 0, 1.0), (0.8, 0, 1.0), (0.6, 0, 1.0), (1.0, 50, 1.0), (1.0, 0, 0.9), (0.8, 50, 0.95))
 
 
@@ -68,6 +73,13 @@ class Runner:
     def files(self, families) -> list[str]:
         return [str(self.indexes / f"{stem(f)}.asg") for f in families]
 
+    def _result(self, step: str, words: list[str]) -> Path:
+        key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]
+        return self.home / f"{step}-{key}.json"
+
+    def has(self, step: str, *words) -> bool:
+        return self._result(step, [str(w) for w in words]).exists()
+
     def eval(self, step: str, *words) -> dict:
         """`voxgrain eval WORDS --json`, once."""
         words = [str(w) for w in words]
@@ -78,8 +90,7 @@ class Runner:
         if self.args.threads:
             command += ["--threads", str(self.args.threads)]
         self.commands[step] = self._shown(words)
-        key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]
-        path = self.home / f"{step}-{key}.json"
+        path = self._result(step, words)
         if not path.exists():
             print(f"\n{step}: {self.commands[step]}", file=sys.stderr, flush=True)
             began = time.monotonic()
@@ -153,9 +164,9 @@ def spoken(run: Runner, ears: Ears, step: str, families, arms, count: int, *more
 
 def needed(steps, final) -> list[str]:
     """The families that the steps use; none named stands for all that the program knows."""
-    if {"groups", "acceptance", "swap"} & set(steps):
+    if WHOLE & set(steps):
         return []
-    uses = {"depth": CHAINS, "sweep": MAIN, "arms": final, "grid": GRID, "live": CHAINS, "drafts": CHAINS}
+    uses = {"codebooks": ("fsq:1",), "shared": MAIN, "depth": CHAINS, "sweep": MAIN, "arms": final, "grid": GRID, "live": CHAINS, "drafts": CHAINS}
     return list(dict.fromkeys(f for step in steps for f in uses[step]))
 
 
@@ -163,15 +174,19 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
     """The results of the steps, by name."""
     found: dict[str, dict] = {}
     run.indexes.mkdir(exist_ok=True)
-    found["groups"] = run.eval("groups", "groups", *needed(steps, args.final), "--out", run.indexes)
+    # Where all families are built already, steps that need some of them build none anew.
+    every = ("groups", "groups", "--out", run.indexes)
+    wanted = [] if run.has(*every) else needed(steps, args.final)
+    found["groups"] = run.eval(*every[:2], *wanted, *every[2:])
     built = found["groups"]["families"]
     plain = [f["name"] for f in built if f["power"] is None]
     weighted = [f["name"] for f in built if f["power"] is not None]
+    every = ("--every", 10)
     if "acceptance" in steps:
-        every = ("--every", 10)
         found["acceptance"] = run.eval(
             "acceptance", "acceptance", *run.files([*plain, *weighted]), *run.sentences(60), *every
         )
+    if "bounds" in steps:
         found["bounds"] = run.eval(
             "bounds", "acceptance", *run.files([*MAIN, *weighted]), *run.sentences(40), *every,
             "--bounds", 5,
@@ -180,10 +195,9 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
         found["depth"] = run.eval(
             "depth", "acceptance", *run.files(CHAINS), *run.sentences(40), "--depth", 6
         )
-    if "swap" in steps:
-        found["swap"] = {}
-        for name, families, more in (("swap", plain, ()), ("shared", MAIN[:-1], ("--shared",))):
-            out = run.home / "swap"
+    for name, families, more in (("swap", plain, ()), ("shared", MAIN[:-1], ("--shared",))):
+        if name in steps:
+            out = run.home / name
             result = run.eval(
                 name, "swap", *run.files(families), *run.sentences(100), *more, "--out", out
             )
@@ -236,7 +250,31 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
             speech = spoken(other, ears, f"draft-{name}-speech", CHAINS[:2], ARMS, 100)
             found["drafts"][name] = {"acceptance": accepted, "speech": speech}
             run.commands["drafts"] = other.commands[f"draft-{name}"]
+    if "codebooks" in steps and args.codebook:
+        found["codebooks"] = {}
+        for item in args.codebook:
+            name, folder = item.split("=", 1)
+            found["codebooks"][name] = codebook(Runner(args, Path(folder)), ears)
     return found
+
+
+def codebook(run: Runner, ears: Ears) -> dict:
+    """A voice of another codebook: its own groups, what they accept, and the damage of swapping."""
+    run.indexes.mkdir(exist_ok=True)
+    built = run.eval("groups", "groups", *BOOK, "--out", run.indexes)
+    accepted = run.eval(
+        "acceptance", "acceptance", *run.files(BOOK), *run.sentences(40), "--every", 10, "--bounds", 5
+    )
+    out = run.home / "swap"
+    swap = run.eval("swap", "swap", *run.files(BOOK), *run.sentences(60), "--out", out)
+    folders = {"unswapped": out / "unswapped"} | {f["name"]: out / f["name"] for f in swap["families"]}
+    heard = ears.compare(folders, "unswapped", swap["sentences"])
+    swap["unswapped"] = heard["unswapped"]
+    for family in swap["families"]:
+        family |= heard[family["name"]]
+    speech = spoken(run, ears, "speech", BOOK[:2], ARMS, 100)
+    codes = Voice(run.bundle).facts["vocabulary"]["speech"]
+    return {"codes": codes, "groups": built, "acceptance": accepted, "swap": swap, "speech": speech}
 
 
 def number(v, digits: int = 3) -> str:
@@ -427,17 +465,41 @@ def drafts_table(result: dict) -> str:
                     lanes))
 
 
+def codebooks_table(result: dict) -> str:
+    rows, lanes = [], []
+    for name, r in result.items():
+        accepted = first(r["acceptance"])
+        damage = {f["name"]: f for f in r["swap"]["families"]}
+        for i, f in enumerate(accepted["families"]):
+            rows.append([
+                f"{name}, {r['codes']:,} codes" if i == 0 else "", f["name"], number(f["mean_members"], 1),
+                interval(accepted["token"]) if i == 0 else "", interval(f["groups"]),
+                number(f.get("transport", [None])[0]),
+                f"{f['near_low'][0]:.3f} .. {f['near_high'][0]:.3f}" if f.get("near_low") else "",
+                interval(damage[f["name"]]["cer_minus"], 1, 100),
+            ])
+        for i, x in enumerate(r["speech"]["lanes"]):
+            lanes.append([name if i == 0 else "", x["lane"], interval(x["acceptance_rate"]),
+                          interval(x["tokens_per_round"], 2), interval(x["speed_up"], 2),
+                          interval(x["cer"], 1, 100), interval(x.get("cer_minus"), 1, 100)])
+    head = ["voice", "groups", "members", "by token", "pcg", "transport", "most, near",
+            "damage in CER, points"]
+    return (table(head, rows) + "\n\nOn policy:\n\n"
+            + table(["voice", "arm", "accepted", "tokens a round", "speed-up over ar", "CER, %",
+                     "CER - ar, points"], lanes))
+
+
 def tables(found: dict) -> dict[str, str]:
     """Markdown by mark."""
     out = {}
     for name, make in (
         ("acceptance", acceptance_table), ("bounds", bounds_table), ("depth", depth_table),
         ("sweep", speech_table), ("arms", speech_table), ("grid", grid_table), ("live", live_table),
-        ("drafts", drafts_table),
+        ("drafts", drafts_table), ("codebooks", codebooks_table),
     ):
         if found.get(name):
             out[name] = make(found[name])
-    if found.get("swap") and found.get("acceptance"):
+    if all(found.get(n) for n in ("swap", "shared", "acceptance")):
         out["frontier"] = frontier_table(found["swap"], found["shared"], found["acceptance"])
     return out
 
@@ -503,7 +565,7 @@ def plots(found: dict, out: Path) -> None:
         axes[0].set_ylabel("acceptance of a first draft")
         axes[0].legend(fontsize=7)
         save(figure, "acceptance")
-        if found.get("swap"):
+        if found.get("swap") and found.get("shared"):
             gained = {f["name"]: f for f in plain}
             figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), sharey=True)
             swaps = [f | {"gain": gained[f["name"]]} for f in found["swap"]["families"]]
@@ -623,6 +685,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draft", action="append", default=[], metavar="NAME=BUNDLE",
         help="bundles of one target with different drafts, for the step drafts",
+    )
+    parser.add_argument(
+        "--codebook", action="append", default=[], metavar="NAME=BUNDLE",
+        help="bundles of other codebooks or tables, for the step codebooks",
     )
     parser.add_argument("--speaker", metavar="NAME", help="who of the bundle speaks (default: its first)")
     parser.add_argument("--threads", type=int, help="of the program (default: its own choice)")
