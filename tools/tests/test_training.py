@@ -52,7 +52,7 @@ def test_packed_documents_do_not_see_each_other():
     documents, model = toy_documents(), lm.LanguageModel(lm.TOY_TARGET).eval()
     packed = documents.to_device(documents.pack(256, seed=0))
     tokens, positions, numbers, bounds, targets, _ = documents.batch(packed, 0)
-    assert (tokens == lm.SOS).sum() == (targets == lm.END).sum() > 0
+    assert (tokens == common.SOS).sum() == (targets == common.END).sum() > 0
     whole = model(tokens, positions, numbers, bounds)
     for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist()):
         if b > a:
@@ -66,7 +66,7 @@ def test_sampling_with_a_cache_equals_the_forward_pass():
     model, texts = lm.LanguageModel(lm.TOY_TARGET).eval(), ["hello there.", "a b c, what is it?"]
     out, _ = lm.generate(model, texts, torch.device("cpu"), top_k=1, longest=10)
     for text, tokens in zip(texts, out):
-        prompt = [lm.BEGIN] + [lm.FIRST_CHARACTER + common.CHARACTERS.index(c) for c in text] + [lm.SOS]
+        prompt = [common.BEGIN] + [common.FIRST_CHARACTER + common.CHARACTERS.index(c) for c in text] + [common.SOS]
         x = torch.tensor(prompt + tokens.astype(int).tolist())
         hidden = model(x, torch.arange(len(x)), torch.zeros(len(x)), None)
         best = lm.full_logits(model._head(hidden[len(prompt) - 1:])).argmax(1)

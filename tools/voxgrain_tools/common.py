@@ -9,14 +9,27 @@ import time
 import numpy as np
 
 START = time.monotonic()
-VOCABULARY = {"speech": 65536, "end": 65536, "begin": 65537, "start": 65538, "pad": 65539, "first_character": 65540}
 CHARACTERS = " ',.?!abcdefghijklmnopqrstuvwxyz"
-SPEECH, END, BEGIN, SOS, PAD, FIRST_CHARACTER = (VOCABULARY[k] for k in (
-    "speech", "end", "begin", "start", "pad", "first_character"))
 
-# The first symbol of a sequence names its voice: one a speaker, in synth.VOICES' order. Nothing is ever padded in a model's
-# input, so the second voice takes the padding's symbol and no other number moves.
-BEGINS = (BEGIN, PAD)
+
+class Ids:
+    """The numbers of the symbols of a codebook: its codes, each of so many digits of 4 levels, then everything else."""
+
+    def __init__(self, codes=65536):
+        self.digits = (codes.bit_length() - 1) // 2
+        if codes != 4 ** self.digits or not 1 <= self.digits <= 8:
+            raise ValueError(f"{codes} codes are not 1 to 8 digits of 4 levels")
+        self.speech = self.end = codes
+        self.begin, self.start, self.pad, self.first_character = range(codes + 1, codes + 5)
+        # The first symbol of a sequence names its voice: one a speaker, in synth.VOICES' order. Nothing is ever padded in a
+        # model's input, so the second voice takes the padding's symbol and no other number moves.
+        self.begins = (self.begin, self.pad)
+
+
+IDS = Ids()
+SPEECH, END, BEGIN, SOS, PAD, FIRST_CHARACTER = (getattr(IDS, k) for k in (
+    "speech", "end", "begin", "start", "pad", "first_character"))
+BEGINS = IDS.begins
 
 
 def log(*words):

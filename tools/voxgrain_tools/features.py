@@ -23,7 +23,7 @@ import time
 import zipfile
 
 # First, so that the seconds that torch takes to load count.
-from .common import START, Clock, autocast, device_of, load, log, maybe_compile, speed_settings
+from .common import START, Clock, Ids, autocast, device_of, load, log, maybe_compile, speed_settings
 
 import numpy as np
 import torch
@@ -134,8 +134,8 @@ class Unroll:
 
 def start_from(target, config):
     """A draft whose embedding, head and final norm are the target's: its outputs begin in the target's feature space."""
-    draft = lm.LanguageModel(dict(config, nph=target.config["nph"], rms_eps=target.config["rms_eps"],
-                                  rope_base=target.config["rope_base"]))
+    shared = ("nph", "rms_eps", "rope_base", "table", "codes")
+    draft = lm.LanguageModel(dict(config, **{k: target.config[k] for k in shared if k in target.config}))
     if config["H"] == target.config["H"]:
         for part in ("input_embedding", "output_head", "final_norm"):
             getattr(draft, part).load_state_dict(getattr(target, part).state_dict())
@@ -155,22 +155,34 @@ def teach(target, tokens, places, numbers, bounds, device, lse_of=lm.total_lse):
     return hidden.float(), marginals, own
 
 
+def chain_kl(unroll, target, batch, device, kl=lm.kl_part, lse_of=lm.total_lse, rows_of=lm.kl_rows):
+    """The mean KL to the target of each step, in nats, and of how many positions."""
+    tokens, places, numbers, bounds, targets, _ = batch
+    draft = unroll.draft
+    if target.plain:
+        with torch.no_grad(), autocast(device):
+            states = target(tokens, places, numbers, bounds)
+        hidden = states.float()
+    else:
+        hidden, marginals, own = teach(target, tokens, places, numbers, bounds, device, lse_of)
+    with autocast(device):
+        outputs = unroll(tokens, places, numbers, bounds, hidden)
+    valid = [v.float() for v in unroll.counts(targets, places)]
+    counts = [v.sum() for v in valid]
+    if target.plain:
+        return list(lm.plain_kl(draft, outputs, target, states, torch.stack(valid, 1), rows_of)), counts
+    return [kl(draft.scores(g), marginals, v) - (own * v).sum() / n.clamp_min(1)
+            for g, v, n in zip(outputs, valid, counts)], counts
+
+
 @torch.no_grad()
 def evaluate(unroll, target, documents, packed, device):
     """Held-out KL of each step, in nats."""
     sums, counts = [0.0] * unroll.steps, [0.0] * unroll.steps
     for i in range(len(packed[0])):
-        tokens, places, numbers, bounds, targets, _ = documents.batch(packed, i)
-        hidden, marginals, own = teach(target, tokens, places, numbers, bounds, device)
-        with autocast(device):
-            outputs = unroll(tokens, places, numbers, bounds, hidden)
-        for s, (g, valid) in enumerate(zip(outputs, unroll.counts(targets, places))):
-            valid = valid.float()
-            with autocast(device):
-                scores = unroll.draft._head(g)
-            n = float(valid.sum())
-            sums[s] += float(lm.kl_part(scores, marginals, valid)) * n - float((own * valid).sum())
-            counts[s] += n
+        for s, (value, n) in enumerate(zip(*chain_kl(unroll, target, documents.batch(packed, i), device))):
+            sums[s] += float(value) * float(n)
+            counts[s] += float(n)
     return [a / max(1.0, b) for a, b in zip(sums, counts)]
 
 
@@ -218,36 +230,28 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
     # Validation stays uncompiled: it would compile everything once more without gradients.
     plain = Unroll(draft, steps, row, packed_attention)
 
-    def losses(unroll, kl, lse_of, batch):
-        tokens, places, numbers, bounds, targets, _ = batch
+    def losses(unroll, functions, batch):
         if noise:
-            tokens = lm.disturb(tokens, noise)
-        hidden, marginals, own = teach(target, tokens, places, numbers, bounds, device, lse_of)
-        with autocast(device):
-            outputs = unroll(tokens, places, numbers, bounds, hidden)
-        each = []
-        for g, valid in zip(outputs, unroll.counts(targets, places)):
-            valid = valid.float()
-            with autocast(device):
-                scores = draft._head(g)
-            each.append(kl(scores, marginals, valid) - (own * valid).sum() / valid.sum().clamp_min(1))
+            batch = (lm.disturb(batch[0], noise, target.ids.digits), *batch[1:])
+        each, _ = chain_kl(unroll, target, batch, device, *functions)
         return sum(w * e for w, e in zip(weights, each)), torch.stack([e.detach() for e in each])
 
     # What is tried in turn: compiled, uncompiled, and then fewer positions a step.
     ways = [(True, positions)] if device.type == "cuda" else []
     ways += [(False, positions), (False, max(row, positions // 2)), (False, max(row, positions // 4))]
+    functions = (lm.kl_part, lm.total_lse, lm.kl_rows)
     for compiled, positions in ways:
         try:
             if compiled:
                 unroll = Unroll(draft, steps, row, packed_attention).compile(device)
                 target.compile(device)
-                kl, lse_of = (maybe_compile(f, device, dynamic=False) for f in (lm.kl_part, lm.total_lse))
+                made = [maybe_compile(f, device, dynamic=False) for f in functions]
             else:
-                unroll, kl, lse_of = plain, lm.kl_part, lm.total_lse
+                unroll, made = plain, functions
                 target.layer, target.embed = lm.layer, target._embed
             epoch_data = mixture.pack(positions, row, seed * 1000)
             packed = documents.to_device(epoch_data)
-            losses(unroll, kl, lse_of, documents.batch(packed, 0))[0].backward()
+            losses(unroll, made, documents.batch(packed, 0))[0].backward()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             break
@@ -309,7 +313,7 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
         rate = lr * schedule.cosine(0.01) * min(1.0, (step + 1) / warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, each = losses(unroll, kl, lse_of, documents.batch(packed, int(sequence[at])))
+        loss, each = losses(unroll, made, documents.batch(packed, int(sequence[at])))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
@@ -340,10 +344,11 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
 
 
 def ball_sums(x, radius):
-    """[N, 65536] -> sums over all codes within an L1 distance of the digits, one digit at a time."""
+    """[N, codes] -> sums over all codes within an L1 distance of the digits, one digit at a time."""
     by_distance = [x] + [None] * radius
-    for digit in range(8):
-        shape = (len(x), 4 ** (7 - digit), 4, 4 ** digit)
+    digits = Ids(x.shape[1]).digits
+    for digit in range(digits):
+        shape = (len(x), 4 ** (digits - 1 - digit), 4, 4 ** digit)
         new = list(by_distance)
         for r in range(1, radius + 1):
             for s in range(1, min(r, 3) + 1):
@@ -359,8 +364,8 @@ def ball_sums(x, radius):
     return sum(t for t in by_distance if t is not None)
 
 
-def ball_sizes(radii, device):
-    ones = torch.ones(1, 65536, device=device)
+def ball_sizes(radii, device, codes=65536):
+    ones = torch.ones(1, codes, device=device)
     return {r: ball_sums(ones, r) for r in radii}
 
 
@@ -369,7 +374,7 @@ def laws_of(scores, sizes):
     p = lm.full_logits(scores).softmax(1)
     laws = {"token": p}
     for r, size in sizes.items():
-        laws[f"fsq_{r}"] = torch.cat([ball_sums(p[:, :65536] / size, r), p[:, 65536:]], 1)
+        laws[f"fsq_{r}"] = torch.cat([ball_sums(p[:, :-1] / size, r), p[:, -1:]], 1)
     return laws
 
 
@@ -380,7 +385,7 @@ def acceptance(target, drafts, documents, packed, device, row, steps=5, limit=80
     `drafts`: {name: model}; a feature draft runs on its own features after depth 1, an old-style one is the
     same at every depth. `round_k`: 1 + the sum over depths up to k of the mean product of acceptances, an
     estimate of the tokens that one target pass yields."""
-    sizes, sums, count = ball_sizes(radii, device), {}, 0
+    sizes, sums, count = ball_sizes(radii, device, target.ids.speech), {}, 0
     for i in range(len(packed[0])):
         tokens, places, numbers, bounds, targets, _ = documents.batch(packed, i)
         speech = targets >= 0
@@ -395,21 +400,19 @@ def acceptance(target, drafts, documents, packed, device, row, steps=5, limit=80
             continue
         with autocast(device):
             hidden = target(tokens, places, numbers, bounds)
-            theirs = target._head(hidden)
             mine = {}
             for name, draft in drafts.items():
                 if draft.config.get("features"):
-                    outputs = Unroll(draft, steps, row, target.packed)(tokens, places, numbers, bounds, hidden.float())
-                    mine[name] = [draft._head(g) for g in outputs]
+                    mine[name] = Unroll(draft, steps, row, target.packed)(tokens, places, numbers, bounds, hidden.float())
                 else:
-                    mine[name] = [draft._head(draft(tokens, places, numbers, bounds))] * steps
+                    mine[name] = [draft(tokens, places, numbers, bounds)] * steps
         for j in range(0, len(starts), chunk):
             at = starts[j:j + chunk]
             runs = {}
             for s in range(steps):
-                p = laws_of(theirs[at + s], sizes)
-                for name, scores in mine.items():
-                    q = laws_of(scores[s][at + s], sizes)
+                p = laws_of(target.scores(hidden[at + s]), sizes)
+                for name, states in mine.items():
+                    q = laws_of(drafts[name].scores(states[s][at + s]), sizes)
                     for family in p:
                         overlap = torch.minimum(p[family], q[family]).sum(1)
                         run = runs[name, family] = runs.get((name, family), 1.0) * overlap
@@ -500,8 +503,9 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
     own_held, own = parts_of(own, order[:apart]), parts_of(own, order[apart:])
     # A training of 10^8 positions then hears no sample more than about twelve times.
     share = min(share, (int(own["lengths"].sum()) + 1) / 4e6)
-    mixture = Mixture(lm.Documents(joined(data, own), device), len(own["lengths"]), share)
-    held = lm.Documents({k: held_data[k] for k in ("texts", "lengths", "tokens", "speakers")}, device)
+    codes = target.ids.speech
+    mixture = Mixture(lm.Documents(joined(data, own), device, codes), len(own["lengths"]), share)
+    held = lm.Documents({k: held_data[k] for k in ("texts", "lengths", "tokens", "speakers")}, device, codes)
     log(f"{mixture.documents.total} stream positions, of which {int(mixture.documents.lengths[mixture.sampled].sum())} sampled; "
         f"share {mixture.share:.2f} in training")
     draft, facts = train(config, work, target, mixture, held, clock.left() - reserve, device, out,
@@ -516,14 +520,14 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
         try:
             drafts["old"] = (lm.lm_from_onnx if old.endswith(".onnx") else lm.load_lm)(old, device)
             drafts["old"].packed = target.packed
-            if drafts["old"].config.get("features"):
+            if drafts["old"].config.get("features") or drafts["old"].ids.speech != codes:
                 drafts.pop("old")
         except Exception as error:  # noqa: BLE001
             log("the old draft cannot be read:", repr(error)[:300])
     row, positions = options.get("row", 1024), facts["positions"]
     sets = {"heldout": held}
     if apart:
-        sets["sampled"] = lm.Documents(own_held, device)
+        sets["sampled"] = lm.Documents(own_held, device, codes)
     for name, documents in sets.items():
         if clock.left() < 8:
             log("no time to measure", name)
@@ -538,7 +542,7 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
 
 
 def add_arguments(parser):
-    parser.add_argument("--bundle", required=True, help="folder with the target as it ships (target.onnx, .data)")
+    parser.add_argument("--bundle", required=True, help="folder with the target as it ships (target.onnx, .data), or its checkpoint")
     parser.add_argument("--tokens", required=True, help="folder of tokens_N.npz, one such file, or a tokens.npz")
     parser.add_argument("--texts", default=".dev/corpus.txt.xz", help="the text that was spoken")
     parser.add_argument("--heldout", required=True, help="heldout.npz, or an archive that holds it")
@@ -565,7 +569,7 @@ def run(args):
     clock.start = START
     os.makedirs(args.work, exist_ok=True)
     os.makedirs(args.out, exist_ok=True)
-    target = lm.lm_from_bundle(args.bundle, "target", device)
+    target = lm.load_any(args.bundle, device)
     data, held = read_data(args.tokens, args.texts), read_heldout(args.heldout, args.work)
     log(f"{len(data['lengths'])} utterances, {len(data['tokens'])} tokens; {len(held['lengths'])} held out; {device}")
     old = args.old or next((p for p in [f"{args.bundle}/draft.onnx"] if os.path.exists(p)), None)

@@ -1,10 +1,13 @@
-"""Stages target and draft: language models over speech tokens, with factorised embedding and head.
+"""Stages target and draft: language models over speech tokens, with factorised embedding and head, or plain ones.
 
 The softmax over 65,536 codes is never formed in training. Logits are sums of single-digit and
 digit-pair scores, so the normaliser factors: with the high byte fixed, the four low digits meet
 only in pairs, and the sum over all 65,536 codes is a few small products (`factor_lse`). The same
 holds for KL: a factor model's expected scores under a teacher need only the teacher's 480
 marginals, which are the gradient of the teacher's own normaliser.
+
+A model with `"table": "plain"` has a free row for every code, of which there may be fewer. Its scores are the
+logits, [N, codes + 1], and every function of scores knows them by that width: 481 is not a power of 4 and one more.
 """
 
 import math
@@ -15,14 +18,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # an older torch: the explicit mask is used
     varlen_attn = None
 
-from .common import (BEGIN, BEGINS, CHARACTERS, END, FIRST_CHARACTER, SOS, SPEECH, Clock, autocast, device_of, load, log,
-                     maybe_compile, save, speed_settings)
+from .common import (CHARACTERS, END, SPEECH, Clock, Ids, autocast, device_of, fail, load, log, maybe_compile, save,
+                     speed_settings)
 
 EXAMPLE_TARGET = "python -m voxgrain_tools target --work /tmp/vx --budget 520"
 EXAMPLE_DRAFT = "python -m voxgrain_tools draft --work /tmp/vx --budget 100 --distil-budget 100"
@@ -33,7 +37,24 @@ TOY_TARGET = {"H": 64, "nl": 2, "nh": 2, "I": 96}
 TOY_DRAFT = {"H": 32, "nl": 1, "nh": 2, "I": 64}
 COMMON = {"kind": "pair", "tied": False, "nph": 64, "rms_eps": 1e-5, "rope_base": 10000.0}
 PAIRS = [(a, b) for a in range(8) for b in range(a + 1, 8)]
+FACTORED = 481
 ROW, LONGEST, DOCUMENTS = 2048, 1280, 512
+# Logits of a plain table that are held at once: 0.5 GiB of float32.
+CHUNK = 2 ** 27
+
+
+def with_table(config, codes=65536, table=None):
+    """The configuration for so many codes; fewer than 65,536 have a plain table, and those a factorised one by default."""
+    table = table or ("factor" if codes == SPEECH else "plain")
+    if table == "factor" and codes != SPEECH:
+        raise ValueError(f"factorised tables are of {SPEECH} codes, not {codes}")
+    return dict(config) if table == "factor" else dict(config, table=table, codes=codes)
+
+
+def add_table_arguments(parser):
+    parser.add_argument("--codes", type=int, default=SPEECH, help="a power of 4")
+    parser.add_argument("--table", choices=["factor", "plain"], default=None,
+                        help="embedding and head as sums of factors, or a free row a code (default: factor for 65,536 codes)")
 
 
 def factor_rows(tokens):
@@ -120,6 +141,8 @@ def factor_lse(scores):
 def full_logits(scores):
     """[N, 481] scores -> [N, 65537] logits, for sampling and figures."""
     s = scores.float()
+    if s.shape[1] != FACTORED:
+        return s
     n = s.shape[0]
     # Axes from the slowest digit (7) to the fastest (0).
     high = byte_scores(s, (4, 5, 6, 7)).permute(0, 4, 3, 2, 1)
@@ -192,6 +215,17 @@ class Table(nn.Module):
     def rows(self):
         return torch.cat([self.factors, self.extra])
 
+    def scored(self):
+        """The head's rows: 480 factors, then end of speech."""
+        return torch.cat([self.factors, self.extra[:1]])
+
+
+class PlainTable(Weight):
+    def rows(self):
+        return self.weight
+
+    scored = rows
+
 
 class LanguageModel(nn.Module):
     def __init__(self, config):
@@ -200,8 +234,13 @@ class LanguageModel(nn.Module):
         c = self.config
         width, inner, extra = c["H"], c["I"], c["nph"]
         std = width ** -0.5
-        self.input_embedding = Table(width, extra, 0.5)
-        self.output_head = Table(width, extra, 0.3 * std)
+        self.ids, self.plain = Ids(c.get("codes", SPEECH)), c.get("table", "factor") == "plain"
+        if self.plain:
+            self.input_embedding = PlainTable(self.ids.speech + extra, width, std=0.5)
+            self.output_head = PlainTable(self.ids.speech + 1, width, std=0.3 * std)
+        else:
+            self.input_embedding = Table(width, extra, 0.5)
+            self.output_head = Table(width, extra, 0.3 * std)
         self.layers = nn.ModuleList(nn.ModuleDict({
             "attn_norm": Weight(width), "qkv": Weight(3 * width, width, std=std),
             "attn_out": Weight(width, width, std=std / math.sqrt(2 * c["nl"])),
@@ -212,7 +251,9 @@ class LanguageModel(nn.Module):
         if c.get("features"):
             # A draft that sees the target's features: they are added to the embedding.
             self.feature = Weight(width, c["features"], std=c["features"] ** -0.5)
-        self.hot = MultiHot(extra)
+        self.hot = None if self.plain else MultiHot(extra)
+        # Positions whose scores are held at once in training.
+        self.chunk = CHUNK // self.ids.speech if self.plain else 2 ** 31
         self.dropout = 0.0
         self.packed = False
         self.layer, self.embed, self.head = layer, self._embed, self._head
@@ -223,11 +264,28 @@ class LanguageModel(nn.Module):
         return self
 
     def _embed(self, tokens):
+        if self.plain:
+            return F.embedding(tokens, self.input_embedding.weight)
         return (self.hot(tokens).to(torch.bfloat16 if tokens.is_cuda else torch.float32) @ self.input_embedding.rows()).float()
 
+    def look_up(self, tokens, table):
+        """The embedding by a copy of its rows, in the copy's precision."""
+        return F.embedding(tokens, table) if self.plain else self.hot(tokens).to(table.dtype) @ table
+
+    def speech_rows(self):
+        """The input embedding of every code."""
+        table = self.input_embedding
+        if self.plain:
+            return table.weight[:self.ids.speech]
+        return self.hot.factors(torch.arange(SPEECH, device=table.factors.device)).float() @ table.factors
+
     def _head(self, hidden):
-        """[N, H] -> [N, 481] scores: 480 factors, then end of speech."""
-        return F.linear(hidden, torch.cat([self.output_head.factors, self.output_head.extra[:1]])).float()
+        """[N, H] -> scores: [N, 481], 480 factors and end of speech, or [N, codes + 1] logits."""
+        return F.linear(hidden, self.output_head.scored()).float()
+
+    def scores(self, hidden):
+        with autocast(hidden.device):
+            return self._head(hidden)
 
     def weights(self, l):
         return tuple(l[n].weight for n in ("attn_norm", "qkv", "attn_out", "mlp_norm", "gate_up", "down"))
@@ -264,11 +322,13 @@ def lm_from_onnx(path, device="cpu"):
     if config.pop("nkv") != config["nh"]:
         raise ValueError(f"{path}: shared key heads cannot be trained")
     model = LanguageModel(config)
-    # Only end of speech of the head's other rows is exported.
-    extra = torch.zeros_like(model.output_head.extra)
-    extra[:1] = torch.from_numpy(tensors["output_head.extra"][:1])
     state = {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
-    model.load_state_dict(dict(state, **{"output_head.extra": extra}))
+    if not model.plain:
+        # Only end of speech of the head's other rows is exported.
+        extra = torch.zeros_like(model.output_head.extra)
+        extra[:1] = state["output_head.extra"][:1]
+        state["output_head.extra"] = extra
+    model.load_state_dict(state)
     return model.to(device).eval()
 
 
@@ -276,22 +336,78 @@ def lm_from_bundle(folder, which="target", device="cpu"):
     return lm_from_onnx(f"{folder}/{which}.onnx", device)
 
 
-def ce_loss(scores, targets, valid, hot):
-    """Cross entropy over speech and end of speech, mean over the valid positions."""
-    lse = torch.logaddexp(factor_lse(scores[:, :480]), scores[:, 480])
-    speech = (hot.factors(targets).to(scores.dtype) * scores[:, :480]).sum(1)
-    chosen = torch.where(targets == END, scores[:, 480], speech)
-    return ((lse - chosen) * valid).sum() / valid.sum().clamp_min(1)
+def load_any(path, device="cpu"):
+    """A checkpoint, an exported file, or a bundle's target."""
+    path = str(path)
+    if path.endswith(".safetensors"):
+        return load_lm(path, device)
+    return lm_from_onnx(path, device) if path.endswith(".onnx") else lm_from_bundle(path, "target", device)
+
+
+def begin_from(init, config, device):
+    """A model to train on from another (or a path of one): its layers, and its tables where the configuration's are of one shape."""
+    init = init if isinstance(init, LanguageModel) else load_any(init)
+    model = LanguageModel(dict(config, **{k: init.config[k] for k in ("H", "nl", "nh", "I", "rms_eps", "rope_base")}))
+    own, given = model.state_dict(), init.state_dict()
+    tables = [n for n in own if n.startswith(("input_embedding", "output_head"))]
+    if any(n not in given or given[n].shape != own[n].shape for n in tables):
+        log("begins from layers and norms only; the tables are new")
+        given = {n: v for n, v in given.items() if not n.startswith(("input_embedding", "output_head"))}
+    model.load_state_dict(dict(own, **given))
+    return model.to(device)
+
+
+def ce_loss(scores, targets, valid, hot, count=None):
+    """Cross entropy over speech and end of speech, mean over the valid positions (`count`, of several calls)."""
+    lse = total_lse(scores)
+    if scores.shape[1] == FACTORED:
+        speech = (hot.factors(targets).to(scores.dtype) * scores[:, :480]).sum(1)
+        chosen = torch.where(targets == END, scores[:, 480], speech)
+    else:
+        chosen = scores.gather(1, targets.unsqueeze(1))[:, 0]
+    return ((lse - chosen) * valid).sum() / (valid.sum() if count is None else count).clamp_min(1)
 
 
 def kl_part(scores, marginals, valid):
     """KL to the teacher, up to the teacher's entropy: its expected score is linear in its marginals."""
-    lse = torch.logaddexp(factor_lse(scores[:, :480]), scores[:, 480])
-    return ((lse - (marginals * scores).sum(1)) * valid).sum() / valid.sum().clamp_min(1)
+    return ((total_lse(scores) - (marginals * scores).sum(1)) * valid).sum() / valid.sum().clamp_min(1)
 
 
 def total_lse(scores):
+    if scores.shape[1] != FACTORED:
+        return scores.logsumexp(1)
     return torch.logaddexp(factor_lse(scores[:, :480]), scores[:, 480])
+
+
+def kl_rows(scores, theirs):
+    """KL to the teacher at each position, from plain logits."""
+    theirs = theirs.log_softmax(1)
+    return (theirs.exp() * (theirs - scores.log_softmax(1))).sum(1)
+
+
+def by_chunks(size, function, *rows):
+    """The sum of `function` over chunks of positions, made again in the backward pass: all logits at once may not fit."""
+    if len(rows[0]) <= size:
+        return function(*rows)
+    return sum(checkpoint(function, *part, use_reentrant=False) for part in zip(*(r.split(size) for r in rows)))
+
+
+def ce_of(model, hidden, targets, valid, loss_of=ce_loss):
+    """Cross entropy from hidden states."""
+    if len(hidden) <= model.chunk:
+        return loss_of(model.scores(hidden), targets, valid, model.hot)
+    count = valid.sum()
+    return by_chunks(model.chunk, lambda h, t, v: loss_of(model.scores(h), t, v, model.hot, count), hidden, targets, valid)
+
+
+def plain_kl(model, outputs, teacher, hidden, valid, rows_of=kl_rows):
+    """Mean KL of each of several outputs [N, H] to a teacher with plain tables, over the valid positions [N, outputs]."""
+    def part(hidden, valid, *outputs):
+        with torch.no_grad():
+            theirs = teacher.scores(hidden)
+        return torch.stack([(rows_of(model.scores(g), theirs) * v).sum() for g, v in zip(outputs, valid.unbind(1))])
+
+    return by_chunks(model.chunk, part, hidden, valid, *outputs) / valid.sum(0).clamp_min(1)
 
 
 def probe_packed(device):
@@ -321,20 +437,23 @@ def probe_packed(device):
 class Documents:
     """All utterances as one stream on the device: the voice's begin symbol, characters, SOS, speech tokens."""
 
-    def __init__(self, data, device):
-        lut = np.full(256, FIRST_CHARACTER, np.int32)
+    def __init__(self, data, device, codes=SPEECH):
+        ids = Ids(codes)
+        if len(data["tokens"]) and data["tokens"].max() >= codes:
+            raise ValueError(f"token {data['tokens'].max()} where there are {codes} codes")
+        lut = np.full(256, ids.first_character, np.int32)
         for i, c in enumerate(CHARACTERS):
-            lut[ord(c)] = FIRST_CHARACTER + i
+            lut[ord(c)] = ids.first_character + i
         texts = data["texts"]
         sizes = data["lengths"].astype(np.int64)
         characters = np.array([len(t) for t in texts], np.int64)
         lengths = sizes + characters + 2
         total = int(lengths.sum())
         # One last element stands for padding.
-        stream, target = np.full(total + 1, BEGIN, np.int32), np.full(total + 1, -1, np.int32)
+        stream, target = np.full(total + 1, ids.begin, np.int32), np.full(total + 1, -1, np.int32)
         phones = np.zeros(total + 1, np.uint8)
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        stream[starts[:-1]] = np.array(BEGINS)[data.get("speakers", np.zeros(len(texts), np.uint8))]
+        stream[starts[:-1]] = np.array(ids.begins)[data.get("speakers", np.zeros(len(texts), np.uint8))]
         spoken = np.concatenate([[0], np.cumsum(sizes)])
         blob = lut[np.frombuffer("".join(texts).encode(), np.uint8)]
         written = np.concatenate([[0], np.cumsum(characters)])
@@ -342,11 +461,11 @@ class Documents:
         for u in range(len(texts)):
             at, n, m = starts[u], sizes[u], characters[u]
             stream[at + 1:at + 1 + m] = blob[written[u]:written[u + 1]]
-            stream[at + 1 + m] = SOS
+            stream[at + 1 + m] = ids.start
             t = tokens[spoken[u]:spoken[u + 1]]
             stream[at + 2 + m:at + 2 + m + n] = t
             target[at + 1 + m:at + 1 + m + n] = t
-            target[at + 1 + m + n] = END
+            target[at + 1 + m + n] = ids.end
             if labels is not None:
                 phones[at + 1 + m:at + 1 + m + n] = labels[spoken[u]:spoken[u + 1]]
         self.starts, self.lengths, self.total = starts[:-1], lengths, total
@@ -431,14 +550,14 @@ class Documents:
                 self.phones[source].long())
 
 
-def disturb(tokens, share):
+def disturb(tokens, share, digits=8):
     """Moves one digit by a step in a share of the speech tokens: the model must not trust its input to the last digit."""
-    digit = torch.randint(0, 8, tokens.shape, device=tokens.device) * 2
+    digit = torch.randint(0, digits, tokens.shape, device=tokens.device) * 2
     level = (tokens >> digit) & 3
     up = torch.randint(0, 2, tokens.shape, device=tokens.device) * 2 - 1
     moved = torch.where((level + up < 0) | (level + up > 3), level - up, level + up)
     changed = tokens + ((moved - level) << digit)
-    hit = (torch.rand(tokens.shape, device=tokens.device) < share) & (tokens < SPEECH)
+    hit = (torch.rand(tokens.shape, device=tokens.device) < share) & (tokens < 4 ** digits)
     return torch.where(hit, changed, tokens)
 
 
@@ -450,9 +569,8 @@ def evaluate(model, loss_of, documents, packed, device):
         tokens, positions, numbers, bounds, targets, _ = documents.batch(packed, i)
         with autocast(device):
             hidden = model(tokens, positions, numbers, bounds)
-            scores = model._head(hidden)
         valid = (targets >= 0).float()
-        total += float(loss_of(scores, targets.clamp_min(0), valid, model.hot)) * float(valid.sum())
+        total += float(ce_of(model, hidden, targets.clamp_min(0), valid, loss_of)) * float(valid.sum())
         count += float(valid.sum())
     model.train(was)
     return total / max(1, count)
@@ -460,19 +578,24 @@ def evaluate(model, loss_of, documents, packed, device):
 
 def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, positions=32768, dropout=0.1, noise=0.12,
           aux=0.2, teacher=None, start=None, out=None, max_steps=None, validate_every=45.0, warmup=200, seed=1,
-          weight_decay=0.05):
-    """Trains a model, saves the best by held-out loss as work/NAME.safetensors, returns it with its record."""
+          weight_decay=0.05, init=None):
+    """Trains a model, saves the best by held-out loss as work/NAME.safetensors, returns it with its record.
+
+    `init` is a model or a path to go on from, see `begin_from`."""
     speed_settings(device)
     clock = Clock(budget)
-    documents = train_data if isinstance(train_data, Documents) else Documents(train_data, device)
-    held = held_data if isinstance(held_data, Documents) else Documents(held_data, device)
+    codes = config.get("codes", SPEECH)
+    documents = train_data if isinstance(train_data, Documents) else Documents(train_data, device, codes)
+    held = held_data if isinstance(held_data, Documents) else Documents(held_data, device, codes)
     held_packed = held.to_device(held.pack(positions))
+    if init is not None:
+        start = begin_from(init, config, device)
     model = LanguageModel(config).to(device) if start is None else start
     model.train()
     model.dropout = dropout
     model.packed = probe_packed(device)
     model.compile(device)
-    phone = nn.Linear(config["H"], 64).to(device) if aux and documents.has_phones else None
+    phone = nn.Linear(model.config["H"], 64).to(device) if aux and documents.has_phones else None
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and n.startswith("layers")]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and n.startswith("layers"))]
     if phone:
@@ -483,6 +606,7 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
     ce = maybe_compile(ce_loss, device, dynamic=False)
     kl = maybe_compile(kl_part, device, dynamic=False)
     teacher_lse = maybe_compile(total_lse, device, dynamic=False)
+    rows_of = maybe_compile(kl_rows, device, dynamic=False)
     if teacher is not None:
         teacher.eval().requires_grad_(False)
         teacher.packed = model.packed
@@ -490,11 +614,14 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
 
     def step_loss(tokens, places, numbers, bounds, targets, phones):
         with autocast(device):
-            hidden = model(disturb(tokens, noise) if noise else tokens, places, numbers, bounds)
-            scores = model._head(hidden)
+            hidden = model(disturb(tokens, noise, model.ids.digits) if noise else tokens, places, numbers, bounds)
         valid = (targets >= 0).float()
         if teacher is None:
-            loss = main = ce(scores, targets.clamp_min(0), valid, model.hot)
+            loss = main = ce_of(model, hidden, targets.clamp_min(0), valid, ce)
+        elif teacher.plain:
+            with torch.no_grad(), autocast(device):
+                theirs = teacher(tokens, places, numbers, bounds)
+            loss = main = plain_kl(model, [hidden], teacher, theirs, valid.unsqueeze(1), rows_of)[0]
         else:
             with torch.no_grad(), autocast(device):
                 theirs = teacher._head(teacher(tokens, places, numbers, bounds))
@@ -503,7 +630,7 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
             marginals, = torch.autograd.grad(lse.sum(), theirs)
             # Subtracting the teacher's own part makes the figure a true KL (0 when equal).
             own = ((lse - (marginals * theirs).sum(1)) * valid).sum().detach() / valid.sum().clamp_min(1)
-            loss = main = kl(scores, marginals, valid) - own
+            loss = main = kl(model.scores(hidden), marginals, valid) - own
         if phone is not None:
             with autocast(device):
                 guess = phone(hidden)
@@ -525,7 +652,7 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
     except Exception as error:  # noqa: BLE001 - out of memory or a failure of the compiler
         log(f"{name}: falls back to uncompiled layers:", repr(error)[:400])
         model.layer, model.embed = layer, model._embed
-        ce, kl, teacher_lse = ce_loss, kl_part, total_lse
+        ce, kl, teacher_lse, rows_of = ce_loss, kl_part, total_lse, kl_rows
         if teacher is not None:
             teacher.layer, teacher.embed = layer, teacher._embed
         optimizer.zero_grad(set_to_none=True)
@@ -556,6 +683,9 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
         log(f"{name}: held-out {value:.4f} nats at step {step}{' (best, saved)' if better else ''}")
         return value
 
+    if init is not None:
+        # What training on does not improve stays.
+        check()
     while schedule.left() > 0 and (max_steps is None or step < max_steps):
         if at >= len(sequence):
             epoch, at = epoch + 1, 0
@@ -596,28 +726,27 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
 
 
 def cosine_lists(target, codes, size=32):
-    """Each code with its `size` nearest input embeddings: lists [65536, size + 1] and which entries count."""
-    table = F.normalize(target.hot.factors(codes).float() @ target.input_embedding.factors, dim=1)
-    near = torch.cat([(table[i:i + 4096] @ table.T).topk(size + 1, dim=1).indices for i in range(0, 65536, 4096)])
+    """Each code with its `size` nearest input embeddings: lists [codes, size + 1] and which entries count."""
+    table = F.normalize(target.speech_rows(), dim=1)
+    near = torch.cat([(table[i:i + 4096] @ table.T).topk(size + 1, dim=1).indices for i in range(0, len(codes), 4096)])
     near[:, 0] = codes  # itself first, whatever the rounding says
-    keep = torch.cat([torch.ones(65536, 1, dtype=torch.bool, device=codes.device), near[:, 1:] != codes[:, None]], 1)
+    keep = torch.cat([torch.ones(len(codes), 1, dtype=torch.bool, device=codes.device), near[:, 1:] != codes[:, None]], 1)
     return near, keep
 
 
 @torch.no_grad()
 def acceptance(target, draft, documents, packed, device, limit=20000, chunk=64, groups=True):
     """Teacher-forced acceptance at T = 1: mean over positions of the overlap of the two laws, by token and by group."""
-    neighbours = torch.arange(65536, device=device)
-    counts = torch.ones(65536, device=device)
+    codes = target.ids.speech
+    neighbours = torch.arange(codes, device=device)
     one_step = []
-    for i in range(8):
+    for i in range(target.ids.digits):
         level = (neighbours >> (2 * i)) & 3
         for up in (1, -1):
             ok = (level + up >= 0) & (level + up <= 3)
             one_step.append(torch.where(ok, neighbours + up * (1 << (2 * i)), neighbours))
-            counts += ok
     step_lists = torch.stack([neighbours] + one_step, 1)
-    keep = torch.cat([torch.ones(65536, 1, dtype=torch.bool, device=device), step_lists[:, 1:] != neighbours[:, None]], 1)
+    keep = torch.cat([torch.ones(codes, 1, dtype=torch.bool, device=device), step_lists[:, 1:] != neighbours[:, None]], 1)
     families = {"token": None}
     if groups:
         families["fsq_1"] = (step_lists, keep)
@@ -628,25 +757,25 @@ def acceptance(target, draft, documents, packed, device, limit=20000, chunk=64, 
     for name, family in families.items():
         if family is not None:
             members, ok = family
-            n = torch.zeros(65536, device=device).index_add_(0, members[ok], torch.ones(int(ok.sum()), device=device))
+            n = torch.zeros(codes, device=device).index_add_(0, members[ok], torch.ones(int(ok.sum()), device=device))
             owners[name] = (members, ok.float(), 1 / n)
     for i in range(len(packed[0])):
         tokens, positions, numbers, bounds, targets, _ = documents.batch(packed, i)
         picks = (targets >= 0).nonzero()[:, 0]
         with autocast(device):
-            a = target._head(target(tokens, positions, numbers, bounds)[picks])
-            b = draft._head(draft(tokens, positions, numbers, bounds)[picks])
+            a = target(tokens, positions, numbers, bounds)[picks]
+            b = draft(tokens, positions, numbers, bounds)[picks]
         for j in range(0, len(picks), chunk):
-            p = full_logits(a[j:j + chunk]).softmax(1)
-            q = full_logits(b[j:j + chunk]).softmax(1)
+            p = full_logits(target.scores(a[j:j + chunk])).softmax(1)
+            q = full_logits(draft.scores(b[j:j + chunk])).softmax(1)
             kl += float((p * (p.clamp_min(1e-30).log() - q.clamp_min(1e-30).log())).sum())
             overlap = torch.minimum(p, q).sum(1)
             sums["token"] += float(overlap.sum())
-            ends = torch.minimum(p[:, 65536], q[:, 65536])
+            ends = torch.minimum(p[:, codes], q[:, codes])
             for name, (members, ok, share) in owners.items():
                 laws = []
                 for law in (p, q):
-                    w = law[:, :65536] * share
+                    w = law[:, :codes] * share
                     total = torch.zeros_like(w)
                     for m in range(members.shape[1]):
                         total += w[:, members[:, m]] * ok[:, m]
@@ -666,7 +795,8 @@ def acceptance(target, draft, documents, packed, device, limit=20000, chunk=64, 
 def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=1000, speaker=0):
     """Samples the speech tokens of each text, all texts in one batch: list of numpy arrays."""
     generator = torch.Generator(device=device).manual_seed(seed)
-    prompts = [[BEGINS[speaker]] + [FIRST_CHARACTER + CHARACTERS.index(c) for c in t] + [SOS] for t in texts]
+    ids = model.ids
+    prompts = [[ids.begins[speaker]] + [ids.first_character + CHARACTERS.index(c) for c in t] + [ids.start] for t in texts]
     width = max(map(len, prompts))
     batch, c = len(prompts), model.config
     heads, size = c["nh"], c["H"] // c["nh"]
@@ -674,7 +804,7 @@ def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=100
     weights = [tuple(w.detach().to(dtype) for w in model.weights(l)) for l in model.layers]
     table = model.input_embedding.rows().detach()
     # Prompts end together (padded on the left), so that all rows step in time.
-    tokens = torch.tensor([[BEGIN] * (width - len(p)) + p for p in prompts], device=device)
+    tokens = torch.tensor([[ids.begin] * (width - len(p)) + p for p in prompts], device=device)
     pad = torch.tensor([width - len(p) for p in prompts], device=device)
     total = width + longest
     keys = [torch.zeros(batch, heads, total, size, dtype=dtype, device=device) for _ in weights]
@@ -686,7 +816,7 @@ def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=100
     for step in range(longest):
         n = tokens.shape[1]
         places = at + torch.arange(n, device=device)
-        x = (model.hot(tokens).float() @ table).to(dtype)
+        x = model.look_up(tokens, table).to(dtype)
         cos, sin = rope_table((places[None] - pad[:, None]).clamp_min(0), size, c["rope_base"])
         seen = (spots[None, None] <= places[None, :, None]) & (spots[None, None] >= pad[:, None, None])
         # A padded position sees itself, so that no row of the mask is empty.
@@ -704,12 +834,12 @@ def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=100
         hidden = F.rms_norm(x[:, -1].float(), (c["H"],), model.final_norm.weight, c["rms_eps"])
         logits = full_logits(model._head(hidden)) / temperature
         if top_k:
-            kept, ids = logits.topk(top_k, dim=1)
-            token = ids.gather(1, torch.multinomial(kept.softmax(1), 1, generator=generator))[:, 0]
+            kept, chosen = logits.topk(top_k, dim=1)
+            token = chosen.gather(1, torch.multinomial(kept.softmax(1), 1, generator=generator))[:, 0]
         else:
             token = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-        finished = torch.where((finished < 0) & (token == END), step, finished)
-        out.append(token.clamp_max(SPEECH - 1))
+        finished = torch.where((finished < 0) & (token == ids.end), step, finished)
+        out.append(token.clamp_max(ids.speech - 1))
         tokens = out[-1][:, None]
         if step % 25 == 24 and bool((finished >= 0).all()):
             break
@@ -721,7 +851,11 @@ def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=100
 def add_target_arguments(parser):
     parser.add_argument("--work", required=True, help="holds tokens.npz and heldout.npz; target.safetensors is written here")
     parser.add_argument("--budget", type=float, default=520, help="seconds")
+    parser.add_argument("--init", default=None, help="a bundle, an .onnx or a .safetensors to go on from; where its tables have "
+                        "another shape, from its layers only")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--warmup", type=int, default=200, help="steps")
+    add_table_arguments(parser)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--noise", type=float, default=0.12)
     parser.add_argument("--positions", type=int, default=32768, help="positions a step")
@@ -731,14 +865,19 @@ def add_target_arguments(parser):
 def run_target(args):
     from .codec import load_tokens
 
-    train("target", TARGET, args.work, load_tokens(f"{args.work}/tokens.npz"), load_tokens(f"{args.work}/heldout.npz"),
-          args.budget, device_of(args.device), args.lr, args.positions, args.dropout, args.noise)
+    try:
+        config = with_table(TARGET, args.codes, args.table)
+    except ValueError as error:
+        fail(error)
+    train("target", config, args.work, load_tokens(f"{args.work}/tokens.npz"), load_tokens(f"{args.work}/heldout.npz"),
+          args.budget, device_of(args.device), args.lr, args.positions, args.dropout, args.noise, warmup=args.warmup, init=args.init)
 
 
 def add_draft_arguments(parser):
     parser.add_argument("--work", required=True, help="holds tokens.npz, heldout.npz and target.safetensors")
     parser.add_argument("--budget", type=float, default=100, help="seconds of plain training (draft_plain.safetensors)")
     parser.add_argument("--distil-budget", type=float, default=100, help="seconds of distillation (draft.safetensors)")
+    add_table_arguments(parser)
     parser.add_argument("--positions", type=int, default=32768)
     parser.add_argument("--device", default=None)
 
@@ -757,9 +896,10 @@ def run_draft(args):
     from .codec import load_tokens
 
     device = device_of(args.device)
-    documents = Documents(load_tokens(f"{args.work}/tokens.npz"), device)
-    held = Documents(load_tokens(f"{args.work}/heldout.npz"), device)
-    train_drafts(args.work, documents, held, args.budget, args.distil_budget, device, positions=args.positions)
+    documents = Documents(load_tokens(f"{args.work}/tokens.npz"), device, args.codes)
+    held = Documents(load_tokens(f"{args.work}/heldout.npz"), device, args.codes)
+    config = with_table(DRAFT, args.codes, args.table)
+    train_drafts(args.work, documents, held, args.budget, args.distil_budget, device, config, args.positions)
 
 
 def add_acceptance_arguments(parser):
@@ -771,9 +911,9 @@ def add_acceptance_arguments(parser):
 def measure_acceptance(work, device, limit=20000, positions=32768, groups=True):
     from .codec import load_tokens
 
-    held = Documents(load_tokens(f"{work}/heldout.npz"), device)
-    packed = held.to_device(held.pack(positions))
     target = load_lm(f"{work}/target.safetensors", device)
+    held = Documents(load_tokens(f"{work}/heldout.npz"), device, target.ids.speech)
+    packed = held.to_device(held.pack(positions))
     result = {}
     for name in ("draft_plain", "draft"):
         if os.path.exists(f"{work}/{name}.safetensors"):

@@ -1,6 +1,6 @@
 """Many utterances sampled at T = 1 from a language model, in large batches.
 
-A code is drawn in two halves: its high byte from 256 exact sums over the low bytes (and end of
+With factorised tables a code is drawn in two halves: its high byte from 256 exact sums over the low bytes (and end of
 speech), then its low byte given the high one. No 65,536-way softmax is formed. On a GPU one step is
 a CUDA graph, captured again each time the visible part of the cache grows by `BUCKET` positions.
 """
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .common import BEGIN, BEGINS, CHARACTERS, END, FIRST_CHARACTER, SOS, SPEECH, log
-from .lm import byte_scores, cross_scores, rope_table, rotate
+from .common import CHARACTERS, END, log
+from .lm import FACTORED, byte_scores, cross_scores, rope_table, rotate
 
 BUCKET = 128
 # Tokens that a text can need: 1.5 times the synthesiser's usual pace.
@@ -62,7 +62,9 @@ def low_logits(low, cross, high):
 
 
 def sample_codes(scores, values):
-    """[N, 481] scores -> N tokens at T = 1, END among them."""
+    """Scores -> N tokens at T = 1, end of speech among them."""
+    if scores.shape[1] != FACTORED:
+        return draw(scores)
     logits, low, cross = half_logits(scores)
     pick = draw(logits)
     high = pick.clamp_max(255)
@@ -82,11 +84,12 @@ class Batch:
                         for l in model.layers]
         self.table = model.input_embedding.rows().detach().to(self.dtype)
         self.values = byte_values(device)
-        lut = {ch: FIRST_CHARACTER + i for i, ch in enumerate(CHARACTERS)}
-        prompts = [[BEGINS[s]] + [lut[ch] for ch in t] + [SOS] for t, s in zip(texts, speakers)]
+        self.ids = ids = model.ids
+        lut = {ch: ids.first_character + i for i, ch in enumerate(CHARACTERS)}
+        prompts = [[ids.begins[s]] + [lut[ch] for ch in t] + [ids.start] for t, s in zip(texts, speakers)]
         self.width = max(map(len, prompts))
         n = len(texts)
-        self.prompt = torch.tensor([[BEGIN] * (self.width - len(p)) + p for p in prompts], device=device)
+        self.prompt = torch.tensor([[ids.begin] * (self.width - len(p)) + p for p in prompts], device=device)
         self.pad = torch.tensor([self.width - len(p) for p in prompts], device=device)
         self.total = -(-(self.width + longest) // BUCKET) * BUCKET
         self.keys = [torch.zeros(n, self.heads, self.total, self.size, dtype=self.dtype, device=device) for _ in self.weights]
@@ -95,13 +98,13 @@ class Batch:
         self.cos, self.sin = (t[:, 0] for t in rope_table(self.spots, self.size, c["rope_base"]))
         self.token = torch.zeros(n, dtype=torch.long, device=device)
         self.at = torch.zeros(1, dtype=torch.long, device=device)
-        self.out = torch.full((n, self.total), END, dtype=torch.long, device=device)
+        self.out = torch.full((n, self.total), ids.end, dtype=torch.long, device=device)
         self.ended = torch.zeros(n, dtype=torch.bool, device=device)
 
     def layers(self, tokens, places, length):
         """Runs [N, S] tokens at cache places [S] over the first `length` places; scores of the last one."""
         n, s = tokens.shape
-        x = (self.model.hot(tokens).to(self.dtype) @ self.table).float()
+        x = self.model.look_up(tokens, self.table).float()
         own = (places[None] - self.pad[:, None]).clamp_min(0)
         cos, sin = self.cos[own][:, :, None], self.sin[own][:, :, None]
         spots = self.spots[:length]
@@ -128,8 +131,8 @@ class Batch:
     def emit(self, scores):
         token = sample_codes(scores, self.values)
         self.out.index_copy_(1, self.at, token[:, None])
-        self.ended.logical_or_(token == END)
-        self.token.copy_(token.clamp_max(SPEECH - 1))
+        self.ended.logical_or_(token == self.ids.end)
+        self.token.copy_(token.clamp_max(self.ids.speech - 1))
 
     def start(self):
         places = torch.arange(self.width, device=self.device)
@@ -146,7 +149,7 @@ class Batch:
     def results(self):
         """The tokens of the utterances that ended: {row: array}."""
         out = self.out[:, self.width:].cpu().numpy()
-        first = (out == END).argmax(1)
+        first = (out == self.ids.end).argmax(1)
         done = self.ended.cpu().numpy() & (first > 0)
         return {i: out[i, :first[i]].astype(np.uint16) for i in np.flatnonzero(done)}
 
