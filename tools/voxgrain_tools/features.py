@@ -207,7 +207,8 @@ class Mixture:
 
 
 def train(config, work, target, mixture, held, budget, device, out=None, steps=5, decay=0.8, lr=1.5e-3, positions=32768,
-          row=1024, noise=0.05, warmup=100, weight_decay=0.05, validate_every=45.0, max_steps=None, seed=1, report=None):
+          row=1024, noise=0.05, warmup=100, weight_decay=0.05, validate_every=45.0, max_steps=None, seed=1, report=None,
+          start=None):
     """Trains a feature draft, saves the best by held-out KL as work/draft_features.safetensors; the model and its record.
 
     Steps weigh decay^(k - 1): a depth is reached only where all before it were accepted, which by groups
@@ -215,7 +216,7 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
     speed_settings(device)
     clock = Clock(budget)
     documents = mixture.documents
-    draft = start_from(target, config).to(device)
+    draft = (start_from(target, config) if start is None else lm.load_any(start)).to(device)
     target.eval().requires_grad_(False)
     packed_attention = lm.probe_packed(device)
     target.packed = packed_attention
@@ -520,7 +521,8 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
         try:
             drafts["old"] = (lm.lm_from_onnx if old.endswith(".onnx") else lm.load_lm)(old, device)
             drafts["old"].packed = target.packed
-            if drafts["old"].config.get("features") or drafts["old"].ids.speech != codes:
+            old_config = drafts["old"].config
+            if old_config.get("features", config["features"]) != config["features"] or drafts["old"].ids.speech != codes:
                 drafts.pop("old")
         except Exception as error:  # noqa: BLE001
             log("the old draft cannot be read:", repr(error)[:300])
@@ -552,6 +554,7 @@ def add_arguments(parser):
     parser.add_argument("--generate", type=float, default=70, help="seconds of it for sampling from the target; 0: corpus only")
     parser.add_argument("--share", type=float, default=0.5, help="of sampled utterances in training")
     parser.add_argument("--old", help="a draft to compare with (.safetensors or .onnx; default: the bundle's)")
+    parser.add_argument("--init", default=None, help="a feature draft to go on from (.safetensors or .onnx)")
     parser.add_argument("--layers", type=int, default=CONFIG["nl"])
     parser.add_argument("--steps", type=int, default=5, help="depth of the unrolled chain")
     parser.add_argument("--decay", type=float, default=0.8, help="weight of a step against the one before")
@@ -576,6 +579,6 @@ def run(args):
     width = target.config["H"]
     config = dict(CONFIG, H=width, features=width, nl=args.layers, nh=target.config["nh"], I=target.config["I"])
     make(target, data, held, args.work, args.out, clock, device, config, args.generate, args.share, old, steps=args.steps,
-         decay=args.decay, lr=args.lr, noise=args.noise, positions=args.positions, row=args.row,
+         decay=args.decay, lr=args.lr, noise=args.noise, start=args.init, positions=args.positions, row=args.row,
          acceptance_options={"limit": args.starts})
     log(f"ends after {clock.elapsed():.0f} s")

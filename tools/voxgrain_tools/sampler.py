@@ -75,10 +75,10 @@ def sample_codes(scores, values):
 class Batch:
     """The state of one batch of utterances, which all step in time (prompts padded on the left)."""
 
-    def __init__(self, model, texts, speakers, longest, device):
+    def __init__(self, model, texts, speakers, longest, device, dtype=None):
         c = model.config
         self.model, self.config, self.device = model, c, device
-        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.heads, self.size = c["nh"], c["H"] // c["nh"]
         self.weights = [tuple(w.detach().to(self.dtype if w.ndim == 2 else torch.float32) for w in model.weights(l))
                         for l in model.layers]
@@ -155,9 +155,9 @@ class Batch:
 
 
 @torch.no_grad()
-def sample_batch(model, texts, speakers, longest, device, graphs=True, deadline=float("inf"), enough=0.995):
+def sample_batch(model, texts, speakers, longest, device, graphs=True, deadline=float("inf"), enough=0.995, dtype=None):
     """{row: tokens} of the utterances that ended before `longest`, the deadline, or `enough` of the others did."""
-    batch = Batch(model, texts, speakers, longest, device)
+    batch = Batch(model, texts, speakers, longest, device, dtype)
     batch.start()
     at, step, graph, bucket = batch.width, 0, None, 0
     # The last place is emitted but never read.
