@@ -235,8 +235,8 @@ class Codec(nn.Module):
     def decode(self, tokens):
         return sound(self.decoder(values_of(tokens, self.config["fsq_digits"])))
 
-    def save(self, folder, facts=None):
-        for name in ("encoder", "decoder"):
+    def save(self, folder, facts=None, parts=("encoder", "decoder")):
+        for name in parts:
             module = getattr(self, name)
             save(f"{folder}/codec_{name}.safetensors", module.state_dict(), dict(self.config, **(facts or {})))
 
@@ -380,7 +380,7 @@ def unpack_tokens(paths):
 
 def usage(tokens):
     """Codes used, perplexity, and codes that carry 90 % of the speech."""
-    counts = np.bincount(tokens.astype(np.int64), minlength=65536)
+    counts = np.bincount(tokens.astype(np.int64))
     p = np.sort(counts[counts > 0])[::-1] / counts.sum()
     return {"used": int((counts > 0).sum()), "perplexity": round(float(np.exp(-(p * np.log(p)).sum())), 1),
             "codes_90": int(np.searchsorted(np.cumsum(p), 0.9) + 1)}
