@@ -22,6 +22,7 @@ CONFIG = {
 TOY = dict(CONFIG, enc1=[32, 1, 5], enc2=[32, 1, 3], dec1=[64, 1, 7], dec2=[32, 2, 7])
 # Checkpoints from before the key existed hear log-mel frames alone.
 FEATURES_BEFORE = "mel"
+ENCODER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "codec_encoder.safetensors")
 
 
 def mel_filters(bins, fft, rate=RATE):
@@ -234,8 +235,8 @@ class Codec(nn.Module):
     def decode(self, tokens):
         return sound(self.decoder(values_of(tokens, self.config["fsq_digits"])))
 
-    def save(self, folder, facts=None):
-        for name in ("encoder", "decoder"):
+    def save(self, folder, facts=None, parts=("encoder", "decoder")):
+        for name in parts:
             module = getattr(self, name)
             save(f"{folder}/codec_{name}.safetensors", module.state_dict(), dict(self.config, **(facts or {})))
 
@@ -246,6 +247,17 @@ def load_codec(folder, device="cpu"):
     codec = Codec(config)
     codec.encoder.load_state_dict(encoder)
     codec.decoder.load_state_dict(decoder)
+    return codec.to(device).eval()
+
+
+def codec_from_bundle(folder, encoder=ENCODER, device="cpu"):
+    """The codec that a bundle ships: its decoder with the weights as the engine computes with them, and the encoder's file."""
+    from .onnx_read import codec_decoder
+
+    tensors, config = load(encoder)
+    codec = Codec(dict(CONFIG, features=FEATURES_BEFORE) | {k: v for k, v in config.items() if k in CONFIG})
+    codec.encoder.load_state_dict(tensors)
+    codec.decoder.load_state_dict({k: torch.tensor(v) for k, v in codec_decoder(f"{folder}/codec.onnx").items()})
     return codec.to(device).eval()
 
 
@@ -368,7 +380,7 @@ def unpack_tokens(paths):
 
 def usage(tokens):
     """Codes used, perplexity, and codes that carry 90 % of the speech."""
-    counts = np.bincount(tokens.astype(np.int64), minlength=65536)
+    counts = np.bincount(tokens.astype(np.int64))
     p = np.sort(counts[counts > 0])[::-1] / counts.sum()
     return {"used": int((counts > 0).sum()), "perplexity": round(float(np.exp(-(p * np.log(p)).sum())), 1),
             "codes_90": int(np.searchsorted(np.cumsum(p), 0.9) + 1)}

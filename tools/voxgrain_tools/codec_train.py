@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .codec import CONFIG, FRAME, RATE, TOY, Codec, digits_of, load_codec, mel_filters, sound, usage
+from .codec import CONFIG, ENCODER, FRAME, RATE, TOY, Codec, codec_from_bundle, digits_of, load_codec, mel_filters, sound, usage
 from .common import Clock, cpu_count, device_of, load, log, maybe_compile, speed_settings, split
+from .perceptual import PerceptualLoss
 
 EXAMPLE = "python -m voxgrain_tools codec --work /tmp/vx --out out --total-budget 1120 --call-budget 560"
 MODES = ("graphs", "compiled", "plain")
@@ -258,26 +259,38 @@ class Flat:
 
 
 class Trainer:
-    """One codec in training. `store` is an AudioStore of one chunk that may still grow."""
+    """One codec in training. `store` is an AudioStore of one chunk that may still grow.
+
+    `frozen`: the decoder learns the tokens of an encoder that stays as it is. It hears `CONTEXT` tokens on both sides of a
+    crop, in full precision, so that a crop's tokens are those that the whole utterance has there."""
+
+    CONTEXT = 24
 
     def __init__(self, store, device, mode="plain", config=CONFIG, batch=48, seconds=1.92, judged=0.96, width=32, lr=1.2e-3,
-                 critic_lr=6e-4, dither=0.3, gan_from=0.4, warmup=200):
+                 critic_lr=6e-4, dither=0.3, gan_from=0.4, warmup=200, frozen=False, pesq_weight=0.0):
         self.store, self.device, self.mode, self.config = store, device, mode, config
         self.batch, self.lr, self.critic_lr, self.dither, self.gan_from = batch, lr, critic_lr, dither, gan_from
-        self.warmup = warmup
+        self.warmup, self.frozen, self.pesq_weight = warmup, frozen, pesq_weight
+        if frozen:
+            self.dither = 0.0
         self.count = int(seconds * RATE) // FRAME * FRAME
         self.judged = min(self.count, int(judged * RATE) // FRAME * FRAME)
         self.codec = Codec(config).to(device)
         self.critics = Discriminators(width).to(device)
         self.spectral = SpectralLoss().to(device)
-        self.generator = Flat((self.codec.encoder, self.codec.decoder), device, (0.8, 0.97))
+        self.perceptual = PerceptualLoss().to(device) if pesq_weight else None
+        if frozen:
+            self.codec.encoder.requires_grad_(False).eval()
+        self.learning = (self.codec.decoder,) if frozen else (self.codec.encoder, self.codec.decoder)
+        self.generator = Flat(self.learning, device, (0.8, 0.97))
         self.critic = Flat((self.critics,), device, (0.8, 0.95))
-        # What a step reads, at fixed places: samples [begin, end) of each crop, and the numbers that follow the schedule.
-        self.spots = torch.zeros(2, batch, dtype=torch.int64, device=device)
+        # What a step reads, at fixed places: each crop's first sample, its utterance's end and begin, and the numbers that
+        # follow the schedule.
+        self.spots = torch.zeros(3, batch, dtype=torch.int64, device=device)
         self.numbers = torch.zeros(3, 16, device=device)
         self.facts = self.numbers[0]  # share of dithered rows, weight of the GAN, start of what it judges
         self.generator.facts, self.critic.facts = self.numbers[1], self.numbers[2]
-        self.sums = torch.zeros(9, device=device)
+        self.sums = torch.zeros(10, device=device)
         self.rng = np.random.default_rng(1)
         self.step = self.gan_steps = 0
         self.run = {}
@@ -295,29 +308,47 @@ class Trainer:
         # No cache of casts: a captured graph must cast anew whenever it runs.
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False)
 
-    def crops(self):
-        spots = self.spots[0, :, None] + torch.arange(self.count, device=self.device)
-        audio = self.store.chunks[0][spots.clamp(max=self.store.chunk_size - 1)]
-        return torch.where(spots < self.spots[1, :, None], audio.float() / 32768, 0.0)
+    def crops(self, around=0):
+        spots = self.spots[0, :, None] + torch.arange(-around, self.count + around, device=self.device)
+        audio = self.store.chunks[0][spots.clamp(0, self.store.chunk_size - 1)]
+        inside = (spots >= self.spots[2, :, None]) & (spots < self.spots[1, :, None])
+        return torch.where(inside, audio.float() / 32768, 0.0)
 
-    def generate(self, real):
+    def values(self, real):
+        """Digit values of the crops, and how far the digits are from being well used."""
+        noise = torch.rand(len(real), device=self.device)
+        if self.frozen:
+            with torch.no_grad():
+                z = self.codec.encoder(self.codec.mel(self.crops(self.CONTEXT * FRAME)))
+                return quantize(z[:, self.CONTEXT:-self.CONTEXT], noise), torch.zeros((), device=self.device)
         # Spectra and the last layers stay in full precision: phases suffer from bfloat16.
         with torch.no_grad():
             heard = self.codec.mel(real)
         with self.autocast():
             x = self.codec.encoder.body(heard)
         z = self.codec.encoder.out(x.float())
-        values = quantize(z, torch.rand(len(real), device=self.device), self.facts[0])
+        return quantize(z, noise, self.facts[0]), spread_loss(z)
+
+    def generate(self, real):
+        values, spread = self.values(real)
         with self.autocast():
             x = self.codec.decoder.body(values)
-        return sound(self.codec.decoder.head(x.float())), spread_loss(z)
+        return sound(self.codec.decoder.head(x.float())), spread
+
+    def distance(self, real, fake, spread):
+        parts = self.spectral(real, fake)
+        loss = self.spectral.total(parts) + 0.3 * spread
+        if self.perceptual is not None:
+            parts["pesq"] = self.perceptual(real, fake).mean()
+            loss = loss + self.pesq_weight * parts["pesq"]
+        return loss, parts
 
     def plain_step(self):
         self.generator.grad.zero_()
         real = self.crops()
         fake, spread = self.generate(real)
-        parts = self.spectral(real, fake)
-        (self.spectral.total(parts) + 0.3 * spread).backward()
+        loss, parts = self.distance(real, fake, spread)
+        loss.backward()
         self.generator.update()
         self.note(parts, spread)
 
@@ -342,8 +373,7 @@ class Trainer:
         torch.autograd.backward(loss_d, inputs=self.critic.parameters, retain_graph=True)
         taste, = torch.autograd.grad(loss_adversarial + 2 * loss_feature, leaf)
         taste = torch.where(torch.isfinite(taste), taste, 0.0)
-        parts = self.spectral(real, fake)
-        loss = self.spectral.total(parts) + 0.3 * spread
+        loss, parts = self.distance(real, fake, spread)
         loss = loss + self.facts[1] * (fake.index_select(1, window) * taste).sum()
         loss.backward()
         self.generator.update()
@@ -352,8 +382,8 @@ class Trainer:
 
     def note(self, parts, spread, *others):
         zero = torch.zeros((), device=self.device)
-        values = [parts["mel"], parts["ratio"], parts["loudness"], parts.get("envelope", zero), spread, *others]
-        values = [v.detach().float() for v in values] + [zero] * (8 - len(values)) + [zero + 1]
+        values = [parts.get(k, zero) for k in ("mel", "ratio", "loudness", "envelope", "pesq")] + [spread, *others]
+        values = [v.detach().float() for v in values] + [zero] * (9 - len(values)) + [zero + 1]
         self.sums.add_(torch.stack(values))
 
     # Its inputs -------------------------------------------------------------------------------------------------------
@@ -374,7 +404,8 @@ class Trainer:
         chance = self.rng.random(self.batch)
         starts = np.where(chance < 0.125, 0, (self.rng.random(self.batch) * (room + 1)).astype(np.int64))
         begin = self.offsets[picks] + starts
-        self.spots.copy_(torch.from_numpy(np.stack([begin, self.offsets[picks] + self.lengths[picks]])), non_blocking=True)
+        spots = np.stack([begin, self.offsets[picks] + self.lengths[picks], self.offsets[picks]])
+        self.spots.copy_(torch.from_numpy(spots), non_blocking=True)
         cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
         settled = max(0.0, 1 - share / max(self.gan_from, 1e-6))
         rate = self.lr * cosine * min(1.0, (self.step + 1) / self.warmup)
@@ -422,7 +453,8 @@ class Trainer:
 
     def averaged(self):
         codec = Codec(self.config)
-        own = [p for m in (codec.encoder, codec.decoder) for p in m.parameters()]
+        codec.encoder.load_state_dict(self.codec.encoder.state_dict())
+        own = [p for m in ((codec.decoder,) if self.frozen else (codec.encoder, codec.decoder)) for p in m.parameters()]
         with torch.no_grad():
             for p, q in zip(own, self.generator.averaged()):
                 p.copy_(q)
@@ -430,24 +462,25 @@ class Trainer:
 
     def state(self, elapsed):
         return {"generator": self.generator.state(), "critic": self.critic.state(), "step": self.step, "gan_steps": self.gan_steps,
-                "elapsed": elapsed, "rng": self.rng.bit_generator.state, "config": self.config}
+                "elapsed": elapsed, "rng": self.rng.bit_generator.state, "config": self.config, "frozen": self.frozen}
 
     def load(self, state):
         assert state["config"] == self.config, "the state is of another shape"
+        assert state.get("frozen", False) == self.frozen, "the state's encoder is trained, or is not"
         self.generator.load(state["generator"])
         self.critic.load(state["critic"])
         self.step, self.gan_steps = state["step"], state["gan_steps"]
         self.rng.bit_generator.state = state["rng"]
 
-    def start_from(self, folder):
-        """The weights of a saved codec; returns the training seconds behind them."""
-        codec, (_, facts) = load_codec(folder), load(f"{folder}/codec_decoder.safetensors")
+    def start_from(self, codec):
+        """The weights of another codec. With another number of digits, the layers at the digits start afresh."""
         for mine, theirs in ((self.codec.encoder, codec.encoder), (self.codec.decoder, codec.decoder)):
-            for p, q in zip(mine.parameters(), theirs.parameters()):
-                p.data.copy_(q)
+            for (name, p), q in zip(mine.named_parameters(), theirs.parameters()):
+                if p.shape == q.shape:
+                    p.data.copy_(q)
+                else:
+                    assert not self.frozen and name.split(".")[0] in ("out", "inp"), f"{name} is of another shape"
         self.generator.average.copy_(self.generator.weights)
-        self.step = facts.get("steps", 0)
-        return facts.get("elapsed", 0.0)
 
 
 def ship(work, out):
@@ -460,33 +493,47 @@ def ship(work, out):
 
 
 def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, max_steps=None, total=None, resume=False, init=None,
-          refresh_until=0.0, save_every=110.0, used=None, **options):
+          init_bundle=None, refresh_until=0.0, save_every=110.0, used=None, **options):
     """Trains for `budget` seconds of a schedule of `total`; saves and returns the averaged codec and figures.
 
-    `used`: seconds of the schedule before now (default: what the resumed state or codec says)."""
+    `used`: seconds of the schedule before now (default: what the resumed state or codec says). `init`: a folder of
+    checkpoints to start from; `init_bundle`: a bundle, with the encoder that this package ships."""
     speed_settings(device)
     clock, total = Clock(budget), total or budget
     trainer = Trainer(store, device, mode, config, **options)
-    path, before = f"{work}/codec_state.pt", 0.0
+    path, before, encoder = f"{work}/codec_state.pt", 0.0, f"{work}/codec_encoder.safetensors"
     if resume and os.path.exists(path):
         state = torch.load(path, map_location=device, weights_only=False)
         trainer.load(state)
+        if trainer.frozen:
+            trainer.codec.encoder.load_state_dict(load(encoder)[0])
         before = state["elapsed"] if used is None else used
         log(f"codec: resumed at step {trainer.step}, {before:.0f} s of {total:.0f}")
         del state
-    elif init:
-        before = trainer.start_from(init)
-        before = before if used is None else used
-        if used == 0:
-            trainer.step = 0  # A schedule of its own: it warms up, and the average forgets.
-        log(f"codec: starts from {init}, {before:.0f} s of {total:.0f}")
+    elif init or init_bundle:
+        facts = load(f"{init}/codec_decoder.safetensors")[1] if init else {}
+        trainer.start_from(load_codec(init) if init else codec_from_bundle(init_bundle))
+        before = facts.get("elapsed", 0.0) if used is None else used
+        if used is None or resume:  # Else a schedule of its own: it warms up, and the average forgets.
+            trainer.step = facts.get("steps", 0)
+        if trainer.frozen:  # The very file: rounded once more, some tokens would be others.
+            source = f"{init}/codec_encoder.safetensors" if init else ENCODER
+            if os.path.realpath(source) != os.path.realpath(encoder):
+                shutil.copy(source, encoder)
+        log(f"codec: starts from {init or init_bundle}, {before:.0f} s of {total:.0f}")
     else:
+        assert not trainer.frozen, "a frozen encoder has to come from somewhere: init or init_bundle"
         before = used or 0.0
     trainer.refresh()
     log(f"codec: {mode}, {sum(p.numel() for p in trainer.codec.encoder.parameters()) / 1e6:.2f} M + "
         f"{sum(p.numel() for p in trainer.codec.decoder.parameters()) / 1e6:.2f} M + critics "
         f"{sum(p.numel() for p in trainer.critics.parameters()) / 1e6:.2f} M, {store.hours():.2f} h of "
         f"{len(trainer.by_speaker)} speakers, {clock.left():.0f} s")
+
+    def write(codec, folder, facts):
+        codec.save(folder, facts, ("decoder",) if trainer.frozen else ("encoder", "decoder"))
+        if trainer.frozen and folder != work:
+            shutil.copy(encoder, folder)
 
     def keep():
         elapsed = before + clock.elapsed()
@@ -496,7 +543,7 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
             log("codec: the average is not finite; not saved")
             return None
         facts = {"steps": trainer.step, "gan_steps": trainer.gan_steps, "elapsed": round(elapsed, 1), "hours": round(store.hours(), 2)}
-        codec.save(work, facts)
+        write(codec, work, facts)
         torch.save(trainer.state(elapsed), path + ".part")
         os.replace(path + ".part", path)
         if out:
@@ -516,7 +563,7 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
                 codec = keep()
                 if codec:
                     os.makedirs(f"{work}/before_gan", exist_ok=True)
-                    codec.save(f"{work}/before_gan", {"steps": trainer.step})
+                    write(codec, f"{work}/before_gan", {"steps": trainer.step})
                 saved = mark = clock.elapsed()
                 mark_step = trainer.step
             rate = trainer.advance(share, gan)
@@ -529,7 +576,7 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
             if trainer.step % every == 0 or done == 20:
                 s = trainer.sums.tolist()
                 trainer.sums.zero_()
-                mean = [x / max(1.0, s[8]) for x in s]
+                mean = [x / max(1.0, s[9]) for x in s]
                 seconds = clock.elapsed() - mark
                 if not math.isfinite(sum(mean)):
                     log("codec: not finite; back to the averaged weights")
@@ -539,8 +586,8 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
                     first = mean[0]
                 last = mean[0]
                 log(f"codec: step {trainer.step} ({(trainer.step - mark_step) / max(seconds, 1e-6):.1f}/s) mel {mean[0]:.4f} "
-                    f"ratio {mean[1]:.4f} loud {mean[2]:.4f} env {mean[3]:.4f} spread {mean[4]:.3f} d {mean[5]:.3f} "
-                    f"adv {mean[6]:.3f} fm {mean[7]:.4f} {store.hours():.1f} h lr {rate:.1e} at {share:.3f}")
+                    f"ratio {mean[1]:.4f} loud {mean[2]:.4f} env {mean[3]:.4f} pesq {mean[4]:.4f} spread {mean[5]:.3f} "
+                    f"d {mean[6]:.3f} adv {mean[7]:.3f} fm {mean[8]:.4f} {store.hours():.1f} h lr {rate:.1e} at {share:.3f}")
                 mark, mark_step = clock.elapsed(), trainer.step
                 if clock.elapsed() - saved > save_every:
                     saved = clock.elapsed()
@@ -567,7 +614,8 @@ def worker(args):
     from .synth import AudioStore
 
     device = device_of(args.device)
-    size = {"config": TOY, "batch": 4, "seconds": 0.48, "judged": 0.32, "width": 4} if args.size == "toy" else {"batch": args.batch}
+    size = {"batch": 4, "seconds": 0.48, "judged": 0.32, "width": 4} if args.size == "toy" else {"batch": args.batch}
+    size["config"] = dict(TOY if args.size == "toy" else CONFIG, fsq_digits=args.digits)
     store = AudioStore(args.work, "w", device, args.hours, one_chunk=True)
     deadline = time.monotonic() + 60
     while store.hours() < min(0.5, args.hours / 4) and time.monotonic() < deadline:
@@ -577,8 +625,8 @@ def worker(args):
         os._exit(9)  # For tests of the watcher.
     now = time.time()
     train(args.work, store, args.until - now, device, args.mode, out=args.out, total=args.total_budget, resume=args.resume,
-          init=args.init, refresh_until=120.0, used=now - args.origin, lr=args.lr,
-          gan_from=args.gan_from, **size)
+          init=args.init, init_bundle=args.init_bundle, refresh_until=120.0, used=now - args.origin, lr=args.lr,
+          gan_from=args.gan_from, frozen=args.freeze_encoder, pesq_weight=args.pesq_weight, **size)
     try:
         device_sounds(args, device, args.work, args.heldout)
         if os.path.exists(f"{args.work}/before_gan/codec_decoder.safetensors") and args.until - time.time() > -15:
@@ -644,9 +692,12 @@ def supervise(args):
             options = ["--worker", "--mode", mode, "--work", args.work, "--out", args.out, "--size", args.size,
                        "--until", time.time() + clock.left() - reserve, "--total-budget", total, "--origin", origin,
                        "--hours", args.hours]
-            options += ["--lr", args.lr, "--gan-from", args.gan_from, "--batch", args.batch, "--heldout", args.heldout]
+            options += ["--lr", args.lr, "--gan-from", args.gan_from, "--batch", args.batch, "--heldout", args.heldout,
+                        "--pesq-weight", args.pesq_weight, "--digits", args.digits]
             options += ["--resume"] if resume else []
+            options += ["--freeze-encoder"] if args.freeze_encoder else []
             options += ["--init", args.init] if args.init else []
+            options += ["--init-bundle", args.init_bundle] if args.init_bundle else []
             options += ["--device", args.device] if args.device else []
             options += ["--fail-in", args.fail_in] if args.fail_in else []
             began, heard = time.monotonic(), f"{args.work}/worker.log"
@@ -742,6 +793,11 @@ def add_arguments(parser):
     parser.add_argument("--reserve", type=float, default=45, help="seconds kept for the figures at the end of a call")
     parser.add_argument("--resume", action="store_true", help="go on from --work, or from --init where that is gone")
     parser.add_argument("--init", default=None, help="folder of a codec whose weights and elapsed time to start from")
+    parser.add_argument("--init-bundle", default=None, help="bundle whose decoder to start from, with the encoder of tools/data")
+    parser.add_argument("--freeze-encoder", action="store_true",
+                        help="the tokens stay: only the decoder learns (needs --init or --init-bundle)")
+    parser.add_argument("--pesq-weight", type=float, default=0.0, help="of the PESQ-wb distance in the loss; 5 weighs as much as mel")
+    parser.add_argument("--digits", type=int, default=CONFIG["fsq_digits"], help="of a code, of 4 levels each: 5 make 1,024 codes")
     parser.add_argument("--hours", type=float, default=12.0, help="audio of all voices together")
     parser.add_argument("--voice", action="append", default=None, help="may be repeated (default: all)")
     parser.add_argument("--heldout", type=int, default=100, help="held-out sentences a voice for the figures")

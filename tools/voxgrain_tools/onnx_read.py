@@ -1,4 +1,4 @@
-"""Language models read back from exported files, with NumPy alone: training machines need no onnx package."""
+"""Models read back from exported files, with NumPy alone: training machines need no onnx package."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .quantize import Quantised, unpack, unpack_rows
 TYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 10: "<f2"}
 FACTORS = 480
 MATMULS = ("QMatMul", "MatMulNBits")
+LAYER_SCALE = 0.2
 
 
 def fields(data):
@@ -160,3 +161,21 @@ def language_model(path: Path) -> tuple[dict[str, np.ndarray], dict, dict[str, Q
     if "feature.weight" in plain:
         config["features"] = plain["feature.weight"].shape[1]
     return plain, config, matrices
+
+
+def codec_decoder(path: Path) -> dict[str, np.ndarray]:
+    """A codec file's tensors under the checkpoint's names (float32), as the engine computes with them."""
+    file = OnnxFile(path)
+    plain = {f"{n}.weight": file.matrix(n).dequantise() for n, node in file.nodes.items() if node["op"] in MATMULS}
+    for name, value in file.tensors.items():
+        if name.endswith((".weight", ".bias")):
+            plain.setdefault(name, np.asarray(value, np.float32))
+    # The export multiplied the blocks' scale into the last matrix. One scale for all, of a new block's size, comes out
+    # again, so that training moves these rows as gently as it moved the original's.
+    for name in [n for n in plain if n.endswith(".pointwise2.weight")]:
+        block = name.removesuffix(".pointwise2.weight")
+        scale = np.float32(LAYER_SCALE)
+        plain[f"{block}.layer_scale"] = np.full(len(plain[name]), scale)
+        for part in ("weight", "bias"):
+            plain[f"{block}.pointwise2.{part}"] = plain[f"{block}.pointwise2.{part}"] / scale
+    return plain
