@@ -78,9 +78,10 @@ def part_codec(args, clock, report):
                 time.sleep(1)
                 store.refresh()
             log(f"{store.hours():.2f} h of audio, codec starts")
-            toy = {} if full else {"config": dict(codec.TOY, fsq_digits=Ids(args.codes).digits), "batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
+            toy = {} if full else {"batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
             mode = "graphs" if device.type == "cuda" else "plain"
-            return codec_train.train(args.work, store, args.codec_share * (clock.left() - reserve), device, mode, out=args.out,
+            config = dict(codec.CONFIG if full else codec.TOY, fsq_digits=Ids(args.codes).digits)
+            return codec_train.train(args.work, store, args.codec_share * (clock.left() - reserve), device, mode, config, args.out,
                                      init=args.codec_init, used=0.0, lr=args.codec_lr, gan_from=args.gan_from, refresh_until=120,
                                      **toy)[1]
 
