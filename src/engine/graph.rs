@@ -57,6 +57,9 @@ pub struct Model {
     data: Map,
     name: String,
     outputs: usize,
+    /// Speech tokens of a language model: 65,536 of a factorised head, else all that are scored
+    /// but the end of speech.
+    codes: usize,
     /// Whether the plan ends at the factors' scores; the logits are made of them on demand.
     pub(super) factored: bool,
     features: usize,
@@ -131,11 +134,11 @@ impl Model {
         self.max_positions
     }
 
-    /// Input-embedding rows of the speech tokens, `[65536][hidden]` in f32, and `hidden`.
+    /// Input-embedding rows of the speech tokens, `[codes][hidden]` in f32, and `hidden`.
     /// `None` for a model without token embedding (a codec).
     pub fn embedding_rows(&self) -> Option<(Vec<f32>, usize)> {
         let (table, hidden) = self.embedding.as_ref()?;
-        speech_rows(table.to_vec(), *hidden)
+        speech_rows(table.to_vec(), self.codes, *hidden)
     }
 
     /// Width of the input embedding; 0 for a model without one.
@@ -148,11 +151,11 @@ impl Model {
     pub fn embedding_row(&self, token: u32, out: &mut [f32]) -> bool {
         let Some((table, hidden)) = self.embedding.as_ref() else { return false };
         let (token, hidden) = (token as usize, *hidden);
-        if token >= CODEBOOK || out.len() != hidden {
+        if token >= self.codes || out.len() != hidden {
             return false;
         }
         out.fill(0.0);
-        if table.len() >= CODEBOOK * hidden {
+        if table.len() >= self.codes * hidden {
             table.add_row(token, out);
         } else {
             super::ops::factor_rows(token).iter().for_each(|&r| table.add_row(r as usize, out));
@@ -160,10 +163,10 @@ impl Model {
         true
     }
 
-    /// Output-head rows of the speech tokens, `[65536][hidden]` in f32, and `hidden`.
+    /// Output-head rows of the speech tokens, `[codes][hidden]` in f32, and `hidden`.
     pub fn head_rows(&self) -> Option<(Vec<f32>, usize)> {
         let head = self.head.as_ref()?;
-        speech_rows(head.dequantize(), head.shape().k)
+        speech_rows(head.dequantize(), self.codes, head.shape().k)
     }
 
     /// Bytes that one session keeps from pass to pass, for `positions` of context.
@@ -202,11 +205,14 @@ impl Model {
     }
 }
 
-/// `[65536][hidden]` of a table: its own first rows if it is plain, or the sums of 480 factors.
-fn speech_rows(mut table: Vec<f32>, hidden: usize) -> Option<(Vec<f32>, usize)> {
-    if table.len() >= CODEBOOK * hidden {
-        table.truncate(CODEBOOK * hidden);
+/// `[codes][hidden]` of a table: its own first rows if it is plain, or the sums of 480 factors.
+fn speech_rows(mut table: Vec<f32>, codes: usize, hidden: usize) -> Option<(Vec<f32>, usize)> {
+    if table.len() >= codes * hidden {
+        table.truncate(codes * hidden);
         return Some((table, hidden));
+    }
+    if codes != CODEBOOK {
+        return None;
     }
     Some((expand_rows(table.get(..FACTORS * hidden)?, hidden), hidden))
 }
@@ -340,9 +346,10 @@ impl Loader {
             first_output.clone_from(input);
             graph.output[0].name.clone_from(input);
         }
-        // A head without factors has a row for every speech token.
-        let needed = if factored { FACTORS } else { CODEBOOK };
-        self.select_rows(&graph, &first_output, hidden.as_deref(), needed, &mut found);
+        self.select_rows(&graph, &first_output, hidden.as_deref(), &mut found);
+        if found.embedding.is_none() {
+            found.head = None;
+        }
         self.copy_small(&mut graph, stored, &weights)?;
         graph.input.retain(|i| !i.name.starts_with("past_"));
         graph.output.truncate(1 + hidden.is_some() as usize);
@@ -386,6 +393,12 @@ impl Loader {
                 .ok_or_else(|| self.bad("a factorised head has 480 scores and a few more"))?
                 + CODEBOOK;
         }
+        let codes = if factored { CODEBOOK } else { outputs.saturating_sub(1) };
+        // A table that lacks tokens is none to compare them by.
+        let embedding = found.embedding.filter(|(table, hidden)| {
+            let of = |rows: usize| rows * hidden;
+            table.len() >= of(codes) || (codes == CODEBOOK && table.len() == of(FACTORS))
+        });
         Ok(Arc::new(Model {
             program: Program::of(plan.model()),
             plan,
@@ -394,11 +407,12 @@ impl Loader {
             slots,
             max_positions: self.max_positions,
             tensors,
-            embedding: found.embedding,
+            embedding,
             head: found.head,
             data: self.data,
             name: self.name,
             outputs,
+            codes,
             factored,
             features,
             hidden: columns.get(1).copied().unwrap_or(0),
@@ -452,14 +466,13 @@ impl Loader {
     }
 
     /// The head of a language model costs as much per row as a layer: the operators after
-    /// the last one that mixes rows need only see the rows whose logits are read. A head has
-    /// `needed` rows at least.
+    /// the last one that mixes rows need only see the rows whose logits are read. The last
+    /// matrix product is the head.
     fn select_rows(
         &self,
         graph: &pb::GraphProto,
         output: &str,
         hidden: Option<&str>,
-        needed: usize,
         found: &mut Found,
     ) {
         let operators = &mut found.operators;
@@ -481,9 +494,7 @@ impl Loader {
             if !row_wise {
                 break;
             }
-            if let Kind::QMatMul { weight, .. } = &*op.kind
-                && weight.shape().n >= needed
-            {
+            if let Kind::QMatMul { weight, .. } = &*op.kind {
                 found.head.get_or_insert_with(|| weight.clone());
             }
             first = Some(node.name.clone());
@@ -680,16 +691,14 @@ impl Loader {
             }
             "Embed" => {
                 let (table, dims) = weight(1, "f16")?;
-                let &[rows, hidden] = dims.as_slice() else {
+                let &[_, hidden] = dims.as_slice() else {
                     return Err(bad("the table must be [tokens, hidden]"));
                 };
                 if hidden == 0 {
                     return Err(bad("the table is empty"));
                 }
                 let table = Halves::new(table)?;
-                if rows >= CODEBOOK {
-                    found.embedding = Some((table.clone(), hidden));
-                }
+                found.embedding = Some((table.clone(), hidden));
                 Ok(Kind::Embed { hidden, table })
             }
             "RmsNorm" => Ok(Kind::RmsNorm { weight: floats(1)?, epsilon: float("epsilon")? }),

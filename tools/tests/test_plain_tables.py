@@ -5,8 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from voxgrain_tools import features, lm, sampler
+from voxgrain_tools import bundle, codec, export, features, golden, lm, sampler
 from voxgrain_tools.common import Clock, Ids
+from voxgrain_tools.export import Checkpoint
+from voxgrain_tools.runtime import Voice
 
 CPU = torch.device("cpu")
 CODES = 1024
@@ -88,14 +90,15 @@ def test_noise_moves_one_of_five_digits():
 def test_target_and_feature_draft_train(tmp_path, codes):
     config = lm.with_table(lm.TOY_TARGET, codes, "plain")
     documents = lm.Documents(token_data(codes), CPU, codes)
-    options = {"positions": 256, "max_steps": 8, "warmup": 1, "lr": 1e-2}
+    steps = 8 if codes == CODES else 4
+    options = {"positions": 256, "max_steps": steps, "warmup": 1, "lr": 1e-2}
     target, facts = lm.train("target", config, tmp_path, documents, documents, 1e4, CPU, **options)
     assert target.plain and facts["last"] < facts["first"]
     again = lm.load_lm(tmp_path / "target.safetensors")
     assert again.config["codes"] == codes
     facts = features.make(target, token_data(codes), token_data(codes), tmp_path, tmp_path, Clock(1e4), CPU, features.TOY,
-                          generate=2.0, sample_options={"limit": 2}, acceptance_options={"limit": 4, "chunk": 4},
-                          positions=128, row=128, steps=3, max_steps=8, warmup=1, lr=1e-2)
+                          generate=float(codes == CODES), sample_options={"limit": 1}, acceptance_options={"limit": 4, "chunk": 4},
+                          positions=128, row=128, steps=3, max_steps=steps, warmup=1, lr=1e-2)
     assert facts["training"]["last"] < facts["training"]["first"]
     assert 0 < facts["acceptance_heldout"]["features"]["fsq_1"][2] <= 1
     assert lm.load_lm(tmp_path / "draft_features.safetensors").config["codes"] == codes
@@ -161,3 +164,55 @@ def test_balls_have_as_many_digits_as_the_codes():
         assert torch.allclose(features.ball_sums(x, radius)[:, 777], x[:, inside].sum(1), rtol=1e-4)
     for law in features.laws_of(torch.randn(2, CODES + 1), features.ball_sizes((1, 2), CPU, CODES)).values():
         assert torch.allclose(law.sum(1), torch.ones(2), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def bundle_of_plain(tmp_path_factory):
+    """Random models of 1,024 codes: target, feature draft, and a codec of 5 digits."""
+    folder = tmp_path_factory.mktemp("plain")
+    torch.manual_seed(3)
+    target = model_of(TARGET)
+    target.save(str(folder / "target.safetensors"))
+    features.start_from(target, features.TOY).save(str(folder / "draft.safetensors"))
+    made = codec.Codec(dict(codec.TOY, fsq_digits=5)).eval()
+    made.save(str(folder))
+    export.write(
+        folder / "bundle", *(Checkpoint.open(folder / f"{n}.safetensors") for n in ("target", "draft", "codec_decoder")),
+        name="plain", bits={"target": export.Bits(4, {"head": 8})}, max_positions=512,
+        speakers=[{"name": "a", "begin": 1025, "description": ""}, {"name": "b", "begin": 1027, "description": ""}],
+    )
+    return folder / "bundle", made
+
+
+def test_a_plain_bundle_runs_in_onnxruntime_as_in_torch(bundle_of_plain, tmp_path):
+    folder, made = bundle_of_plain
+    voice = Voice(folder)
+    v = voice.facts["vocabulary"]
+    assert (v["speech"], v["end_of_speech"], v["fsq_digits"], v["fsq_levels"]) == (1024, 1024, 5, 4) and not bundle.check(folder)
+    assert voice.prompt("a.", "b") == [1027, 1028 + 6, 1028 + 3, 1026]
+    # The scripted sessions of golden.py fail by themselves if onnxruntime and torch differ.
+    golden.make(folder, tmp_path)
+    tokens = np.random.default_rng(4).integers(0, CODES, 20)
+    wanted = made.decode(torch.from_numpy(tokens)[None])[0].numpy()
+    got = voice.codec().decode(tokens)
+    assert np.abs(got[:len(wanted)] - wanted[:len(got)]).max() < 0.02 * np.abs(wanted).max()
+    model = lm.lm_from_bundle(folder)
+    x = torch.tensor(voice.prompt("hello.") + tokens.tolist())
+    hidden = model(x, torch.arange(len(x)), torch.zeros(len(x)), None)
+    with torch.no_grad():
+        mine = model._head(hidden).numpy()
+    assert np.abs(mine - voice.language_model("target").step(x.tolist())).max() < 1e-3 * np.abs(mine).max()
+    assert lm.lm_from_onnx(folder / "draft.onnx").config["codes"] == CODES
+    # What is exported again keeps its integers.
+    again = export.Checkpoint.of_export(folder / "target.onnx")
+    export.language_model("target", again, tmp_path, export.Bits(4, {"head": 8}), 512)
+    assert (tmp_path / "target.onnx.data").read_bytes() == (folder / "target.onnx.data").read_bytes()
+
+
+def test_models_of_different_codebooks_are_no_bundle(tmp_path):
+    small, full = model_of(), model_of(lm.TOY_TARGET)
+    for name, model in (("small", small), ("full", full)):
+        model.save(str(tmp_path / f"{name}.safetensors"))
+    small, full = (Checkpoint.open(tmp_path / f"{n}.safetensors") for n in ("small", "full"))
+    with pytest.raises(ValueError, match="belong together"):
+        export.write(tmp_path / "out", small, full, small, name="mixed")

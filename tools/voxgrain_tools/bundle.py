@@ -6,6 +6,8 @@ import hashlib
 import tomllib
 from pathlib import Path
 
+from .common import CHARACTERS, IDS, Ids
+
 FORMAT = 1
 # Samples at the end of a decoded prefix that the next token still changes.
 LATENCY_SAMPLES = 240
@@ -23,19 +25,26 @@ AUDIO = {
     "hop": 160,
     "max_log_magnitude": 6.0,
 }
-VOCABULARY = {
-    "speech": 65536,
-    "end_of_speech": 65536,
-    "begin": 65537,
-    "start_of_speech": 65538,
-    "pad": 65539,
-    "first_character": 65540,
-    "characters": " ',.?!abcdefghijklmnopqrstuvwxyz",
-    "fsq_digits": 8,
-    "fsq_levels": 4,
-}
+
+
+def vocabulary(codes: int = 65536) -> dict:
+    ids = Ids(codes)
+    return {
+        "speech": ids.speech,
+        "end_of_speech": ids.end,
+        "begin": ids.begin,
+        "start_of_speech": ids.start,
+        "pad": ids.pad,
+        "first_character": ids.first_character,
+        "characters": CHARACTERS,
+        "fsq_digits": ids.digits,
+        "fsq_levels": 4,
+    }
+
+
+VOCABULARY = vocabulary()
 # The symbol of a bundle without speakers, and the one that nothing else ever feeds to a model.
-SPEAKER_SYMBOLS = (VOCABULARY["begin"], VOCABULARY["pad"])
+SPEAKER_SYMBOLS = IDS.begins
 SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "gamma": 4}
 
 
@@ -70,15 +79,15 @@ def parse_speaker(text: str) -> dict:
         raise SystemExit(f"--speaker {text!r} is not NAME:BEGIN:DESCRIPTION") from None
 
 
-def check_speakers(speakers: list[dict]) -> None:
+def check_speakers(speakers: list[dict], symbols: tuple[int, ...] = SPEAKER_SYMBOLS) -> None:
     """What the runtime will refuse is not written."""
     names = [s["name"] for s in speakers]
     begins = [s["begin"] for s in speakers]
     for name, begin in zip(names, begins, strict=True):
         if not name or name != name.strip() or not name.isprintable() or len(name) > 64:
             raise SystemExit(f"{name!r} is no name of a speaker")
-        if begin not in SPEAKER_SYMBOLS:
-            free = " and ".join(map(str, SPEAKER_SYMBOLS))
+        if begin not in symbols:
+            free = " and ".join(map(str, symbols))
             raise SystemExit(f"speaker {name!r} cannot begin with {begin}: {free} are free")
     for what, values in (("name", names), ("symbol", begins)):
         if len(set(values)) < len(values):
@@ -112,14 +121,15 @@ def write(
     training: dict | None = None,
     licence: str = LICENCE,
     attribution: str = ATTRIBUTION,
+    codes: int = IDS.speech,
 ) -> None:
-    check_speakers(speakers or [])
+    check_speakers(speakers or [], Ids(codes).begins)
     lines = _table(
         "",
         {"format": FORMAT, "name": name, "licence": licence, "attribution": attribution},
     )
     lines += _table("[audio]", AUDIO)
-    lines += _table("[vocabulary]", VOCABULARY)
+    lines += _table("[vocabulary]", vocabulary(codes))
     for entry in speakers or []:
         lines += _table("[[speakers]]", entry)
     for section, items in sections.items():

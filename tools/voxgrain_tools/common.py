@@ -36,6 +36,13 @@ def log(*words):
     print(f"[{time.monotonic() - START:7.1f}]", *words, flush=True)
 
 
+def add_table_arguments(parser):
+    parser.add_argument("--codes", type=int, default=SPEECH, help="4 to the number of a token's digits")
+    parser.add_argument("--table", choices=["factor", "plain"], default=None,
+                        help="the language models' embedding and head: sums of factors, or a free row a code "
+                             "(default: factor for 65,536 codes)")
+
+
 class Clock:
     """A wall-clock budget: schedules follow the elapsed share of it, not a step count."""
 

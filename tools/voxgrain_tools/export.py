@@ -13,15 +13,13 @@ import onnx
 from onnx import TensorProto, helper
 
 from . import bundle
-from .onnx_functions import DOMAIN, FACTORS, IR_VERSION, OPSET, SPEECH, functions
+from .onnx_functions import DIGITS, DOMAIN, FACTORS, IR_VERSION, OPSET, SPEECH, functions
 from .onnx_read import language_model as read_language_model
 from .quantize import BLOCK, Quantised, pack, pack_rows, quantise
 
 EXAMPLE = "python -m voxgrain_tools export --checkpoints /tmp/vx --out models/slt"
 
 ALIGNMENT = 64
-CHARACTERS = " ',.?!abcdefghijklmnopqrstuvwxyz"
-FIRST_CHARACTER = SPEECH + 4
 LOGITS = SPEECH + 1
 SPECTRUM = 642
 # How matrix products are written: our interleaved operator, or the one that other tools know.
@@ -233,18 +231,23 @@ def language_model(
     epsilon = float(checkpoint.setting("eps", "rms_eps", "norm_epsilon", default=1e-5))
     rope_base = float(checkpoint.setting("rope_base", "rope_theta", default=10000.0))
 
-    h = g.op(
-        "FactorEmbed",
-        "embedding",
-        "tokens",
-        g.weight("embedding.factors", checkpoint["input_embedding.factors"].astype(np.float16)),
-        g.weight("embedding.extra", checkpoint["input_embedding.extra"].astype(np.float16)),
-        digits=8,
-        levels=4,
-    )
+    def table(part):
+        return g.weight(f"embedding.{part}", checkpoint[f"input_embedding.{part}"].astype(np.float16))
+
+    # A free row for every code, or sums of factors.
+    plain = "output_head.weight" in checkpoint
+    if plain:
+        h = g.op("Embed", "embedding", "tokens", table("weight"))
+        head = checkpoint["output_head.weight"]
+        logits = len(head)
+    else:
+        h = g.op("FactorEmbed", "embedding", "tokens", table("factors"), table("extra"), digits=8, levels=4)
+        head = np.concatenate([checkpoint["output_head.factors"], checkpoint["output_head.extra"][: LOGITS - SPEECH]])
+        assert head.shape[0] == FACTORS + 1
+        logits = LOGITS
     inputs = [("tokens", TensorProto.INT64, ["S"])]
     outputs = [
-        ("logits", TensorProto.FLOAT, ["S", LOGITS]),
+        ("logits", TensorProto.FLOAT, ["S", logits]),
         ("hidden", TensorProto.FLOAT, ["S", hidden]),
     ]
     features = 0
@@ -286,12 +289,11 @@ def language_model(
         x = g.op("SwiGlu", f"{at}.swiglu", g.matmul(f"{at}.gate_up", x, both, bits))
         h = g.matmul(f"{at}.down", x, checkpoint[f"{at}.down.weight"], bits, residual=h)
     x = norm("final_norm", h, ["hidden"])
-    head = np.concatenate(
-        [checkpoint["output_head.factors"], checkpoint["output_head.extra"][: LOGITS - SPEECH]]
-    )
-    assert head.shape[0] == FACTORS + 1
-    scores = g.matmul("head", x, head, bits)
-    g.op("FactorLogits", "logits", scores, outputs=["logits"], digits=8, levels=4)
+    if plain:
+        g.matmul("head", x, head, bits, outputs=["logits"])
+    else:
+        scores = g.matmul("head", x, head, bits)
+        g.op("FactorLogits", "logits", scores, outputs=["logits"], digits=8, levels=4)
     if edit:
         edit(g)
     g.save(folder, inputs, outputs, {"voxgrain.kind": "language_model"})
@@ -351,11 +353,14 @@ def codec_decoder(
             residual=x,
         )
 
+    # The operator reads 8 digits; those that a smaller codebook does not have weigh nothing.
+    weight = checkpoint["inp.weight"]
+    weight = np.pad(weight, ((0, 0), (0, DIGITS - weight.shape[1])))
     x = g.op(
         "FsqEmbed",
         "inp",
         "tokens",
-        g.f32("inp.weight", checkpoint["inp.weight"]),
+        g.f32("inp.weight", weight),
         g.f32("inp.bias", checkpoint["inp.bias"]),
     )
     for i in range(checkpoint.count("stage1")):
@@ -375,6 +380,13 @@ def codec_decoder(
         {"voxgrain.kind": "codec_decoder"},
     )
     return {"file": "codec.onnx", "latency_samples": bundle.LATENCY_SAMPLES, "bits": bits.default}
+
+
+def codebook(checkpoint: Checkpoint) -> int:
+    """How many codes a language model or a codec's decoder has."""
+    if "inp.weight" in checkpoint:
+        return 4 ** checkpoint["inp.weight"].shape[1]
+    return len(checkpoint["output_head.weight"]) - 1 if "output_head.weight" in checkpoint else SPEECH
 
 
 def write(
@@ -399,8 +411,12 @@ def write(
     bits = bits or {}
     out.mkdir(parents=True, exist_ok=True)
     kept = bundle.read(base) if base else {}
+    models = (("target", target), ("draft", draft), ("codec", codec))
+    codes = {which: codebook(c) if c else kept["vocabulary"]["speech"] for which, c in models}
+    if len(set(codes.values())) > 1:
+        raise ValueError(f"these do not belong together: codes {codes}")
     sections = {}
-    for which, checkpoint in (("target", target), ("draft", draft), ("codec", codec)):
+    for which, checkpoint in models:
         if checkpoint is None:
             sections[which] = kept[which]
             for path in (kept[which]["file"], f"{kept[which]['file']}.data"):
@@ -426,6 +442,7 @@ def write(
         training=training,
         licence=licence,
         attribution=attribution,
+        codes=codes["target"],
     )
 
 

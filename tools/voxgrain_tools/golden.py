@@ -81,7 +81,7 @@ def torch_language_model(
     heads, kv_heads, size, rope_base = (
         w.attribute("layers.0.attention", n) for n in ("heads", "kv_heads", "head_dim", "rope_base")
     )
-    factors = w["embedding.factors"]
+    plain = "embedding.weight" in w
     pairs = [(a, b) for a in range(8) for b in range(a + 1, 8)]
 
     def rows(token):
@@ -102,9 +102,11 @@ def torch_language_model(
         turned = turned * torch.polar(torch.ones_like(angle), angle)
         return torch.cat([turned.real, turned.imag], dim=-1)
 
-    h = torch.stack(
-        [factors[rows(t)].sum(0) if t < 65536 else w["embedding.extra"][t - 65536] for t in tokens]
-    )
+    if plain:
+        h = w["embedding.weight"][tokens]
+    else:
+        factors, extra = w["embedding.factors"], w["embedding.extra"]
+        h = torch.stack([factors[rows(t)].sum(0) if t < 65536 else extra[t - 65536] for t in tokens])
     if features is not None:
         h = h + w.linear("feature", torch.from_numpy(features).double())
     for i in range(layers):
@@ -122,6 +124,8 @@ def torch_language_model(
         h = h + w.linear(f"{at}.down", F.silu(gate) * up)
     h = norm("final_norm", h)
     scores = w.linear("head", h)
+    if plain:
+        return scores.numpy(), h.numpy()
     chosen = torch.tensor([rows(t) for t in range(65536)])
     # Factor by factor: gathering all 36 at once would take 36 times the memory.
     speech = sum(scores[:, chosen[:, i]] for i in range(36))
@@ -207,8 +211,9 @@ def load(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def _sample(logits: np.ndarray, rng) -> int:
-    p = np.exp(logits[:65536].astype(np.float64) - logits.max())
-    return int(rng.choice(65536, p=p / p.sum()))
+    """A speech token."""
+    p = np.exp(logits[:-1].astype(np.float64) - logits.max())
+    return int(rng.choice(len(p), p=p / p.sum()))
 
 
 def language_model(
@@ -220,7 +225,7 @@ def language_model(
     single steps it drafts, on its own."""
     rng = np.random.default_rng(seed)
     path = voice.folder / file
-    model = LanguageModel(path)
+    model, codes = LanguageModel(path), voice.facts["vocabulary"]["speech"]
     target = voice.language_model("target") if model.features else None
     calls: list[dict] = []
     logit_rows, hidden_rows, feature_rows = [], [], []
@@ -248,11 +253,11 @@ def language_model(
         logits = call([_sample(logits[-1], rng)], "step")
     kept = PASS - ROLLBACK
     likely = [_sample(logits[-1], rng)]
-    call(likely + [int(t) for t in rng.integers(0, 65536, PASS - 1)], "verify")
+    call(likely + [int(t) for t in rng.integers(0, codes, PASS - 1)], "verify")
     model.rollback(ROLLBACK)
     del seen[-ROLLBACK:]
     calls.append({"kind": "rollback", "count": ROLLBACK})
-    call([int(t) for t in rng.integers(0, 65536, AGAIN)], "verify")
+    call([int(t) for t in rng.integers(0, codes, AGAIN)], "verify")
 
     got, hidden = np.concatenate(logit_rows), np.concatenate(hidden_rows)
     features = np.concatenate(feature_rows) if target else None
@@ -271,8 +276,8 @@ def language_model(
     assert kept > 0 and got.shape == expected.shape and hidden.shape == expected_hidden.shape
     difference = max(relative(got, expected), relative(hidden, expected_hidden))
 
-    columns = np.sort(rng.choice(65536, kept_columns - 1, replace=False))
-    columns = np.append(columns, 65536)
+    columns = np.sort(rng.choice(codes, kept_columns - 1, replace=False))
+    columns = np.append(columns, codes)
     top = got.max(axis=1, keepdims=True)
     tensors = {
         "logits": got[:, columns],
@@ -300,13 +305,14 @@ def language_model(
 def codec(voice: Voice, seed: int) -> tuple[dict, dict, float]:
     rng = np.random.default_rng(seed)
     path = voice.folder / voice.facts["codec"]["file"]
-    tokens = [int(t) for t in rng.integers(0, 65536, CODEC_TOKENS)]
+    codes = voice.facts["vocabulary"]["speech"]
+    tokens = [int(t) for t in rng.integers(0, codes, CODEC_TOKENS)]
     if "training" in voice.facts:
         # A trained decoder is held to speech: what it makes of noise turns on rounding.
         target = voice.language_model("target")
         logits, tokens = target.step(voice.prompt(TEXT)), []
         while len(tokens) < CODEC_TOKENS:
-            tokens.append(min(_sample(logits[-1], rng), 65535))
+            tokens.append(_sample(logits[-1], rng))
             logits = target.step([tokens[-1]])
     spectrum = Codec(path).spectrum(tokens)
     expected = torch_spectrum(path, tokens)

@@ -25,8 +25,8 @@ try:
 except ImportError:  # an older torch: the explicit mask is used
     varlen_attn = None
 
-from .common import (CHARACTERS, END, SPEECH, Clock, Ids, autocast, device_of, fail, load, log, maybe_compile, save,
-                     speed_settings)
+from .common import (CHARACTERS, END, SPEECH, Clock, Ids, add_table_arguments, autocast, device_of, load, log, maybe_compile,
+                     save, speed_settings)
 
 EXAMPLE_TARGET = "python -m voxgrain_tools target --work /tmp/vx --budget 520"
 EXAMPLE_DRAFT = "python -m voxgrain_tools draft --work /tmp/vx --budget 100 --distil-budget 100"
@@ -48,13 +48,8 @@ def with_table(config, codes=65536, table=None):
     table = table or ("factor" if codes == SPEECH else "plain")
     if table == "factor" and codes != SPEECH:
         raise ValueError(f"factorised tables are of {SPEECH} codes, not {codes}")
+    Ids(codes)
     return dict(config) if table == "factor" else dict(config, table=table, codes=codes)
-
-
-def add_table_arguments(parser):
-    parser.add_argument("--codes", type=int, default=SPEECH, help="a power of 4")
-    parser.add_argument("--table", choices=["factor", "plain"], default=None,
-                        help="embedding and head as sums of factors, or a free row a code (default: factor for 65,536 codes)")
 
 
 def factor_rows(tokens):
@@ -865,11 +860,7 @@ def add_target_arguments(parser):
 def run_target(args):
     from .codec import load_tokens
 
-    try:
-        config = with_table(TARGET, args.codes, args.table)
-    except ValueError as error:
-        fail(error)
-    train("target", config, args.work, load_tokens(f"{args.work}/tokens.npz"), load_tokens(f"{args.work}/heldout.npz"),
+    train("target", with_table(TARGET, args.codes, args.table), args.work, load_tokens(f"{args.work}/tokens.npz"), load_tokens(f"{args.work}/heldout.npz"),
           args.budget, device_of(args.device), args.lr, args.positions, args.dropout, args.noise, warmup=args.warmup, init=args.init)
 
 

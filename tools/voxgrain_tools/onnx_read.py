@@ -142,10 +142,17 @@ def language_model(path: Path) -> tuple[dict[str, np.ndarray], dict, dict[str, Q
     for name, value in file.tensors.items():
         if name.endswith("norm.weight"):
             plain[name] = np.asarray(value, np.float32)
-    for part in ("factors", "extra"):
-        plain[f"input_embedding.{part}"] = file.tensors[f"embedding.{part}"].astype(np.float32)
-    head = matrices["head"].dequantise()
-    plain["output_head.factors"], plain["output_head.extra"] = head[:FACTORS], head[FACTORS:]
+    head, tables = matrices["head"].dequantise(), {}
+    if file.nodes["embedding"]["op"] == "Embed":
+        plain["input_embedding.weight"] = file.tensors["embedding.weight"].astype(np.float32)
+        plain["output_head.weight"] = head
+        codes = len(head) - 1
+        extra, tables = len(plain["input_embedding.weight"]) - codes, {"table": "plain", "codes": codes}
+    else:
+        for part in ("factors", "extra"):
+            plain[f"input_embedding.{part}"] = file.tensors[f"embedding.{part}"].astype(np.float32)
+        plain["output_head.factors"], plain["output_head.extra"] = head[:FACTORS], head[FACTORS:]
+        extra = len(plain["input_embedding.extra"])
     attention = file.nodes["layers.0.attention"]["attributes"]
     layers = sum(node["op"] == "Attention" for node in file.nodes.values())
     config = {
@@ -154,9 +161,10 @@ def language_model(path: Path) -> tuple[dict[str, np.ndarray], dict, dict[str, Q
         "nh": attention["heads"],
         "nkv": attention["kv_heads"],
         "I": plain["layers.0.down.weight"].shape[1],
-        "nph": len(plain["input_embedding.extra"]),
+        "nph": extra,
         "rms_eps": file.nodes["final_norm"]["attributes"]["epsilon"],
         "rope_base": attention["rope_base"],
+        **tables,
     }
     if "feature.weight" in plain:
         config["features"] = plain["feature.weight"].shape[1]

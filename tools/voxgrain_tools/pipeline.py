@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 
-from .common import Clock, cpu_count, device_of, load, log, pack12, split
+from .common import Clock, Ids, add_table_arguments, cpu_count, device_of, load, log, pack12, split
 from .synth import VOICES
 
 EXAMPLE_ALL = "python -m voxgrain_tools train-all --part 1 --budget 575 --work /tmp/vx --out out"
@@ -78,9 +78,10 @@ def part_codec(args, clock, report):
                 time.sleep(1)
                 store.refresh()
             log(f"{store.hours():.2f} h of audio, codec starts")
-            toy = {} if full else {"config": codec.TOY, "batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
+            toy = {} if full else {"batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
             mode = "graphs" if device.type == "cuda" else "plain"
-            return codec_train.train(args.work, store, args.codec_share * (clock.left() - reserve), device, mode, out=args.out,
+            config = dict(codec.CONFIG if full else codec.TOY, fsq_digits=Ids(args.codes).digits)
+            return codec_train.train(args.work, store, args.codec_share * (clock.left() - reserve), device, mode, config, args.out,
                                      init=args.codec_init, used=0.0, lr=args.codec_lr, gan_from=args.gan_from, refresh_until=120,
                                      **toy)[1]
 
@@ -165,8 +166,9 @@ def part_target(args, clock, report):
 
     def run():
         config, positions = (lm.TARGET, 32768) if args.size == "full" else (lm.TOY_TARGET, 2048)
+        config = lm.with_table(config, args.codes, args.table)
         _, facts = lm.train("target", config, args.work, train, held, clock.left() - min(35.0, 0.1 * args.budget), device,
-                            positions=positions)
+                            args.target_lr, positions, init=args.target_init)
         return facts
 
     attempt("target", run, report)
@@ -256,9 +258,10 @@ def part_ablation(args, clock, report):
     device = device_of(args.device)
 
     def drafts():
-        documents = lm.Documents(load_tokens(f"{args.work}/tokens.npz"), device)
-        held = lm.Documents(load_tokens(f"{args.work}/heldout.npz"), device)
+        documents = lm.Documents(load_tokens(f"{args.work}/tokens.npz"), device, args.codes)
+        held = lm.Documents(load_tokens(f"{args.work}/heldout.npz"), device, args.codes)
         config, positions = (lm.DRAFT, 32768) if args.size == "full" else (lm.TOY_DRAFT, 2048)
+        config = lm.with_table(config, args.codes, args.table)
         share = (clock.left() - min(15.0, 0.1 * args.budget)) / 200.0
         return lm.train_drafts(args.work, documents, held, 85 * share, 115 * share, device, config, positions)
 
@@ -318,6 +321,9 @@ def add_arguments(parser):
     parser.add_argument("--codec-share", type=float, default=0.55, help="of part 1's time for training; the rest is the recogniser's")
     parser.add_argument("--codec-lr", type=float, default=1.2e-3, help="peak learning rate of the codec")
     parser.add_argument("--gan-from", type=float, default=1.0, help="share of the codec's time after which discriminators join")
+    add_table_arguments(parser)
+    parser.add_argument("--target-init", default=None, help="a bundle, an .onnx or a .safetensors that the target goes on from")
+    parser.add_argument("--target-lr", type=float, default=1e-3, help="peak learning rate of the target")
     parser.add_argument("--copies", type=int, default=2, help="times that the corpus is encoded, each with its own shifts in time")
     parser.add_argument("--heldout-limit", type=int, default=None)
     parser.add_argument("--size", choices=["full", "toy"], default="full")
@@ -343,6 +349,7 @@ def add_toy_arguments(parser):
     parser.add_argument("--work", required=True)
     parser.add_argument("--program", default=".dev/flite_synth")
     parser.add_argument("--utterances", type=int, default=30)
+    add_table_arguments(parser)
 
 
 def run_toy(args):
@@ -363,8 +370,9 @@ def run_toy(args):
     Synthesis(work, texts[args.utterances:args.utterances + 2], args.program, 2, "heldout", voices=VOICES, every=True).wait(60)
     store, held = AudioStore(work, "w", capacity_hours=0.1, one_chunk=True), AudioStore(work, "heldout")
     assert store.refresh() == args.utterances and held.refresh() == 4
-    model, facts = codec_train.train(work, store, 1e4, device, config=codec.TOY, batch=4, seconds=0.48, judged=0.32, width=4,
-                                     max_steps=24, gan_from=0.7, warmup=4)
+    target_config, draft_config = (lm.with_table(c, args.codes, args.table) for c in (lm.TOY_TARGET, lm.TOY_DRAFT))
+    model, facts = codec_train.train(work, store, 1e4, device, config=dict(codec.TOY, fsq_digits=Ids(args.codes).digits), batch=4,
+                                     seconds=0.48, judged=0.32, width=4, max_steps=24, gan_from=0.7, warmup=4)
     assert facts["last"] < facts["first"], facts
     model = codec.load_codec(work)
     for name, source in (("tokens", store), ("heldout", held)):
@@ -374,17 +382,17 @@ def run_toy(args):
     again = codec.unpack_tokens(sorted(glob.glob(f"{work}/out/tokens_*.npz")))
     assert written == total and np.array_equal(again["tokens"], data["tokens"])
     assert np.array_equal(again["speakers"], data["speakers"]) and set(data["speakers"].tolist()) == {0, 1}
-    documents = lm.Documents(data, device)
-    validation = lm.Documents(codec.load_tokens(f"{work}/heldout.npz"), device)
+    documents = lm.Documents(data, device, args.codes)
+    validation = lm.Documents(codec.load_tokens(f"{work}/heldout.npz"), device, args.codes)
     options = {"positions": 1024, "max_steps": 12, "warmup": 2}
-    target, facts = lm.train("target", lm.TOY_TARGET, work, documents, validation, 1e4, device, 5e-3, **options)
+    target, facts = lm.train("target", target_config, work, documents, validation, 1e4, device, 5e-3, **options)
     assert facts["last"] < facts["first"], facts
     pack12(f"{work}/target.safetensors", f"{work}/target.safetensors.packed")
     split(f"{work}/target.safetensors.packed", f"{work}/out", limit=50_000)
     join(f"{work}/out", f"{work}/joined")
     a, b = load(f"{work}/target.safetensors")[0], load(f"{work}/joined/target.safetensors")[0]
     assert all((a[k] - b[k]).abs().max() <= 1e-3 * a[k].abs().max() + 1e-6 for k in a)
-    facts = lm.train_drafts(work, documents, validation, 1e4, 1e4, device, lm.TOY_DRAFT, 1024, 8)
+    facts = lm.train_drafts(work, documents, validation, 1e4, 1e4, device, draft_config, 1024, 8)
     assert all(np.isfinite(f["best"]) for f in facts.values())
     clock = Clock(1e4)
     figures = features.make(target, data, codec.load_tokens(f"{work}/heldout.npz"), work, f"{work}/out", clock, device, features.TOY,

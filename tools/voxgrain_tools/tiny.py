@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from . import bundle
-from .export import CHARACTERS, FIRST_CHARACTER, SPECTRUM, SPEECH, Bits, Checkpoint, write
+from .common import CHARACTERS, FIRST_CHARACTER
+from .export import SPECTRUM, SPEECH, Bits, Checkpoint, write
 from .export import language_model as export_language_model
 from .onnx_functions import FACTORS
 
