@@ -1,12 +1,14 @@
 """Models with a free row a code, of 1,024 codes of 5 digits: losses, training, sampling, and figures."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from voxgrain_tools import bundle, codec, export, features, golden, lm, sampler
-from voxgrain_tools.common import Clock, Ids
+from voxgrain_tools.common import Clock, Ids, join
 from voxgrain_tools.export import Checkpoint
 from voxgrain_tools.runtime import Voice
 
@@ -91,17 +93,22 @@ def test_target_and_feature_draft_train(tmp_path, codes):
     config = lm.with_table(lm.TOY_TARGET, codes, "plain")
     documents = lm.Documents(token_data(codes), CPU, codes)
     steps = 8 if codes == CODES else 4
+    (tmp_path / "out").mkdir()
     options = {"positions": 256, "max_steps": steps, "warmup": 1, "lr": 1e-2}
     target, facts = lm.train("target", config, tmp_path, documents, documents, 1e4, CPU, **options)
     assert target.plain and facts["last"] < facts["first"]
     again = lm.load_lm(tmp_path / "target.safetensors")
     assert again.config["codes"] == codes
-    facts = features.make(target, token_data(codes), token_data(codes), tmp_path, tmp_path, Clock(1e4), CPU, features.TOY,
+    facts = features.make(target, token_data(codes), token_data(codes), tmp_path, tmp_path / "out", Clock(1e4), CPU, features.TOY,
                           generate=float(codes == CODES), sample_options={"limit": 1}, acceptance_options={"limit": 4, "chunk": 4},
                           positions=128, row=128, steps=3, max_steps=steps, warmup=1, lr=1e-2)
     assert facts["training"]["last"] < facts["training"]["first"]
     assert 0 < facts["acceptance_heldout"]["features"]["fsq_1"][2] <= 1
-    assert lm.load_lm(tmp_path / "draft_features.safetensors").config["codes"] == codes
+    # What is too large to travel whole was cut.
+    path = tmp_path / "out" / "draft_features.safetensors"
+    if codes != CODES:
+        path, = (Path(n) for n in join(str(tmp_path / "out"), str(tmp_path / "joined")))
+    assert lm.load_lm(path).config["codes"] == codes
 
 
 def test_training_goes_on_from_a_model(tmp_path):

@@ -23,7 +23,7 @@ import time
 import zipfile
 
 # First, so that the seconds that torch takes to load count.
-from .common import START, Clock, Ids, autocast, device_of, load, log, maybe_compile, speed_settings
+from .common import START, Clock, Ids, autocast, device_of, load, log, maybe_compile, ship, speed_settings
 
 import numpy as np
 import torch
@@ -297,7 +297,7 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
             best = value
             facts = {"heldout_kl": record[-1]["heldout_kl"], "steps": step, "train_seconds": round(schedule.elapsed(), 1)}
             draft.save(path, facts)
-            if out:
+            if out and not draft.plain:
                 draft.save(f"{out}/{NAME}.safetensors", facts)
         log(f"{NAME}: held-out KL {value:.4f} {[round(e, 3) for e in each]} at step {step}{' (best, saved)' if better else ''}")
         if report is not None:
@@ -338,6 +338,8 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
             last_check = schedule.elapsed()
             check()
     check()
+    if out and draft.plain:
+        log(f"{NAME}:", [os.path.basename(n) for n in ship(path, out)])
     thread.join()
     log(f"{NAME}: best held-out KL {best:.4f}, {step} steps, {epoch + at / max(1, len(sequence)):.2f} epochs")
     return lm.load_lm(path, device), {"best": best, "first": first, "last": last, "record": record, "steps": step,
@@ -544,7 +546,7 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
 
 
 def add_arguments(parser):
-    parser.add_argument("--bundle", required=True, help="folder with the target as it ships (target.onnx, .data), or its checkpoint")
+    parser.add_argument("--bundle", required=True, help="folder with the target as it ships (target.onnx, .data); or its file")
     parser.add_argument("--tokens", required=True, help="folder of tokens_N.npz, one such file, or a tokens.npz")
     parser.add_argument("--texts", default=".dev/corpus.txt.xz", help="the text that was spoken")
     parser.add_argument("--heldout", required=True, help="heldout.npz, or an archive that holds it")

@@ -340,7 +340,7 @@ def load_any(path, device="cpu"):
 
 
 def begin_from(init, config, device):
-    """A model to train on from another (or a path of one): its layers, and its tables where the configuration's are of one shape."""
+    """A model to train on from another, or a path of one: its layers, and its tables where they have the shape asked for."""
     init = init if isinstance(init, LanguageModel) else load_any(init)
     model = LanguageModel(dict(config, **{k: init.config[k] for k in ("H", "nl", "nh", "I", "rms_eps", "rope_base")}))
     own, given = model.state_dict(), init.state_dict()
@@ -384,7 +384,9 @@ def by_chunks(size, function, *rows):
     """The sum of `function` over chunks of positions, made again in the backward pass: all logits at once may not fit."""
     if len(rows[0]) <= size:
         return function(*rows)
-    return sum(checkpoint(function, *part, use_reentrant=False) for part in zip(*(r.split(size) for r in rows)))
+    # Nothing in it is random.
+    options = {"use_reentrant": False, "preserve_rng_state": False}
+    return sum(checkpoint(function, *part, **options) for part in zip(*(r.split(size) for r in rows)))
 
 
 def ce_of(model, hidden, targets, valid, loss_of=ce_loss):
@@ -860,8 +862,9 @@ def add_target_arguments(parser):
 def run_target(args):
     from .codec import load_tokens
 
-    train("target", with_table(TARGET, args.codes, args.table), args.work, load_tokens(f"{args.work}/tokens.npz"), load_tokens(f"{args.work}/heldout.npz"),
-          args.budget, device_of(args.device), args.lr, args.positions, args.dropout, args.noise, warmup=args.warmup, init=args.init)
+    train("target", with_table(TARGET, args.codes, args.table), args.work, load_tokens(f"{args.work}/tokens.npz"),
+          load_tokens(f"{args.work}/heldout.npz"), args.budget, device_of(args.device), args.lr, args.positions, args.dropout,
+          args.noise, warmup=args.warmup, init=args.init)
 
 
 def add_draft_arguments(parser):

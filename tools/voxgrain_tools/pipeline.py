@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 
-from .common import Clock, Ids, add_table_arguments, cpu_count, device_of, load, log, pack12, split
+from .common import Clock, Ids, add_table_arguments, cpu_count, device_of, load, log, pack12, ship, split
 from .synth import VOICES
 
 EXAMPLE_ALL = "python -m voxgrain_tools train-all --part 1 --budget 575 --work /tmp/vx --out out"
@@ -81,8 +81,9 @@ def part_codec(args, clock, report):
             toy = {} if full else {"batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
             mode = "graphs" if device.type == "cuda" else "plain"
             config = dict(codec.CONFIG if full else codec.TOY, fsq_digits=Ids(args.codes).digits)
-            return codec_train.train(args.work, store, args.codec_share * (clock.left() - reserve), device, mode, config, args.out,
-                                     init=args.codec_init, init_bundle=args.codec_init_bundle, frozen=args.codec_freeze_encoder,
+            seconds = args.codec_share * (clock.left() - reserve)
+            return codec_train.train(args.work, store, seconds, device, mode, config, args.out, init=args.codec_init,
+                                     init_bundle=args.codec_init_bundle, frozen=args.codec_freeze_encoder,
                                      pesq_weight=args.pesq_weight, used=0.0, lr=args.codec_lr, gan_from=args.gan_from,
                                      refresh_until=120, **toy)[1]
 
@@ -271,7 +272,7 @@ def part_ablation(args, clock, report):
     attempt("drafts", drafts, report)
     for name in ("draft_plain", "draft"):
         if os.path.exists(f"{args.work}/{name}.safetensors"):
-            shutil.copy(f"{args.work}/{name}.safetensors", args.out)
+            ship(f"{args.work}/{name}.safetensors", args.out)
     _write(f"{args.out}/report_4.json", report)
 
     def acceptance():
