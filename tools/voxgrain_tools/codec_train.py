@@ -615,7 +615,7 @@ def worker(args):
 
     device = device_of(args.device)
     size = {"batch": 4, "seconds": 0.48, "judged": 0.32, "width": 4} if args.size == "toy" else {"batch": args.batch}
-    size["config"] = dict(TOY if args.size == "toy" else CONFIG, fsq_digits=args.digits)
+    size["config"] = dict(TOY if args.size == "toy" and not args.init_bundle else CONFIG, fsq_digits=args.digits)
     store = AudioStore(args.work, "w", device, args.hours, one_chunk=True)
     deadline = time.monotonic() + 60
     while store.hours() < min(0.5, args.hours / 4) and time.monotonic() < deadline:
@@ -796,7 +796,7 @@ def add_arguments(parser):
     parser.add_argument("--init-bundle", default=None, help="bundle whose decoder to start from, with the encoder of tools/data")
     parser.add_argument("--freeze-encoder", action="store_true",
                         help="the tokens stay: only the decoder learns (needs --init or --init-bundle)")
-    parser.add_argument("--pesq-weight", type=float, default=0.0, help="of the PESQ-wb distance in the loss; 5 weighs as much as mel")
+    parser.add_argument("--pesq-weight", type=float, default=0.0, help="of the PESQ-wb distance in the loss; at 0.4 its gradient is as large as mel's")
     parser.add_argument("--digits", type=int, default=CONFIG["fsq_digits"], help="of a code, of 4 levels each: 5 make 1,024 codes")
     parser.add_argument("--hours", type=float, default=12.0, help="audio of all voices together")
     parser.add_argument("--voice", action="append", default=None, help="may be repeated (default: all)")

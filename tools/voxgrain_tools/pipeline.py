@@ -78,11 +78,13 @@ def part_codec(args, clock, report):
                 time.sleep(1)
                 store.refresh()
             log(f"{store.hours():.2f} h of audio, codec starts")
-            toy = {} if full else {"config": codec.TOY, "batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
+            size = {} if full else {"batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
+            size["config"] = dict(codec.CONFIG if full or args.codec_init_bundle else codec.TOY, fsq_digits=args.digits)
             mode = "graphs" if device.type == "cuda" else "plain"
             return codec_train.train(args.work, store, args.codec_share * (clock.left() - reserve), device, mode, out=args.out,
-                                     init=args.codec_init, used=0.0, lr=args.codec_lr, gan_from=args.gan_from, refresh_until=120,
-                                     **toy)[1]
+                                     init=args.codec_init, init_bundle=args.codec_init_bundle, used=0.0, lr=args.codec_lr,
+                                     gan_from=args.gan_from, refresh_until=120, frozen=args.codec_freeze_encoder,
+                                     pesq_weight=args.pesq_weight, **size)[1]
 
         if args.codec:
             for name in ("encoder", "decoder"):
@@ -100,7 +102,10 @@ def part_codec(args, clock, report):
             return ctc.train(args.work, store, held, clock.left() - reserve - 8, device, out=args.out,
                              **({} if full else {"config": ctc.TOY, "seconds_a_batch": 20}))[1]
 
-        if clock.left() - reserve > 20 or not full:
+        if args.recogniser:
+            for folder in (args.work, args.out):
+                shutil.copy(args.recogniser, f"{folder}/recogniser.safetensors")
+        elif clock.left() - reserve > 20 or not full:
             attempt("recogniser", recogniser, report)
             _write(f"{args.out}/report_1.json", report)
         while job.running() and clock.left() > reserve and hours_on_disk(args.work) < args.hours:
@@ -124,7 +129,7 @@ def part_codec(args, clock, report):
         facts = {"utterances": len(data["ids"]), "tokens": len(data["tokens"]), **codec.usage(data["tokens"])}
         codec.save_tokens(f"{args.work}/spoken.npz", data)
         for copy in range(1, args.copies):
-            data = codec.both(data, codec.tokenize(model, store, device, shift_seed=copy))
+            data = codec.both(data, codec.tokenize(model, store, device, shift_seed=args.shift_seed + copy))
         codec.save_tokens(f"{args.work}/tokens.npz", data)
         log(f"encoded in {time.monotonic() - began:.1f} s:", facts)
         return facts
@@ -315,6 +320,12 @@ def add_arguments(parser):
     parser.add_argument("--voice", action="append", default=None, help="may be repeated: the voices share the corpus (default: slt)")
     parser.add_argument("--codec", default=None, help="folder of a trained codec: part 1 then trains none")
     parser.add_argument("--codec-init", default=None, help="folder of a codec to go on from")
+    parser.add_argument("--codec-init-bundle", default=None, help="bundle of a codec to go on from, with the encoder of tools/data")
+    parser.add_argument("--codec-freeze-encoder", action="store_true", help="the tokens stay: only the codec's decoder learns")
+    parser.add_argument("--pesq-weight", type=float, default=0.0, help="of the PESQ-wb distance in the codec's loss")
+    parser.add_argument("--digits", type=int, default=8, help="of a code, of 4 levels each; 8 is what language models are made for")
+    parser.add_argument("--recogniser", default=None, help="file of a trained recogniser: part 1 then trains none")
+    parser.add_argument("--shift-seed", type=int, default=0, help="another number: other shifts in time of the corpus' further copies")
     parser.add_argument("--codec-share", type=float, default=0.55, help="of part 1's time for training; the rest is the recogniser's")
     parser.add_argument("--codec-lr", type=float, default=1.2e-3, help="peak learning rate of the codec")
     parser.add_argument("--gan-from", type=float, default=1.0, help="share of the codec's time after which discriminators join")
