@@ -11,8 +11,8 @@ from voxgrain_tools import codec, codec_train, common, export, perceptual, synth
 from voxgrain_tools.runtime import Codec
 
 VOICE = Path(__file__).parents[2] / "models" / "voice"
-OPTIONS = {"device": torch.device("cpu"), "config": codec.TOY, "batch": 2, "seconds": 0.64, "judged": 0.16, "width": 2, "warmup": 1,
-           "gan_from": 1.0}
+OPTIONS = {"device": torch.device("cpu"), "config": codec.TOY, "batch": 2, "seconds": 0.64, "judged": 0.16, "width": 2,
+           "warmup": 1, "gan_from": 1.0}
 
 
 def rough_sound(seconds=2.0, seed=0):
@@ -70,8 +70,8 @@ def test_a_frozen_encoder_stays_and_the_decoder_learns(tmp_path, monkeypatch, mo
     sounds_on_disk(tmp_path, "w")
     store = synth.AudioStore(str(tmp_path), "w", capacity_hours=0.01, one_chunk=True)
     old = codec.codec_from_bundle(folder, encoder)
-    made, _ = codec_train.train(str(tmp_path), store, 1e4, max_steps=3, mode=mode, init_bundle=folder, frozen=True, pesq_weight=0.4,
-                                used=0.0, **OPTIONS)
+    options = dict(OPTIONS, frozen=True, pesq_weight=0.4)
+    made, _ = codec_train.train(str(tmp_path), store, 1e4, max_steps=3, mode=mode, init_bundle=folder, used=0.0, **options)
     assert (tmp_path / "codec_encoder.safetensors").read_bytes() == Path(encoder).read_bytes()
     assert all(torch.equal(a, b) for a, b in zip(made.encoder.parameters(), old.encoder.parameters()))
     changed = [not torch.equal(a, b) for a, b in zip(made.decoder.parameters(), old.decoder.parameters())]
@@ -79,7 +79,7 @@ def test_a_frozen_encoder_stays_and_the_decoder_learns(tmp_path, monkeypatch, mo
     audio = store.batch([0])
     assert torch.equal(made.encode(audio), old.encode(audio))
     # From the state, and from the folder of checkpoints: the encoder's file again.
-    again, facts = codec_train.train(str(tmp_path), store, 1e4, max_steps=5, resume=True, frozen=True, pesq_weight=0.4, **OPTIONS)
+    again, facts = codec_train.train(str(tmp_path), store, 1e4, max_steps=5, resume=True, **options)
     assert facts["steps"] == 5 and torch.equal(again.encode(audio), old.encode(audio))
     with pytest.raises(AssertionError):
         codec_train.train(str(tmp_path), store, 1e4, max_steps=6, resume=True, **OPTIONS)

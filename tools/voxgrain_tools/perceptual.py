@@ -1,8 +1,9 @@
 """PESQ-wb (ITU-T P.862.2) as a differentiable distance of aligned sounds at 16 kHz.
 
 The perceptual model and its disturbances, without what needs searching: time alignment, and the second look at frames that
-were badly aligned. PESQ finds the delay of an utterance by correlating waveforms. Where the glottal pulses of a codec's speech
-lie elsewhere it is up to half a pitch period off, and takes 0.3 to 0.5 off what is estimated here. Frames are fixed in number, so that a step with this loss can be captured as one graph.
+were badly aligned. PESQ finds an utterance's delay by correlating waveforms: where a codec's glottal pulses lie elsewhere than
+the speaker's it is up to half a pitch period off, and PESQ-wb lies 0.3 to 0.5 below what is estimated here. Frames are fixed
+in number, so that a step with this loss can be captured as one graph.
 """
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import nn
 
 RATE, FFT, HOP = 16000, 512, 256
 # The standard's bands: bins of the spectrum in each, and the hearing threshold of each as a power.
-BINS = (1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 3, 4, 5, 4, 5, 6, 6, 7, 8, 9,
-        9, 12, 12, 15, 16, 18, 21, 25, 20)
+BINS = (1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 3, 4, 5, 4, 5, 6, 6, 7, 8,
+        9, 9, 12, 12, 15, 16, 18, 21, 25, 20)
 THRESHOLDS = (
     51286152.0, 2454709.5, 70794.59, 4897.789, 1174.898, 389.0452, 104.7129, 45.70882, 17.7828, 9.772372, 4.897789, 3.090296,
     1.905461, 1.258925, 0.977237, 0.724436, 0.562341, 0.457088, 0.389045, 0.331131, 0.295121, 0.269153, 0.25704, 0.251189,
@@ -26,8 +27,8 @@ WIDTHS = (  # in Bark
     0.504454, 0.510819, 0.51725, 0.523745, 0.530308, 0.536934, 0.543629, 0.55039, 0.55722, 0.564119, 0.571085, 0.578125,
     0.585232)
 DENSITIES = (  # power a bin to power a band
-    100, 100, 100, 100, 100, 100, 100, 100, 50, 100, 100, 100, 100, 100, 53.04708, 110, 117.992, 65, 68.76015, 70, 71.42882, 75,
-    76.84338, 80.96878, 88.64613, 63.86439, 68.15535, 72.54778, 75.58483, 58.37919, 80.95084, 64.13565, 54.38479, 73.82188,
+    100, 100, 100, 100, 100, 100, 100, 100, 50, 100, 100, 100, 100, 100, 53.04708, 110, 117.992, 65, 68.76015, 70, 71.42882,
+    75, 76.84338, 80.96878, 88.64613, 63.86439, 68.15535, 72.54778, 75.58483, 58.37919, 80.95084, 64.13565, 54.38479, 73.82188,
     64.43707, 59.17646, 65.52128, 61.39982, 58.14405, 57.00454, 64.1263, 54.311, 61.11498, 55.07775, 56.84934, 55.62887,
     53.13705, 54.98584, 79.54697)
 POWER_SCALE, LOUDNESS_SCALE, ZWICKER = 6.910853e-6, 0.1866055, 0.23
