@@ -799,7 +799,7 @@ def add_arguments(parser):
                         help="the tokens stay: only the decoder learns (needs --init or --init-bundle)")
     parser.add_argument("--pesq-weight", type=float, default=0.0,
                         help="of the PESQ-wb distance in the loss; at 0.4 its gradient is as large as mel's")
-    parser.add_argument("--digits", type=int, default=CONFIG["fsq_digits"], help="of a code, 4 levels each: 5 make 1,024 codes")
+    parser.add_argument("--digits", type=int, default=CONFIG["fsq_digits"], help="of a code; 5 make 1,024 codes")
     parser.add_argument("--hours", type=float, default=12.0, help="audio of all voices together")
     parser.add_argument("--voice", action="append", default=None, help="may be repeated (default: all)")
     parser.add_argument("--heldout", type=int, default=100, help="held-out sentences a voice for the figures")

@@ -1,9 +1,9 @@
 """PESQ-wb (ITU-T P.862.2) as a differentiable distance of aligned sounds at 16 kHz.
 
 The perceptual model and its disturbances, without what needs searching: time alignment, and the second look at frames that
-were badly aligned. PESQ finds an utterance's delay by correlating waveforms: where a codec's glottal pulses lie elsewhere than
-the speaker's it is up to half a pitch period off, and PESQ-wb lies 0.3 to 0.5 below what is estimated here. Frames are fixed
-in number, so that a step with this loss can be captured as one graph.
+were badly aligned. PESQ finds delays by correlating waveforms, which goes wrong where a codec's glottal pulses lie elsewhere
+than the speaker's: for such sounds PESQ-wb lies below what is estimated here. Frames are fixed in number, so that a step with
+this loss can be captured as one graph.
 """
 
 import numpy as np
@@ -28,7 +28,8 @@ WIDTHS = (  # in Bark
     0.585232)
 DENSITIES = (  # power a bin to power a band
     100, 100, 100, 100, 100, 100, 100, 100, 50, 100, 100, 100, 100, 100, 53.04708, 110, 117.992, 65, 68.76015, 70, 71.42882,
-    75, 76.84338, 80.96878, 88.64613, 63.86439, 68.15535, 72.54778, 75.58483, 58.37919, 80.95084, 64.13565, 54.38479, 73.82188,
+    75, 76.84338, 80.96878, 88.64613, 63.86439, 68.15535, 72.54778, 75.58483, 58.37919, 80.95084, 64.13565, 54.38479,
+    73.82188,
     64.43707, 59.17646, 65.52128, 61.39982, 58.14405, 57.00454, 64.1263, 54.311, 61.11498, 55.07775, 56.84934, 55.62887,
     53.13705, 54.98584, 79.54697)
 POWER_SCALE, LOUDNESS_SCALE, ZWICKER = 6.910853e-6, 0.1866055, 0.23
