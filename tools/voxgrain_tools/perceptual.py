@@ -2,8 +2,8 @@
 
 The perceptual model and its disturbances, without what needs searching: time alignment, and the second look at frames that
 were badly aligned. PESQ finds delays by correlating waveforms, which goes wrong where a codec's glottal pulses lie elsewhere
-than the speaker's: for such sounds PESQ-wb lies below what is estimated here. Frames are fixed in number, so that a step with
-this loss can be captured as one graph.
+than the speaker's: for such sounds PESQ-wb lies below what is estimated here. Frames are fixed in number, so that a step
+with this loss can be captured as one graph.
 """
 
 import numpy as np
