@@ -251,7 +251,7 @@ def load_codec(folder, device="cpu"):
 
 
 def codec_from_bundle(folder, encoder=ENCODER, device="cpu"):
-    """The codec that a bundle ships: its decoder with the weights as the engine computes with them, and the encoder's file."""
+    """The codec that a bundle ships: the decoder with the weights that the engine computes with, and the encoder's file."""
     from .onnx_read import codec_decoder
 
     tensors, config = load(encoder)

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .codec import CONFIG, ENCODER, FRAME, RATE, TOY, Codec, codec_from_bundle, digits_of, load_codec, mel_filters, sound, usage
+from .codec import (CONFIG, ENCODER, FRAME, RATE, TOY, Codec, codec_from_bundle, digits_of, load_codec, mel_filters, sound,
+                    usage)
 from .common import Clock, cpu_count, device_of, load, log, maybe_compile, speed_settings, split
 from .perceptual import PerceptualLoss
 
@@ -615,7 +616,7 @@ def worker(args):
 
     device = device_of(args.device)
     size = {"batch": 4, "seconds": 0.48, "judged": 0.32, "width": 4} if args.size == "toy" else {"batch": args.batch}
-    size["config"] = dict(TOY if args.size == "toy" else CONFIG, fsq_digits=args.digits)
+    size["config"] = dict(TOY if args.size == "toy" and not args.init_bundle else CONFIG, fsq_digits=args.digits)
     store = AudioStore(args.work, "w", device, args.hours, one_chunk=True)
     deadline = time.monotonic() + 60
     while store.hours() < min(0.5, args.hours / 4) and time.monotonic() < deadline:
@@ -793,11 +794,12 @@ def add_arguments(parser):
     parser.add_argument("--reserve", type=float, default=45, help="seconds kept for the figures at the end of a call")
     parser.add_argument("--resume", action="store_true", help="go on from --work, or from --init where that is gone")
     parser.add_argument("--init", default=None, help="folder of a codec whose weights and elapsed time to start from")
-    parser.add_argument("--init-bundle", default=None, help="bundle whose decoder to start from, with the encoder of tools/data")
+    parser.add_argument("--init-bundle", default=None, help="bundle whose decoder to start from, with tools/data's encoder")
     parser.add_argument("--freeze-encoder", action="store_true",
                         help="the tokens stay: only the decoder learns (needs --init or --init-bundle)")
-    parser.add_argument("--pesq-weight", type=float, default=0.0, help="of the PESQ-wb distance in the loss; 5 weighs as much as mel")
-    parser.add_argument("--digits", type=int, default=CONFIG["fsq_digits"], help="of a code, of 4 levels each: 5 make 1,024 codes")
+    parser.add_argument("--pesq-weight", type=float, default=0.0,
+                        help="of the PESQ-wb distance in the loss; at 0.4 its gradient is as large as mel's")
+    parser.add_argument("--digits", type=int, default=CONFIG["fsq_digits"], help="of a code; 5 make 1,024 codes")
     parser.add_argument("--hours", type=float, default=12.0, help="audio of all voices together")
     parser.add_argument("--voice", action="append", default=None, help="may be repeated (default: all)")
     parser.add_argument("--heldout", type=int, default=100, help="held-out sentences a voice for the figures")

@@ -78,14 +78,13 @@ def part_codec(args, clock, report):
                 time.sleep(1)
                 store.refresh()
             log(f"{store.hours():.2f} h of audio, codec starts")
-            toy = {} if full else {"batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
+            size = {} if full else {"batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
+            size["config"] = dict(codec.CONFIG if full or args.codec_init_bundle else codec.TOY, fsq_digits=Ids(args.codes).digits)
             mode = "graphs" if device.type == "cuda" else "plain"
-            config = dict(codec.CONFIG if full else codec.TOY, fsq_digits=Ids(args.codes).digits)
-            seconds = args.codec_share * (clock.left() - reserve)
-            return codec_train.train(args.work, store, seconds, device, mode, config, args.out, init=args.codec_init,
-                                     init_bundle=args.codec_init_bundle, frozen=args.codec_freeze_encoder,
-                                     pesq_weight=args.pesq_weight, used=0.0, lr=args.codec_lr, gan_from=args.gan_from,
-                                     refresh_until=120, **toy)[1]
+            return codec_train.train(args.work, store, args.codec_share * (clock.left() - reserve), device, mode, out=args.out,
+                                     init=args.codec_init, init_bundle=args.codec_init_bundle, used=0.0, lr=args.codec_lr,
+                                     gan_from=args.gan_from, refresh_until=120, frozen=args.codec_freeze_encoder,
+                                     pesq_weight=args.pesq_weight, **size)[1]
 
         if args.codec:
             for name in ("encoder", "decoder"):
@@ -104,7 +103,8 @@ def part_codec(args, clock, report):
                              **({} if full else {"config": ctc.TOY, "seconds_a_batch": 20}))[1]
 
         if args.recogniser:
-            shutil.copy(args.recogniser, f"{args.work}/recogniser.safetensors")
+            for folder in (args.work, args.out):
+                shutil.copy(args.recogniser, f"{folder}/recogniser.safetensors")
         elif clock.left() - reserve > 20 or not full:
             attempt("recogniser", recogniser, report)
             _write(f"{args.out}/report_1.json", report)
@@ -129,7 +129,7 @@ def part_codec(args, clock, report):
         facts = {"utterances": len(data["ids"]), "tokens": len(data["tokens"]), **codec.usage(data["tokens"])}
         codec.save_tokens(f"{args.work}/spoken.npz", data)
         for copy in range(1, args.copies):
-            data = codec.both(data, codec.tokenize(model, store, device, shift_seed=args.shift_seed + copy - 1))
+            data = codec.both(data, codec.tokenize(model, store, device, shift_seed=args.shift_seed + copy))
         codec.save_tokens(f"{args.work}/tokens.npz", data)
         log(f"encoded in {time.monotonic() - began:.1f} s:", facts)
         return facts
@@ -322,10 +322,11 @@ def add_arguments(parser):
     parser.add_argument("--voice", action="append", default=None, help="may be repeated: the voices share the corpus (default: slt)")
     parser.add_argument("--codec", default=None, help="folder of a trained codec: part 1 then trains none")
     parser.add_argument("--codec-init", default=None, help="folder of a codec to go on from")
-    parser.add_argument("--codec-init-bundle", default=None, help="a bundle whose codec (with the encoder of data/) to go on from")
-    parser.add_argument("--codec-freeze-encoder", action="store_true", help="train the decoder alone: the tokens stay as they are")
+    parser.add_argument("--codec-init-bundle", default=None, help="bundle to go on from, with tools/data's encoder")
+    parser.add_argument("--codec-freeze-encoder", action="store_true", help="the tokens stay: only the decoder learns")
     parser.add_argument("--pesq-weight", type=float, default=0.0, help="of the PESQ-wb distance in the codec's loss")
-    parser.add_argument("--recogniser", default=None, help="a trained recogniser: part 1 then trains none")
+    parser.add_argument("--recogniser", default=None, help="file of a trained recogniser: part 1 then trains none")
+    parser.add_argument("--shift-seed", type=int, default=0, help="another number shifts the further copies otherwise")
     parser.add_argument("--codec-share", type=float, default=0.55, help="of part 1's time for training; the rest is the recogniser's")
     parser.add_argument("--codec-lr", type=float, default=1.2e-3, help="peak learning rate of the codec")
     parser.add_argument("--gan-from", type=float, default=1.0, help="share of the codec's time after which discriminators join")
@@ -333,7 +334,6 @@ def add_arguments(parser):
     parser.add_argument("--target-init", default=None, help="a bundle, an .onnx or a .safetensors that the target goes on from")
     parser.add_argument("--target-lr", type=float, default=1e-3, help="peak learning rate of the target")
     parser.add_argument("--copies", type=int, default=2, help="times that the corpus is encoded, each with its own shifts in time")
-    parser.add_argument("--shift-seed", type=int, default=1, help="of the first shifted copy")
     parser.add_argument("--heldout-limit", type=int, default=None)
     parser.add_argument("--size", choices=["full", "toy"], default="full")
     parser.add_argument("--device", default=None)
