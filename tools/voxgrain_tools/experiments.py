@@ -211,7 +211,7 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
     if "sweep" in steps:
         found["sweep"] = spoken(run, ears, "sweep", MAIN, ARMS, 100)
     if "arms" in steps:
-        found["arms"] = spoken(run, ears, "arms", args.final, ARMS, 500)
+        found["arms"] = spoken(run, ears, "arms", args.final, ARMS, args.arms_sentences)
     if "grid" in steps:
         rows, policy = [], []
         for temperature, top_k, top_p in SETTINGS:
@@ -678,6 +678,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder of README.md and plots (default: print tables)")
     parser.add_argument("--only", default=",".join(STEPS), help="steps, with commas")
     parser.add_argument("--scale", type=float, default=1.0, help="sentences as a share of the full run's")
+    parser.add_argument("--arms-sentences", type=int, default=500, help="of the step arms, times the scale")
     parser.add_argument(
         "--final", action="append", metavar="FAMILY", default=None,
         help="families of the 500-sentence run (default: fsq:1 and fsq:2)",
