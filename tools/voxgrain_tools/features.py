@@ -580,7 +580,8 @@ def run(args):
     old = args.old or next((p for p in [f"{args.bundle}/draft.onnx"] if os.path.exists(p)), None)
     width = target.config["H"]
     config = dict(CONFIG, H=width, features=width, nl=args.layers, nh=target.config["nh"], I=target.config["I"])
-    make(target, data, held, args.work, args.out, clock, device, config, args.generate, args.share, old, steps=args.steps,
+    make(target, data, held, args.work, args.out, clock, device, config, args.generate, args.share, old,
+         reserve=min(45.0, 0.2 * args.budget), steps=args.steps,
          decay=args.decay, lr=args.lr, noise=args.noise, start=args.init, positions=args.positions, row=args.row,
          acceptance_options={"limit": args.starts})
     log(f"ends after {clock.elapsed():.0f} s")
