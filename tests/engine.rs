@@ -279,7 +279,6 @@ fn loading_copies_no_weights() {
     assert_eq!(rows.len(), 65536 * hidden);
 }
 
-/// Seeded damage to a model file: an error or a model, never a panic, never a hang.
 /// A model with a plain embedding table and a plain head (tools/tests/test_compare_export.py).
 #[test]
 fn plain_tables_and_heads_match_the_reference() {
@@ -292,8 +291,16 @@ fn plain_tables_and_heads_match_the_reference() {
     let model = Model::load(dir.join("plain.onnx"), 64).unwrap();
     let columns = model.output_columns();
     assert_eq!(want.len(), 20 * columns);
-    // Neither has a row for every speech token.
-    assert!(model.embedding_rows().is_none() && model.head_rows().is_none());
+    // Every scored token but the end of speech has a row in both.
+    let (rows, hidden) = model.embedding_rows().unwrap();
+    let mut row = vec![0.0; hidden];
+    for token in 0..columns - 1 {
+        assert!(model.embedding_row(token as u32, &mut row));
+        assert_eq!(row, rows[token * hidden..][..hidden]);
+    }
+    assert!(!model.embedding_row(columns as u32 - 1, &mut row));
+    assert_eq!(rows.len(), (columns - 1) * hidden);
+    assert_eq!(model.head_rows().unwrap().0.len(), (columns - 1) * hidden);
     let mut session = Session::new(&model, &Pool::new(kernel::best(), 2)).unwrap();
     let tokens: Vec<u32> = (0..20).collect();
     let mut got = Vec::new();
@@ -315,6 +322,7 @@ fn plain_tables_and_heads_match_the_reference() {
     assert_eq!(session.logits(), &got[19 * columns..]);
 }
 
+/// Seeded damage to a model file: an error or a model, never a panic, never a hang.
 #[test]
 fn damaged_models_never_panic() {
     use rand::{RngExt, SeedableRng, rngs::StdRng};
