@@ -580,8 +580,12 @@ impl Resolved {
         };
         let beta = if o.beta == 0.0 { 0.4 } else { o.beta };
         let arm = match o.arm {
-            VX_ARM_DEFAULT if voice.groups().is_none() => Arm::Sd,
-            VX_ARM_DEFAULT | VX_ARM_PCG => Arm::Pcg { emission },
+            // Resampling is acceptance by group.
+            VX_ARM_DEFAULT if voice.groups().is_some() && o.emission != VX_EMIT_STAND_IN => {
+                Arm::Pcg { emission }
+            }
+            VX_ARM_DEFAULT => voice.default_arm(),
+            VX_ARM_PCG => Arm::Pcg { emission },
             VX_ARM_AR => Arm::Ar,
             VX_ARM_SD => Arm::Sd,
             VX_ARM_TOLERANCE => Arm::Tolerance { beta },

@@ -143,9 +143,10 @@ pub struct Say {
     /// Who speaks; `voxgrain inspect` shows the names [default: the bundle's first]
     #[arg(long = "voice", value_name = "NAME")]
     speaker: Option<String>,
-    /// How tokens are decoded
-    #[arg(long, value_enum, default_value = "pcg")]
-    arm: ArmName,
+    /// How tokens are decoded [default: transport; pcg with --emission resample, --weights
+    /// similarity or an index that is not symmetric]
+    #[arg(long, value_enum)]
+    arm: Option<ArmName>,
     /// Tokens drafted a round: 0 to 15; `auto` follows the running acceptance and the voice's
     /// costs; `measured` follows the clock as well, which is fastest and not reproducible
     #[arg(long, value_name = "N|auto|measured", value_parser = parse_gamma, default_value = "auto", allow_negative_numbers = true)]
@@ -275,7 +276,12 @@ impl Say {
             EmissionName::StandIn => Emission::StandIn,
             EmissionName::Resample => Emission::Resample,
         };
-        let arm = self.arm.arm(self.beta, emission);
+        let of_groups = matches!(emission, Emission::Resample)
+            || matches!(self.weights, WeightsName::Similarity)
+            || matches!(voice.default_arm(), Arm::Pcg { .. });
+        // Without an index transport says what to do.
+        let default = if of_groups { ArmName::Pcg } else { ArmName::Transport };
+        let arm = self.arm.unwrap_or(default).arm(self.beta, emission);
         let mut o = voice.options(arm);
         o.seed = self.seed;
         o.gamma = self.gamma.length(voice);

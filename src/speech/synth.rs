@@ -250,6 +250,17 @@ impl Voice {
         }
     }
 
+    /// How tokens are decoded where nobody chooses: by transport, which of the arms that keep to the
+    /// target's law up to similar tokens gains most; by group where the index is not symmetric; by
+    /// token without an index.
+    pub fn default_arm(&self) -> Arm {
+        match self.groups() {
+            Some(index) if index.header().symmetric => Arm::Transport,
+            Some(_) => Arm::Pcg { emission: crate::core::Emission::StandIn },
+            None => Arm::Sd,
+        }
+    }
+
     /// The voice's own options for `arm`.
     pub fn options(&self, arm: Arm) -> Options {
         Options {

@@ -185,7 +185,9 @@ typedef struct vx_engine vx_engine;
 
 /* How tokens are found. */
 enum {
-  VX_ARM_DEFAULT = 0,   /* VX_ARM_PCG if the voice has groups, else VX_ARM_SD */
+  /* VX_ARM_TRANSPORT; VX_ARM_PCG with VX_EMIT_RESAMPLE or where the voice's index is not symmetric;
+   * VX_ARM_SD where it has none. Of a vx_core_round: see there. */
+  VX_ARM_DEFAULT = 0,
   VX_ARM_AR = 1,        /* one token a pass of the target */
   VX_ARM_SD = 2,        /* speculation, accepted by token; the law is the target's */
   VX_ARM_TOLERANCE = 3, /* accepted by token with a tolerance (beta) */

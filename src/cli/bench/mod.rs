@@ -198,8 +198,9 @@ impl Bench {
             .into());
         }
         if self.probe {
-            let arm = self.arms.first().copied().unwrap_or(ArmName::Pcg);
-            return cold::probe(&self.open()?, &self.voice, arm);
+            let voice = self.open()?;
+            let arm = self.arms.first().copied().unwrap_or_else(|| best(&self.arm_names(&voice)));
+            return cold::probe(&voice, &self.voice, arm);
         }
         if let [a, b] = &self.compare[..] {
             let comparison = compare::compare(&load(a)?, &load(b)?)?;
@@ -307,7 +308,7 @@ impl Bench {
             None
         } else {
             output::status("bench: starting fresh processes");
-            let arm = if names.contains(&ArmName::Pcg) { ArmName::Pcg } else { names[0] };
+            let arm = best(&names);
             Some(cold::measure(&self.voice, self.speaker.as_deref(), arm, self.quick)?)
         };
 
@@ -486,6 +487,12 @@ fn behaviour(a: &run::ArmReport, all: &[run::Utterance], source: String) -> pred
         tokens_per_round: a.tokens_per_round,
         context: context.sum::<f64>() / tokens.max(1.0),
     }
+}
+
+/// The arm that a fresh process is started with: what `say` would take, of these.
+fn best(names: &[ArmName]) -> ArmName {
+    let wanted = [ArmName::Transport, ArmName::Pcg];
+    wanted.into_iter().find(|arm| names.contains(arm)).unwrap_or(names[0])
 }
 
 fn behaviour_of(report: &Report) -> voxgrain::Result<predict::Behaviour> {
