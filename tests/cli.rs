@@ -159,10 +159,10 @@ fn a_seed_fixes_the_sound_whatever_the_threads_and_the_kernel() {
     for threads in ["2", "3", "8"] {
         assert_eq!(bytes(&["--threads", threads], None), want, "{threads} threads");
     }
-    let transport = bytes(&["--arm", "transport", "--threads", "1"], None);
-    assert_ne!(transport, want, "another rule, other choices");
+    let groups = bytes(&["--arm", "pcg", "--threads", "1"], None);
+    assert_ne!(groups, want, "another rule, other choices");
     for threads in ["1", "2", "3"] {
-        assert_eq!(bytes(&["--arm", "transport", "--threads", threads], None), transport);
+        assert_eq!(bytes(&["--arm", "pcg", "--threads", threads], None), groups);
     }
     for kernel in voxgrain::kernel::all() {
         assert_eq!(bytes(&[], Some(kernel.name())), want, "{}", kernel.name());
