@@ -100,6 +100,24 @@ fn say(dir: &Dir, args: &[&str]) -> Output {
     run(dir, &[&["say"], TINY, args].concat(), b"")
 }
 
+/// What belongs to acceptance by group alone asks for that arm.
+#[test]
+fn the_default_arm_is_transport_unless_options_are_of_groups() {
+    let dir = Dir::new("default-arm");
+    dir.bundle();
+    let arm = |extra: &[&str]| {
+        let o = ok(say(&dir, &[extra, &["-o", "o.wav", "--json", "Hi."]].concat()));
+        json(&o)["arm"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(arm(&[]), "transport");
+    assert_eq!(arm(&["--emission", "resample"]), "pcg");
+    assert_eq!(arm(&["--emission", "resample", "--arm", "sd"]), "sd");
+    let built =
+        ["asg", "build", "--metric", "fsq-l1", "--family", "top-k", "--k", "4", "-o", "k.asg"];
+    ok(run(&dir, &[&built[..], TINY].concat(), b""));
+    assert_eq!(arm(&["--groups", "k.asg"]), "pcg");
+}
+
 #[test]
 fn every_arm_writes_a_wav_and_measures_itself() {
     let dir = Dir::new("arms");
