@@ -721,6 +721,10 @@ def run(args: argparse.Namespace) -> None:
         page = args.out / "README.md"
         page.write_text(fill(page.read_text(), parts))
         plots(found, args.out)
-        (args.out / "results.json").write_text(json.dumps(found, separators=(",", ":")) + "\n")
+        # The folders of this run are nobody's business.
+        text = json.dumps(found, separators=(",", ":"))
+        for folder in (runner.home, runner.indexes.parent, args.work):
+            text = text.replace(f"{folder}/", "")
+        (args.out / "results.json").write_text(text + "\n")
     minutes = (time.monotonic() - began) / 60
     print(f"experiments: {minutes:.1f} minutes", file=sys.stderr)
