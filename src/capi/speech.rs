@@ -580,11 +580,7 @@ impl Resolved {
         };
         let beta = if o.beta == 0.0 { 0.4 } else { o.beta };
         let arm = match o.arm {
-            // Resampling is acceptance by group.
-            VX_ARM_DEFAULT if voice.groups().is_some() && o.emission != VX_EMIT_STAND_IN => {
-                Arm::Pcg { emission }
-            }
-            VX_ARM_DEFAULT => voice.default_arm(),
+            VX_ARM_DEFAULT => voice.default_arm(emission),
             VX_ARM_PCG => Arm::Pcg { emission },
             VX_ARM_AR => Arm::Ar,
             VX_ARM_SD => Arm::Sd,

@@ -276,12 +276,12 @@ impl Say {
             EmissionName::StandIn => Emission::StandIn,
             EmissionName::Resample => Emission::Resample,
         };
-        let of_groups = matches!(emission, Emission::Resample)
-            || matches!(self.weights, WeightsName::Similarity)
-            || matches!(voice.default_arm(), Arm::Pcg { .. });
-        // Without an index transport says what to do.
-        let default = if of_groups { ArmName::Pcg } else { ArmName::Transport };
-        let arm = self.arm.unwrap_or(default).arm(self.beta, emission);
+        let arm = match (self.arm, voice.default_arm(emission)) {
+            (Some(name), _) => name.arm(self.beta, emission),
+            // Without an index the arm for groups says what to do.
+            (None, Arm::Sd) => Arm::Transport,
+            (None, arm) => arm,
+        };
         let mut o = voice.options(arm);
         o.seed = self.seed;
         o.gamma = self.gamma.length(voice);

@@ -4,6 +4,7 @@ use super::codec::CodecDecoder;
 use super::text;
 use crate::asg::{Index, Weights};
 use crate::bundle::{Bundle, FILE_NAME, Speaker};
+use crate::core::Emission;
 use crate::decode::{Arm, Costs, DraftLength, Options, RoundEnd, Sampling, SpecStats, Speculator};
 use crate::engine::{Model, Pool, Session};
 use crate::map::Map;
@@ -251,14 +252,15 @@ impl Voice {
     }
 
     /// How tokens are decoded where nobody chooses: by transport, which of the arms that keep to the
-    /// target's law up to similar tokens gains most; by group where the index is not symmetric; by
-    /// token without an index.
-    pub fn default_arm(&self) -> Arm {
-        match self.groups() {
-            Some(index) if index.header().symmetric => Arm::Transport,
-            Some(_) => Arm::Pcg { emission: crate::core::Emission::StandIn },
-            None => Arm::Sd,
-        }
+    /// target's law up to similar tokens gains most; by group where something is asked that only
+    /// groups have (`emission`, the index's weights) or the index is not symmetric; by token without
+    /// an index.
+    pub fn default_arm(&self, emission: Emission) -> Arm {
+        let Some(index) = self.groups() else { return Arm::Sd };
+        let transport = index.header().symmetric
+            && index.weights() == Weights::EqualSplit
+            && matches!(emission, Emission::StandIn);
+        if transport { Arm::Transport } else { Arm::Pcg { emission } }
     }
 
     /// The voice's own options for `arm`.

@@ -162,11 +162,24 @@ def spoken(run: Runner, ears: Ears, step: str, families, arms, count: int, *more
     return result
 
 
+def swapped(run: Runner, ears: Ears, step: str, families, count: int, *more) -> dict:
+    """The target's speech with every token replaced within its group, with what the recogniser hears."""
+    out = run.home / step
+    result = run.eval(step, "swap", *run.files(families), *run.sentences(count), *more, "--out", out)
+    folders = {name: out / name for name in ("unswapped", *(f["name"] for f in result["families"]))}
+    heard = ears.compare(folders, "unswapped", result["sentences"])
+    result["unswapped"] = heard["unswapped"]
+    for family in result["families"]:
+        family |= heard[family["name"]]
+    return result
+
+
 def needed(steps, final) -> list[str]:
     """The families that the steps use; none named stands for all that the program knows."""
     if WHOLE & set(steps):
         return []
-    uses = {"codebooks": ("fsq:1",), "shared": MAIN, "depth": CHAINS, "sweep": MAIN, "arms": final, "grid": GRID, "live": CHAINS, "drafts": CHAINS}
+    uses = {"depth": CHAINS, "shared": MAIN, "sweep": MAIN, "arms": final, "grid": GRID, "live": CHAINS, "drafts": CHAINS,
+            "codebooks": ("fsq:1",)}
     return list(dict.fromkeys(f for step in steps for f in uses[step]))
 
 
@@ -175,9 +188,9 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
     found: dict[str, dict] = {}
     run.indexes.mkdir(exist_ok=True)
     # Where all families are built already, steps that need some of them build none anew.
-    every = ("groups", "groups", "--out", run.indexes)
-    wanted = [] if run.has(*every) else needed(steps, args.final)
-    found["groups"] = run.eval(*every[:2], *wanted, *every[2:])
+    whole = ("groups", "groups", "--out", run.indexes)
+    wanted = [] if run.has(*whole) else needed(steps, args.final)
+    found["groups"] = run.eval(*whole[:2], *wanted, *whole[2:])
     built = found["groups"]["families"]
     plain = [f["name"] for f in built if f["power"] is None]
     weighted = [f["name"] for f in built if f["power"] is not None]
@@ -197,17 +210,7 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
         )
     for name, families, more in (("swap", plain, ()), ("shared", MAIN[:-1], ("--shared",))):
         if name in steps:
-            out = run.home / name
-            result = run.eval(
-                name, "swap", *run.files(families), *run.sentences(100), *more, "--out", out
-            )
-            folders = {"unswapped": out / "unswapped"}
-            folders |= {f["name"]: out / f["name"] for f in result["families"]}
-            heard = ears.compare(folders, "unswapped", result["sentences"])
-            result["unswapped"] = heard["unswapped"]
-            for family in result["families"]:
-                family |= heard[family["name"]]
-            found[name] = result
+            found[name] = swapped(run, ears, name, families, 100, *more)
     if "sweep" in steps:
         found["sweep"] = spoken(run, ears, "sweep", MAIN, ARMS, 100)
     if "arms" in steps:
@@ -265,13 +268,7 @@ def codebook(run: Runner, ears: Ears) -> dict:
     accepted = run.eval(
         "acceptance", "acceptance", *run.files(BOOK), *run.sentences(40), "--every", 10, "--bounds", 5
     )
-    out = run.home / "swap"
-    swap = run.eval("swap", "swap", *run.files(BOOK), *run.sentences(60), "--out", out)
-    folders = {"unswapped": out / "unswapped"} | {f["name"]: out / f["name"] for f in swap["families"]}
-    heard = ears.compare(folders, "unswapped", swap["sentences"])
-    swap["unswapped"] = heard["unswapped"]
-    for family in swap["families"]:
-        family |= heard[family["name"]]
+    swap = swapped(run, ears, "swap", BOOK, 60)
     speech = spoken(run, ears, "speech", BOOK[:2], ARMS, 100)
     codes = Voice(run.bundle).facts["vocabulary"]["speech"]
     return {"codes": codes, "groups": built, "acceptance": accepted, "swap": swap, "speech": speech}
