@@ -51,7 +51,8 @@ def lane(name, arm, index):
     return {
         "lane": name, "arm": arm, "index": index, "acceptance_rate": three(0.5), "cut": 0,
         "drafted_per_round": three(3), "tokens_per_round": three(2.5), "speed_up": three(1.3),
-        "cer": three(0.1), "cer_minus": three(0.01),
+        "cer": three(0.1), "cer_minus": three(0.01), "wer": three(0.3), "wer_minus": three(0.02),
+        "skip": 1, "repeat": 0, "missing_end": 0,
     }
 
 

@@ -31,6 +31,13 @@ def test_faults(heard, expected):
     assert {k for k, v in found.items() if v} == expected
 
 
+def test_suspects_give_the_words_said():
+    reference = TEXT.split()
+    for said in ("the cat sat mat by the door", "the cat sat sat on the old mat by the door", "on the old mat by the door"):
+        found = scoring.suspects(reference, said.split())
+        assert [words for _, words in found] == [said.split()]
+
+
 def test_faults_of_a_single_word():
     assert scoring.faults(["yes"], [])["missing_end"]
     assert not any(scoring.faults(["yes"], ["yes"]).values())
@@ -132,4 +139,8 @@ def test_report_has_every_condition_and_prints():
     assert pcg["tokens_per_round"] == 2.5 and pcg["acceptance_rate"] == 0.5
     assert pcg["duration_ratio"] == 0.5
     assert "| pcg | 50.0 [50.0, 50.0]" in evaluate.markdown(report)
+    cut = ["the cat on the mat"] * 28 + ["the on the mat"] * 2
+    confirmed = {"ctc": {"ar": [set()] * 28 + [{"skip"}, set()]}}
+    report = evaluate.summarise(texts, {"ctc": {"ar": cut}}, {"ar": [2.1] * 30}, {}, confirmed=confirmed)
+    assert "| 2 (1) | 0 (0) | 0 |" in evaluate.markdown(report)
     assert json.dumps(report)

@@ -203,6 +203,37 @@ def test_split_pack_and_join(tmp_path):
     assert (got["a.weight"] - tensors["a.weight"]).abs().max() < 2e-3 * tensors["a.weight"].abs().max()
 
 
+def test_likelihood_sums_over_all_alignments():
+    alphabet = "_ab"
+    p = torch.randn(5, 3, generator=torch.Generator().manual_seed(3)).log_softmax(1).numpy()
+    total = {}
+    for path in np.ndindex(3, 3, 3, 3, 3):
+        text = "".join(alphabet[c] for i, c in enumerate(path) if c and (i == 0 or c != path[i - 1]))
+        total[text] = total.get(text, 0.0) + np.exp(sum(p[i, c] for i, c in enumerate(path)))
+    for text in ("", "a", "ab", "aa", "bab"):
+        assert abs(recogniser.log_likelihood(p, text, alphabet) - np.log(total[text])) < 1e-4
+
+
+def test_a_skip_counts_only_if_the_sound_bears_it_out(monkeypatch):
+    judge = recogniser.Recogniser(recogniser.TOY).eval()
+    text = "the cat sat on the mat"
+
+    def spoken(words):
+        """Log-probabilities of a clear reading of `words`, two frames a letter with a blank after it."""
+        letters = [recogniser.ALPHABET.index(c) for c in words]
+        p = np.full((3 * len(letters), len(recogniser.ALPHABET)), 0.001)
+        p[np.arange(len(p)), [c for letter in letters for c in (letter, letter, 0)]] = 1.0
+        return np.log(p / p.sum(1, keepdims=True)).astype(np.float32)
+
+    for said, expected in ((text, set()), ("the cat the mat", {"skip"})):
+        monkeypatch.setattr(judge, "log_probabilities", lambda sounds, said=said: [spoken(said)])
+        assert judge.confirmed(None, text, "the cat the mat") == expected
+    for said, expected in ((text, set()), ("the cat cat sat on the mat", {"repeat"})):
+        monkeypatch.setattr(judge, "log_probabilities", lambda sounds, said=said: [spoken(said)])
+        assert judge.confirmed(None, text, "the cat cat sat on the mat") == expected
+    assert judge.confirmed(None, text, text) == set()
+
+
 def test_recogniser_decoding_and_distance():
     assert recogniser.distance("kitten", "sitting") == 3
     p = np.log(np.full((6, 29), 1e-4))

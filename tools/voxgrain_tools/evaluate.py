@@ -180,7 +180,7 @@ class Transcripts:
     """A recogniser with a cache on disk, keyed by the hash of the samples."""
 
     def __init__(self, name: str, work: Path, transcribe_each) -> None:
-        self.name = name
+        self.name, self.model = name, None
         self._path = work / f"transcripts-{name}.jsonl"
         self._each = transcribe_each
         self._known: dict[str, str] = {}
@@ -234,11 +234,19 @@ def recognisers(names: list[str], work: Path, checkpoint: Path | None) -> list[T
 
             # Another recogniser must not answer from this one's cache.
             item = Transcripts(f"ctc-{short_hash(path)}", work, each)
-            item.name = "ctc"
+            item.name, item.model = "ctc", model
             found.append(item)
         else:
             raise SystemExit(f"unknown recogniser {name!r}: ctc or pocketsphinx")
     return found
+
+
+def confirm(model, texts: list[str], heard: list[str], paths: list[Path]) -> list[set[str]]:
+    """The skips and repeats of each utterance that the sound bears out, see `Recogniser.confirmed`."""
+    return [
+        model.confirmed(read_wav(p), t, h) if scoring.suspects(scoring.words(t), scoring.words(h)) else set()
+        for t, h, p in zip(texts, heard, paths, strict=True)
+    ]
 
 
 def codec_quality(clean: Path, coded: Path, count: int) -> dict:
@@ -272,8 +280,11 @@ def summarise(
     seconds: dict[str, list[float]],
     facts: dict[str, list[dict]],
     baseline: str = "ar",
+    confirmed: dict[str, dict[str, list[set[str]]]] | None = None,
 ) -> dict:
-    """Rates and intervals of every condition; `heard[recogniser][condition]` are transcripts."""
+    """Rates and intervals of every condition; `heard[recogniser][condition]` are transcripts.
+
+    `confirmed`, of the same shape, names each utterance's faults that its sound bears out."""
     report: dict = {"utterances": len(texts), "conditions": {}}
     scores = {
         name: {c: [scoring.score(t, h) for t, h in zip(texts, hs, strict=True)]
@@ -301,6 +312,8 @@ def summarise(
             items = scores[name][condition]
             for fault in ("skip", "repeat"):
                 rates[fault] = sum(s[fault] for s in items)
+                if confirmed and name in confirmed:
+                    rates[f"{fault}_confirmed"] = sum(fault in c for c in confirmed[name][condition])
             rates["missing_end"] = sum(
                 s["missing_end"] or c for s, c in zip(items, capped, strict=True)
             )
@@ -334,8 +347,8 @@ def markdown(report: dict, baseline: str = "ar") -> str:
         lines += [
             f"{name}, {report['utterances']} utterances; % with 95 % intervals",
             "",
-            f"| condition | WER | CER | WER - {baseline} | CER - {baseline} | skips | repeats "
-            "| missing ends | duration / flite |",
+            f"| condition | WER | CER | WER - {baseline} | CER - {baseline} | skips (borne out) "
+            "| repeats (borne out) | missing ends | duration / flite |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for condition, entry in report["conditions"].items():
@@ -346,7 +359,10 @@ def markdown(report: dict, baseline: str = "ar") -> str:
             ]
             ratio = entry.get("duration_ratio")
             cells = [condition, interval(r["wer"]), interval(r["cer"]), *differences]
-            cells += [str(r[k]) for k in ("skip", "repeat", "missing_end")]
+            for k in ("skip", "repeat"):
+                own = r.get(f"{k}_confirmed")
+                cells.append(str(r[k]) if own is None else f"{r[k]} ({own})")
+            cells.append(str(r["missing_end"]))
             cells.append(f"{ratio:.3f}" if ratio is not None else "")
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
@@ -448,12 +464,18 @@ def run(args: argparse.Namespace) -> None:
     for recogniser in recognisers(args.recognisers.split(","), args.work, args.recogniser):
         n = min(limits.get(recogniser.name, len(texts)), len(texts))
         heard = {recogniser.name: {c: recogniser(ps[:n]) for c, ps in paths.items()}}
+        confirmed = recogniser.model and {
+            recogniser.name: {
+                c: confirm(recogniser.model, texts[:n], hs, paths[c][:n]) for c, hs in heard[recogniser.name].items()
+            }
+        }
         reports.append(
             summarise(
                 texts[:n],
                 heard,
                 {c: s[:n] for c, s in seconds.items()},
                 {c: f[:n] for c, f in facts.items()},
+                confirmed=confirmed,
             )
         )
     speaker = bundle.speaker(voice.facts, args.speaker)["name"]

@@ -131,20 +131,31 @@ class Ears:
         self.texts = texts
         self.recogniser = evaluate.recognisers(["ctc"], args.work, args.recogniser)[0]
 
-    def errors(self, folder: Path, count: int) -> tuple[list[int], list[int]]:
-        heard = self.recogniser([folder / f"{i:05}.wav" for i in range(count)])
-        scores = [scoring.score(t, h) for t, h in zip(self.texts[:count], heard, strict=True)]
-        return [s["character_errors"] for s in scores], [s["characters"] for s in scores]
+    def scores(self, folder: Path, count: int) -> list[dict]:
+        """Errors of each sound; skips and repeats count where the sound bears them out."""
+        paths = [folder / f"{i:05}.wav" for i in range(count)]
+        heard, texts = self.recogniser(paths), self.texts[:count]
+        borne_out = evaluate.confirm(self.recogniser.model, texts, heard, paths)
+        return [
+            scoring.score(t, h) | {fault: fault in found for fault in ("skip", "repeat")}
+            for t, h, found in zip(texts, heard, borne_out, strict=True)
+        ]
 
     def compare(self, folders: dict[str, Path], base: str, count: int) -> dict[str, dict]:
-        """Error rate of each folder, and its paired difference to the base's."""
-        plain = self.errors(folders[base], count)
-        out = {}
+        """Error rates and faults of each folder, and the rates' paired differences to the base's."""
+
+        def columns(scores, errors, totals):
+            return [s[errors] for s in scores], [s[totals] for s in scores]
+
+        kinds = {"cer": ("character_errors", "characters"), "wer": ("word_errors", "words")}
+        plain, out = self.scores(folders[base], count), {}
         for name, folder in folders.items():
-            errors, totals = self.errors(folder, count)
-            out[name] = {"cer": scoring.bootstrap(errors, totals)}
-            if name != base:
-                out[name]["cer_minus"] = scoring.bootstrap(errors, totals, base=plain)
+            own = plain if name == base else self.scores(folder, count)
+            out[name] = {fault: sum(s[fault] for s in own) for fault in ("skip", "repeat", "missing_end")}
+            for kind, keys in kinds.items():
+                out[name][kind] = scoring.bootstrap(*columns(own, *keys))
+                if name != base:
+                    out[name][f"{kind}_minus"] = scoring.bootstrap(*columns(own, *keys), base=columns(plain, *keys))
         return out
 
 
@@ -381,11 +392,12 @@ def speech_table(result: dict) -> str:
     rows = [
         [x["lane"], interval(x["acceptance_rate"]), number(x["drafted_per_round"][0], 2),
          interval(x["tokens_per_round"], 2), interval(x["speed_up"], 2),
-         interval(x["cer"], 1, 100), interval(x.get("cer_minus"), 1, 100), str(x["cut"])]
+         interval(x["cer"], 1, 100), interval(x.get("cer_minus"), 1, 100), interval(x.get("wer_minus"), 1, 100),
+         str(x["skip"]), str(x["repeat"]), str(x["missing_end"]), str(x["cut"])]
         for x in result["lanes"]
     ]
     head = ["arm and groups", "accepted", "drafted a round", "tokens a round", "speed-up over ar",
-            "CER, %", "CER - ar, points", "cut"]
+            "CER, %", "CER - ar, points", "WER - ar, points", "skips", "repeats", "missing ends", "cut"]
     said = (f"{result['sentences']} sentences, {result['threads']} threads, {result['kernel']}, "
             f"gamma {result['gamma']}.")
     return said + "\n\n" + table(head, rows)

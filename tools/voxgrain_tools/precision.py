@@ -19,7 +19,13 @@ EXAMPLE = ("python -m voxgrain_tools precision --work /tmp/vx --codec /tmp/vx --
 
 
 def hear(judge, texts, waves):
-    return [scoring.score(t, h) for t, h in zip(texts, judge.transcribe(waves), strict=True)]
+    """Scores of each sound; a skip or repeat counts where the sound bears it out."""
+    out = []
+    for text, heard, wave in zip(texts, judge.transcribe(waves), waves, strict=True):
+        item = scoring.score(text, heard)
+        found = judge.confirmed(wave, text, heard)
+        out.append(item | {fault: fault in found for fault in ("skip", "repeat")})
+    return out
 
 
 def summary(scores, ended, base=None):

@@ -128,6 +128,30 @@ class Recogniser(nn.Module):
         return [t for _, t in sorted(result)]
 
 
+    def confirmed(self, sound, reference, heard):
+        """The skips and repeats among the `suspects` of what was heard that the sound bears out: a set of their names.
+
+        A greedy transcript drops words that are there but unclear. Here the words of the text stand against the
+        words with the fault, and the likelier of the two (CTC, all alignments) is believed."""
+        from . import scoring
+
+        reference = scoring.words(reference)
+        found = scoring.suspects(reference, scoring.words(heard))
+        if not found:
+            return set()
+        p = self.log_probabilities([sound])[0]
+        plain = log_likelihood(p, " ".join(reference))
+        return {kind for kind, said in found if log_likelihood(p, " ".join(said)) > plain}
+
+
+def log_likelihood(p, text, alphabet=ALPHABET):
+    """The logarithm of a text's probability, in nats, over all its alignments to [T, alphabet] log-probabilities."""
+    p = torch.as_tensor(p)
+    wanted = torch.tensor([[alphabet.index(c) for c in text]], dtype=torch.long)
+    loss = F.ctc_loss(p[:, None], wanted, torch.tensor([len(p)]), torch.tensor([wanted.shape[1]]), blank=0, reduction="sum")
+    return -float(loss)
+
+
 def level(audio):
     """Same loudness for all: the recogniser should not hear the gain."""
     loud = audio.square().sum(-1, keepdim=True) / (audio != 0).sum(-1, keepdim=True).clamp_min(1)

@@ -64,28 +64,39 @@ def _runs(path, kind: str):
             start = None
 
 
-def faults(reference: list[str], hypothesis: list[str]) -> dict[str, bool]:
-    """Whether an utterance skips, repeats or loses its end.
+def suspects(reference: list[str], hypothesis: list[str]) -> list[tuple[str, list[str]]]:
+    """Skips and repeats that a hypothesis shows, each with the words that were said if it is true.
 
     skip: two or more neighbouring words deleted, other than at the end.
     repeat: an inserted run equal to the words heard just before or just after it.
+    """
+    path = align(reference, hypothesis)
+    found = []
+    for start, end in _runs(path, DELETE):
+        first, last = path[start][1], path[end - 1][1]
+        if end - start >= 2 and last != len(reference) - 1:
+            found.append(("skip", reference[:first] + reference[last + 1 :]))
+    for start, end in _runs(path, INSERT):
+        _, at, first = path[start]
+        length = end - start
+        run = hypothesis[first : first + length]
+        before = hypothesis[max(0, first - length) : first]
+        after = hypothesis[first + length : first + 2 * length]
+        if run in (before, after):
+            found.append(("repeat", reference[:at] + run + reference[at:]))
+    return found
+
+
+def faults(reference: list[str], hypothesis: list[str]) -> dict[str, bool]:
+    """Whether an utterance seems to skip, to repeat (`suspects`) or to lose its end.
+
     missing_end: the last two words (or the only one) deleted.
     """
     path = align(reference, hypothesis)
     tail = min(2, len(reference))
     missing_end = tail > 0 and [p[0] for p in path if p[0] != INSERT][-tail:] == [DELETE] * tail
-    skip = any(
-        end - start >= 2 and path[end - 1][1] != len(reference) - 1
-        for start, end in _runs(path, DELETE)
-    )
-    repeat = False
-    for start, end in _runs(path, INSERT):
-        first, length = path[start][2], end - start
-        run = hypothesis[first : first + length]
-        before = hypothesis[max(0, first - length) : first]
-        after = hypothesis[first + length : first + 2 * length]
-        repeat |= run in (before, after)
-    return {"skip": skip, "repeat": repeat, "missing_end": missing_end}
+    kinds = {kind for kind, _ in suspects(reference, hypothesis)}
+    return {"skip": "skip" in kinds, "repeat": "repeat" in kinds, "missing_end": missing_end}
 
 
 def score(reference: str, hypothesis: str) -> dict:
