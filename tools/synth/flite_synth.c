@@ -1,13 +1,14 @@
 /* Speaks lines of text with flite (voices: CMU ARCTIC slt, female, and rms, male) for the training corpus.
  *
- *   flite_synth [--voice slt|rms] [--plain] TEXTS WORKER WORKERS OUT_PREFIX [SEED [FIRST [LAST]]]
+ *   flite_synth [--voice slt|rms] [--plain] [--noise SEED] TEXTS WORKER WORKERS OUT_PREFIX [SEED [FIRST [LAST]]]
  *
  * Worker W of N takes lines W, W+N, W+2N, ... of TEXTS and appends to OUT_PREFIX.pcm
  * (16 kHz mono int16) and OUT_PREFIX.tsv: line, first sample, samples, duration stretch,
  * pitch, phones ("name:end_sample " ...), text, voice. The .pcm data is flushed before its .tsv
  * line, so a reader that takes complete lines never runs past the audio.
  * Stretch and pitch come from a hash of the text, hence are the same on every machine;
- * --plain leaves both as the voice has them.
+ * --plain leaves both as the voice has them. --noise seeds the excitation's noise anew for every line (else it
+ * goes on from line to line): the same speech said again, to compare with.
  */
 #include <flite/flite.h>
 #include <stdint.h>
@@ -50,16 +51,19 @@ static uint64_t hash_text(const char *text, uint64_t seed) {
 int main(int argc, char **argv) {
     const char *name = "slt", *program = argv[0];
     int plain = 0;
+    long noise = -1;
     while (argc > 1 && !strncmp(argv[1], "--", 2)) {
         int used = 1;
         if (!strcmp(argv[1], "--plain")) plain = 1;
         else if (!strcmp(argv[1], "--voice") && argc > 2) name = argv[2], used = 2;
+        else if (!strcmp(argv[1], "--noise") && argc > 2) noise = atol(argv[2]), used = 2;
         else argc = 0;
         argc -= used, argv += used;
     }
     int male = !strcmp(name, "rms");
     if (argc < 5 || (!male && strcmp(name, "slt"))) {
-        fprintf(stderr, "usage: %s [--voice slt|rms] [--plain] TEXTS WORKER WORKERS OUT_PREFIX [SEED [FIRST [LAST]]]\n", program);
+        fprintf(stderr, "usage: %s [--voice slt|rms] [--plain] [--noise SEED] TEXTS WORKER WORKERS OUT_PREFIX "
+                "[SEED [FIRST [LAST]]]\n", program);
         return 2;
     }
     long worker = atol(argv[2]), workers = atol(argv[3]);
@@ -89,6 +93,7 @@ int main(int argc, char **argv) {
         if (plain) stretch = pitch = 1.0f;
         feat_set_float(voice->features, "duration_stretch", stretch);
         feat_set_float(voice->features, "f0_shift", pitch);
+        if (noise >= 0) srand((unsigned)(noise + number));
         cst_utterance *utterance = flite_synth_text(line, voice);
         if (!utterance) continue;
         cst_wave *wave = utt_wave(utterance);

@@ -9,7 +9,7 @@ import numpy as np
 
 from .common import cpu_count, log
 
-EXAMPLE = "python -m voxgrain_tools codec-eval --checkpoints out --limit 100 --report codec.json"
+EXAMPLE = "python -m voxgrain_tools codec-eval --bundle models/voice --limit 100 --again --report codec.json"
 RATE = 16000
 
 
@@ -74,12 +74,16 @@ def measure(pairs, workers=1):
 
 
 def add_arguments(parser):
-    parser.add_argument("--checkpoints", required=True, help="holds codec_encoder and codec_decoder, whole or cut")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoints", help="holds codec_encoder and codec_decoder, whole or cut")
+    source.add_argument("--bundle", help="a bundle, whose decoder is judged as it ships, with tools/data's encoder")
     parser.add_argument("--encoder", default=None, help="encoder file, where it is elsewhere")
     parser.add_argument("--program", default=".dev/flite_synth")
     parser.add_argument("--voices", default="slt,rms")
     parser.add_argument("--limit", type=int, default=100, help="held-out sentences a voice, Harvard sentences first")
     parser.add_argument("--skip", type=int, default=0, help="leave out so many sentences at the start")
+    parser.add_argument("--again", action="store_true",
+                        help="also compare the synthesiser with itself: the same sentences, other noise in the excitation")
     parser.add_argument("--recognisers", default="ctc", help="of ctc and pocketsphinx, or none")
     parser.add_argument("--recogniser", default=None, help="checkpoint of the CTC recogniser")
     parser.add_argument("--work", default="/tmp/voxgrain-codec-eval")
@@ -88,17 +92,16 @@ def add_arguments(parser):
     parser.add_argument("--workers", type=int, default=None)
 
 
-def run(args):
+def open_codec(args):
+    """The codec that the arguments name, and its facts."""
     import shutil
     import tempfile
 
-    import torch
+    from .codec import ENCODER, codec_from_bundle, load_codec
+    from .common import join, load
 
-    from . import recogniser, scoring
-    from .codec import load_codec, usage
-    from .common import join, load, write_wav
-    from .synth import VOICES, AudioStore, Synthesis, heldout_texts
-
+    if args.bundle:
+        return codec_from_bundle(args.bundle, args.encoder or ENCODER), {"bundle": os.path.basename(os.path.normpath(args.bundle))}
     with tempfile.TemporaryDirectory() as whole:
         join(args.checkpoints, whole)
         for name in ("encoder", "decoder"):
@@ -107,15 +110,39 @@ def run(args):
                 source = args.encoder
             if os.path.exists(source) and not (name == "encoder" and not args.encoder and os.path.exists(f"{whole}/codec_encoder.safetensors")):
                 shutil.copy(source, f"{whole}/codec_{name}.safetensors")
-        codec, facts = load_codec(whole), load(f"{whole}/codec_decoder.safetensors")[1]
+        return load_codec(whole), load(f"{whole}/codec_decoder.safetensors")[1]
+
+
+def said_again(args, voices, texts):
+    """{(voice, line): sound} of the synthesiser with other noise in its excitation, all else the same.
+
+    No codec that leaves out the noise of each moment can be expected to come nearer to the first saying."""
+    from .synth import VOICES, AudioStore, Synthesis
+
+    Synthesis(args.work, texts, args.program, args.workers, "again", voices=voices, every=True, plain=True,
+              options=("--noise", 7)).wait(600)
+    store = AudioStore(args.work, "again", capacity_hours=100)
+    store.refresh()
+    return {(VOICES[store.speakers[i]], store.ids[i]): store.audio(i).numpy() for i in range(len(store.ids))}
+
+
+def run(args):
+    import torch
+
+    from . import recogniser, scoring
+    from .codec import usage
+    from .common import write_wav
+    from .synth import VOICES, AudioStore, Synthesis, heldout_texts
+
+    codec, facts = open_codec(args)
     voices = tuple(args.voices.split(","))
-    job = Synthesis(args.work, heldout_texts()[args.skip:args.skip + args.limit], args.program, args.workers, "eval",
-                    voices=voices, every=True, plain=True)
-    job.wait(600)
+    spoken = heldout_texts()[args.skip:args.skip + args.limit]
+    Synthesis(args.work, spoken, args.program, args.workers, "eval", voices=voices, every=True, plain=True).wait(600)
     store = AudioStore(args.work, "eval", capacity_hours=100)
     store.refresh()
     listeners = [n for n in args.recognisers.split(",") if n not in ("", "none")]
     ctc = recogniser.Recogniser.load(args.recogniser or recogniser.DEFAULT) if "ctc" in listeners else None
+    again = said_again(args, voices, spoken) if args.again else {}
     report, every = {"checkpoint": facts, "voices": {}}, []
     for voice in voices:
         own = [i for i in np.argsort(store.ids, kind="stable") if store.speakers[i] == VOICES.index(voice)]
@@ -126,7 +153,11 @@ def run(args):
             every.append(tokens[0].numpy())
             coded = (codec.decode(tokens)[0, :audio.shape[1]].clamp(-1, 1) * 32767).to(torch.int16).numpy()
             pairs.append((store.audio(i).numpy(), coded))
-        entry = measure(pairs, args.workers or min(2, cpu_count()))
+        workers = args.workers or min(2, cpu_count())
+        entry = measure(pairs, workers)
+        if again:
+            figures = measure([(p[0], again[voice, store.ids[i]]) for i, p in zip(own, pairs)], workers)
+            entry |= {f"again_{k}": figures.get(k) for k in ("stoi", "pesq_wb", "pesq_wb_low", "mel_distance")}
         texts = [store.texts[i] for i in own]
         for name in listeners:
             rates = {}

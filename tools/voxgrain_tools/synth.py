@@ -41,7 +41,7 @@ class Synthesis:
     With several voices each speaks its share of the lines, or every line with `every`."""
 
     def __init__(self, work, texts, program, workers=None, name="w", seed=1, limit=None, voices=VOICES[:1], every=False,
-                 plain=False):
+                 plain=False, options=()):
         os.makedirs(f"{work}/audio", exist_ok=True)
         self.texts = f"{work}/{name}.texts"
         with open(self.texts, "w") as f:
@@ -64,7 +64,8 @@ class Synthesis:
             share = [i // len(voices), each] if every else [i, each * len(voices)]
             # Low priority: the trainer's own processes come first.
             self.processes.append(subprocess.Popen(
-                ["nice", "-n", "5", local, "--voice", voices[i % len(voices)], *(["--plain"] if plain else []), self.texts,
+                ["nice", "-n", "5", local, "--voice", voices[i % len(voices)], *(["--plain"] if plain else []),
+                 *map(str, options), self.texts,
                  *map(str, share), f"{work}/audio/{name}{i:02d}", str(seed)], stdin=subprocess.DEVNULL))
 
     def running(self):
