@@ -570,7 +570,8 @@ fn bench_predicts_and_says_so() {
         .collect();
     for id in &profiles {
         let of: Vec<_> = rows.iter().filter(|r| r["profile"] == id.as_str()).collect();
-        assert_eq!(of.len(), 2, "{id}: ar and pcg");
+        let arms: Vec<_> = of.iter().map(|r| r["arm"].as_str().unwrap()).collect();
+        assert_eq!(arms, ["ar", "transport"], "{id}");
         for r in of {
             assert_eq!(r["prediction"], true);
             let get = |k: &str| r[k].as_f64().unwrap();

@@ -448,14 +448,18 @@ impl Bench {
         Ok(out)
     }
 
-    /// Speaks by ar and pcg in turn: what pcg accepts, and the rtf of both.
+    /// Speaks by ar and by the arm that `say` would take in turn: what that accepts, and the rtf of both.
     fn behaviour(
         &self,
         voice: &Voice,
         sentences: &[Sentence],
         count: usize,
     ) -> anyhow::Result<(predict::Behaviour, Vec<(String, f64)>)> {
-        let mut lanes = self.lanes(voice, &[ArmName::Ar, ArmName::Pcg])?;
+        let arm = match best(&self.arm_names(voice)) {
+            ArmName::Ar => ArmName::Pcg,
+            other => other,
+        };
+        let mut lanes = self.lanes(voice, &[ArmName::Ar, arm])?;
         let rate = voice.bundle().audio.sample_rate_hz;
         let mut watch = machine::Watch::new();
         let mut all = Vec::new();
@@ -481,6 +485,7 @@ fn behaviour(a: &run::ArmReport, all: &[run::Utterance], source: String) -> pred
     let context = own()
         .map(|u| u.tokens as f64 * (u.text.chars().count() as f64 + 2.0 + u.tokens as f64 / 2.0));
     predict::Behaviour {
+        arm: a.arm.clone(),
         source,
         gamma: a.mean_gamma.round() as usize,
         acceptance_rate: a.acceptance_rate.unwrap_or(0.0),
@@ -496,8 +501,10 @@ fn best(names: &[ArmName]) -> ArmName {
 }
 
 fn behaviour_of(report: &Report) -> voxgrain::Result<predict::Behaviour> {
-    let arm = report.arms.iter().find(|a| a.arm == "pcg");
-    let arm = arm.ok_or_else(|| usage("the run of --from has no arm pcg"))?;
+    let arm =
+        ["transport", "pcg"].iter().find_map(|name| report.arms.iter().find(|a| a.arm == *name));
+    let arm =
+        arm.ok_or_else(|| usage("the run of --from has neither the arm transport nor pcg"))?;
     let source = format!("measured on {} utterances of --from", report.settings.utterances);
     Ok(behaviour(arm, &report.utterances, source))
 }

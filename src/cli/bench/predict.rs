@@ -123,6 +123,8 @@ struct Memory {
 /// What the voice does, from speaking here; it is the same on every machine.
 #[derive(Debug, Clone, Serialize)]
 pub struct Behaviour {
+    /// The speculative arm that was measured.
+    pub arm: String,
     pub source: String,
     pub gamma: usize,
     pub acceptance_rate: f64,
@@ -383,7 +385,7 @@ pub fn rows(voice: &Voice, facts: &BundleFacts) -> voxgrain::Result<Vec<Row>> {
         let one = p.cpu.clock_ghz * 1e9 * p.cpu.instructions_per_cycle;
         let board =
             Board { counts, bytes_s: assumed * 1e9, one, all: one * f64::from(p.cpu.threads) };
-        for arm in ["ar", "pcg"] {
+        for arm in ["ar", &facts.behaviour.arm] {
             let cost = token(&board, voice, facts, arm);
             let rate = f64::from(facts.frame_rate_hz);
             // Program, voice and one engine's caches for an utterance.
@@ -408,8 +410,8 @@ pub fn rows(voice: &Voice, facts: &BundleFacts) -> voxgrain::Result<Vec<Row>> {
                 rtf: cost.seconds * rate,
                 fits: need < f64::from(p.memory.budget_mb) * 1e6,
                 command: format!(
-                    "voxgrain bench --bundle {} --arm ar --arm pcg --threads {} --json={id}.json",
-                    facts.bundle, p.cpu.threads
+                    "voxgrain bench --bundle {} --arm ar --arm {} --threads {} --json={id}.json",
+                    facts.bundle, facts.behaviour.arm, p.cpu.threads
                 ),
             });
         }
@@ -488,10 +490,11 @@ pub fn markdown(p: &Prediction) -> String {
         let h = &b.behaviour;
         let _ = writeln!(
             w,
-            "{}: {} tokens a second; {} (gamma {}, {:.0} % accepted, {:.2} tokens a round, {:.0} positions of context)\n\n\
+            "{}: {} tokens a second; {} {} (gamma {}, {:.0} % accepted, {:.2} tokens a round, {:.0} positions of context)\n\n\
              | a pass over one row | weights MB | scales MB | cache MB | multiply-adds, millions |\n|---|---|---|---|---|",
             b.bundle,
             b.frame_rate_hz,
+            h.arm,
             h.source,
             h.gamma,
             100.0 * h.acceptance_rate,
