@@ -131,27 +131,27 @@ class Ears:
         self.texts = texts
         self.recogniser = evaluate.recognisers(["ctc"], args.work, args.recogniser)[0]
 
-    def scores(self, folder: Path, count: int) -> list[dict]:
-        """Errors of each sound; skips and repeats count where the sound bears them out."""
+    def scores(self, folder: Path, count: int, faults: bool) -> list[dict]:
+        """Errors of each sound; with `faults`, skips and repeats that the sound bears out."""
         paths = [folder / f"{i:05}.wav" for i in range(count)]
         heard, texts = self.recogniser(paths), self.texts[:count]
-        borne_out = evaluate.confirm(self.recogniser.model, texts, heard, paths)
-        return [
-            scoring.score(t, h) | {fault: fault in found for fault in ("skip", "repeat")}
-            for t, h, found in zip(texts, heard, borne_out, strict=True)
-        ]
+        scores = [scoring.score(t, h) for t, h in zip(texts, heard, strict=True)]
+        if faults:
+            found = evaluate.confirm(self.recogniser.model, texts, heard, paths)
+            scores = [s | {f: f in x for f in ("skip", "repeat")} for s, x in zip(scores, found, strict=True)]
+        return scores
 
-    def compare(self, folders: dict[str, Path], base: str, count: int) -> dict[str, dict]:
-        """Error rates and faults of each folder, and the rates' paired differences to the base's."""
+    def compare(self, folders: dict[str, Path], base: str, count: int, faults: bool = False) -> dict[str, dict]:
+        """Error rates of each folder, their paired differences to the base's and, with `faults`, faults."""
 
         def columns(scores, errors, totals):
             return [s[errors] for s in scores], [s[totals] for s in scores]
 
         kinds = {"cer": ("character_errors", "characters"), "wer": ("word_errors", "words")}
-        plain, out = self.scores(folders[base], count), {}
+        plain, out = self.scores(folders[base], count, faults), {}
         for name, folder in folders.items():
-            own = plain if name == base else self.scores(folder, count)
-            out[name] = {fault: sum(s[fault] for s in own) for fault in ("skip", "repeat", "missing_end")}
+            own = plain if name == base else self.scores(folder, count, faults)
+            out[name] = {f: sum(s[f] for s in own) for f in ("skip", "repeat", "missing_end") if faults}
             for kind, keys in kinds.items():
                 out[name][kind] = scoring.bootstrap(*columns(own, *keys))
                 if name != base:
@@ -167,7 +167,7 @@ def spoken(run: Runner, ears: Ears, step: str, families, arms, count: int, *more
         words += ["--arm", arm]
     result = run.eval(step, *words)
     folders = {lane["lane"]: out / lane["lane"] for lane in result["lanes"]}
-    heard = ears.compare(folders, "ar", result["sentences"])
+    heard = ears.compare(folders, "ar", result["sentences"], faults=True)
     for lane in result["lanes"]:
         lane |= heard[lane["lane"]]
     return result
