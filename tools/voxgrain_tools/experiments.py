@@ -138,7 +138,7 @@ class Ears:
         scores = [scoring.score(t, h) for t, h in zip(texts, heard, strict=True)]
         if faults:
             found = evaluate.confirm(self.recogniser.model, texts, heard, paths)
-            scores = [s | {f: f in x for f in ("skip", "repeat")} for s, x in zip(scores, found, strict=True)]
+            scores = [scoring.borne_out(s, x) for s, x in zip(scores, found, strict=True)]
         return scores
 
     def compare(self, folders: dict[str, Path], base: str, count: int, faults: bool = False) -> dict[str, dict]:

@@ -20,12 +20,8 @@ EXAMPLE = ("python -m voxgrain_tools precision --work /tmp/vx --codec /tmp/vx --
 
 def hear(judge, texts, waves):
     """Scores of each sound; a skip or repeat counts where the sound bears it out."""
-    out = []
-    for text, heard, wave in zip(texts, judge.transcribe(waves), waves, strict=True):
-        item = scoring.score(text, heard)
-        found = judge.confirmed(wave, text, heard)
-        out.append(item | {fault: fault in found for fault in ("skip", "repeat")})
-    return out
+    return [scoring.borne_out(scoring.score(text, heard), judge.confirmed(wave, text, heard))
+            for text, heard, wave in zip(texts, judge.transcribe(waves), waves, strict=True)]
 
 
 def summary(scores, ended, base=None):

@@ -127,7 +127,6 @@ class Recogniser(nn.Module):
                 result.append((k, beam(p, self.config["alphabet"], words) if words else greedy(p, self.config["alphabet"])))
         return [t for _, t in sorted(result)]
 
-
     def confirmed(self, sound, reference, heard):
         """The skips and repeats among the `suspects` of what was heard that the sound bears out: a set of their names.
 

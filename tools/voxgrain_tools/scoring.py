@@ -70,7 +70,10 @@ def suspects(reference: list[str], hypothesis: list[str]) -> list[tuple[str, lis
     skip: two or more neighbouring words deleted, other than at the end.
     repeat: an inserted run equal to the words heard just before or just after it.
     """
-    path = align(reference, hypothesis)
+    return _suspects(align(reference, hypothesis), reference, hypothesis)
+
+
+def _suspects(path, reference: list[str], hypothesis: list[str]) -> list[tuple[str, list[str]]]:
     found = []
     for start, end in _runs(path, DELETE):
         first, last = path[start][1], path[end - 1][1]
@@ -95,7 +98,7 @@ def faults(reference: list[str], hypothesis: list[str]) -> dict[str, bool]:
     path = align(reference, hypothesis)
     tail = min(2, len(reference))
     missing_end = tail > 0 and [p[0] for p in path if p[0] != INSERT][-tail:] == [DELETE] * tail
-    kinds = {kind for kind, _ in suspects(reference, hypothesis)}
+    kinds = {kind for kind, _ in _suspects(path, reference, hypothesis)}
     return {"skip": "skip" in kinds, "repeat": "repeat" in kinds, "missing_end": missing_end}
 
 
@@ -109,6 +112,11 @@ def score(reference: str, hypothesis: str) -> dict:
         "character_errors": distance(ref_text, hyp_text),
         **faults(ref, hyp),
     }
+
+
+def borne_out(score: dict, found: set[str]) -> dict:
+    """The score with only those skips and repeats that the sound bears out (`Recogniser.confirmed`)."""
+    return score | {fault: fault in found for fault in ("skip", "repeat")}
 
 
 def bootstrap(errors, totals, base=None, samples: int = 2000, seed: int = 0):
