@@ -61,12 +61,12 @@ unpack_compiler() {
   mkdir -p "$apt"/{state,lists/partial,cache/archives/partial} "$root" "$debs" "$VOXGRAIN_CROSS/bin"
   : >"$apt/status"
   apt_aside apt-get update
-  # tract needs 1.91; the newest candidate must say so.
+  # Cargo.toml asks for 1.95; the newest candidate must say so.
   local version short
   version=$(apt_aside apt-cache policy rustc-web | sed -n 's/^ *Candidate: //p')
   short=$(echo "$version" | cut -d. -f1,2)
-  if [ -z "$short" ] || [ "$(printf '%s\n' 1.91 "$short" | sort -V | head -1)" != 1.91 ]; then
-    say "rustc-web is ${version:-missing}; 1.91 or later is needed"
+  if [ -z "$short" ] || [ "$(printf '%s\n' 1.95 "$short" | sort -V | head -1)" != 1.95 ]; then
+    say "rustc-web is ${version:-missing}; 1.95 or later is needed"
     return 1
   fi
   local llvm
