@@ -9,7 +9,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::build::BuildError;
+use super::error::BuildError;
 
 /// Rows and columns of the register block: 4 x 8 sums are eight 128-bit registers.
 const MR: usize = 4;
