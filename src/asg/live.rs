@@ -35,17 +35,6 @@ pub trait TokenRows {
     fn row(&self, token: u32, out: &mut [f32]);
 }
 
-#[cfg(feature = "engine")]
-impl TokenRows for std::sync::Arc<crate::engine::Model> {
-    /// Of the input embedding.
-    fn width(&self) -> usize {
-        self.embedding_width()
-    }
-    fn row(&self, token: u32, out: &mut [f32]) {
-        self.embedding_row(token, out);
-    }
-}
-
 const LANES: usize = 8;
 
 /// `cos(row[a], row[b]) > theta`, in the arithmetic of the index builder.
