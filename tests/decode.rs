@@ -1,9 +1,9 @@
 //! The decoding loop on scripted models, whose laws are known, and on the tiny bundle.
 
 use std::collections::HashMap;
-use voxgrain::core::accept::{Emission, Groups, Singletons};
+use voxgrain::core::{Emission, Groups, RowMut, Singletons};
 use voxgrain::decode::{Arm, Options, RoundEnd, Sampling, Speculator, TokenModel};
-use voxgrain::{ErrorKind, Result, kernel};
+use voxgrain::{ErrorKind, Result};
 
 const VOCABULARY: usize = 6;
 const END: u32 = 5;
@@ -53,6 +53,12 @@ impl TokenModel for Scripted {
     }
     fn logits(&mut self) -> &[f32] {
         &self.logits
+    }
+    fn softmax(&mut self, row: usize, inverse_t: f32, probs: &mut [f32], sums: &mut [f32]) -> bool {
+        let logits = &self.logits[row * VOCABULARY..][..VOCABULARY];
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        probs.iter_mut().zip(logits).for_each(|(p, l)| *p = ((l - max) * inverse_t).exp());
+        RowMut::new(probs, sums).is_ok_and(|mut row| row.normalise().is_ok())
     }
     fn len(&self) -> usize {
         self.context.len()
@@ -139,7 +145,7 @@ fn generate<G: Groups>(groups: Option<G>, o: Options, limit: usize) -> Vec<u32> 
 
 fn generate_from<G: Groups>(seed: u64, groups: Option<G>, o: Options, limit: usize) -> Vec<u32> {
     let (target, draft) = (Scripted::new(seed), Scripted::new(seed + 1));
-    let mut s = Speculator::new(target, draft, groups, kernel::best(), o).unwrap();
+    let mut s = Speculator::new(target, draft, groups, o).unwrap();
     s.start(&[0, 1, 2]).unwrap();
     let mut out = vec![];
     while out.len() < limit {
@@ -239,14 +245,9 @@ fn chi_square(counts: &HashMap<Vec<u32>, f64>, law: &HashMap<Vec<u32>, f64>, n: 
 fn law_of<G: Groups + Clone>(groups: Option<G>, arm: Arm, gamma: usize) -> f64 {
     const N: u64 = 200_000;
     let mut counts = HashMap::new();
-    let mut s = Speculator::new(
-        Scripted::new(1),
-        Scripted::new(2),
-        groups,
-        kernel::best(),
-        options(arm, gamma, 99, 1.0),
-    )
-    .unwrap();
+    let mut s =
+        Speculator::new(Scripted::new(1), Scripted::new(2), groups, options(arm, gamma, 99, 1.0))
+            .unwrap();
     let mut out = vec![];
     for _ in 0..N {
         s.start(&[0, 1, 2]).unwrap();
@@ -286,7 +287,7 @@ fn counters_add_up() {
     for arm in [PCG, Arm::Transport] {
         let o = options(arm, 4, 3, 1.0);
         let (target, draft) = (Scripted::new(1), Scripted::new(2));
-        let mut s = Speculator::new(target, draft, Some(Line), kernel::best(), o).unwrap();
+        let mut s = Speculator::new(target, draft, Some(Line), o).unwrap();
         let mut emitted = 0;
         for _ in 0..50 {
             let mut out = vec![];
@@ -308,8 +309,7 @@ fn a_full_context_cuts_the_utterance() {
     let target = Scripted { capacity: 10, ..Scripted::new(3) };
     let o = options(Arm::Sd, 4, 0, 0.0);
     // Greedy until it loops or ends: find a seed that does not end early.
-    let mut s =
-        Speculator::new(target, Scripted::new(3), None::<Singletons>, kernel::best(), o).unwrap();
+    let mut s = Speculator::new(target, Scripted::new(3), None::<Singletons>, o).unwrap();
     s.start(&[0, 1, 2]).unwrap();
     let mut out = vec![];
     let end = loop {
@@ -328,7 +328,7 @@ fn a_full_context_cuts_the_utterance() {
 #[test]
 fn what_cannot_work_is_an_error() {
     let new = |o: Options, groups: Option<Line>| {
-        Speculator::new(Scripted::new(1), Scripted::new(2), groups, kernel::best(), o).map(|_| ())
+        Speculator::new(Scripted::new(1), Scripted::new(2), groups, o).map(|_| ())
     };
     let kind = |r: Result<()>| r.unwrap_err().kind();
     for arm in [PCG, Arm::Transport] {
@@ -337,8 +337,7 @@ fn what_cannot_work_is_an_error() {
     }
     let directed = |arm| {
         let o = options(arm, 4, 0, 1.0);
-        Speculator::new(Scripted::new(1), Scripted::new(2), Some(Directed), kernel::best(), o)
-            .map(|_| ())
+        Speculator::new(Scripted::new(1), Scripted::new(2), Some(Directed), o).map(|_| ())
     };
     assert!(directed(PCG).is_ok());
     let refusal = directed(Arm::Transport).unwrap_err();
@@ -355,8 +354,7 @@ fn what_cannot_work_is_an_error() {
 
     let bad = Scripted { poison: true, ..Scripted::new(1) };
     let o = options(Arm::Sd, 2, 0, 1.0);
-    let mut s =
-        Speculator::new(bad, Scripted::new(2), None::<Singletons>, kernel::best(), o).unwrap();
+    let mut s = Speculator::new(bad, Scripted::new(2), None::<Singletons>, o).unwrap();
     assert_eq!(kind(s.round(&mut vec![]).map(|_| ())), ErrorKind::InvalidArgument);
     assert_eq!(kind(s.start(&[])), ErrorKind::InvalidArgument);
     s.start(&[0]).unwrap();
@@ -385,7 +383,7 @@ mod engine {
             prompt.extend("hello there.".chars().map(|c| v.character(c).unwrap()));
             prompt.push(v.start_of_speech);
             let run = |arm: Arm, gamma: usize, threads: usize| {
-                let pool = Pool::new(kernel::best(), threads);
+                let pool = Pool::new(voxgrain::kernel::best(), threads);
                 let sampling = Sampling { temperature: 0.0, ..Default::default() };
                 let o =
                     Options { arm, gamma: gamma.into(), sampling, seed: 0, end: v.end_of_speech };
@@ -393,7 +391,6 @@ mod engine {
                     Session::new(&target, &pool).unwrap(),
                     Session::new(&draft, &pool).unwrap(),
                     None::<Singletons>,
-                    pool.kernel(),
                     o,
                 )
                 .unwrap();

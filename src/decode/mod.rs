@@ -15,7 +15,6 @@ pub use speculate::{Arm, MAX_GAMMA, Options, RoundEnd, Speculator};
 pub use stats::SpecStats;
 
 use crate::Result;
-use crate::kernel::Kernel;
 
 /// Most rows of one pass of a prompt.
 pub const PREFILL_ROWS: usize = 16;
@@ -32,15 +31,11 @@ pub trait TokenModel {
     /// sums of its blocks; `false` if the logits are not numbers.
     fn softmax(
         &mut self,
-        kernel: Kernel,
         row: usize,
         inverse_temperature: f32,
         probs: &mut [f32],
         sums: &mut [f32],
-    ) -> bool {
-        let logits = &self.logits()[row * probs.len()..][..probs.len()];
-        kernel.softmax(logits, inverse_temperature, probs, sums).is_finite()
-    }
+    ) -> bool;
     /// Hidden states of every token of the last pass, `[tokens][hidden_width]`.
     fn hidden(&self) -> &[f32] {
         &[]

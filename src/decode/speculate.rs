@@ -6,7 +6,6 @@ use crate::core::accept::{
 };
 use crate::core::dist::{Row, TransformScratch, block_count};
 use crate::core::rng::{SeededRng, Uniform};
-use crate::kernel::Kernel;
 use crate::{Error, ErrorKind, Result};
 use std::time::Instant;
 
@@ -87,7 +86,6 @@ pub struct Speculator<T, D, G> {
     target: T,
     draft: D,
     groups: Option<G>,
-    kernel: Kernel,
     options: Options,
     verify_rng: SeededRng,
     draft_rng: SeededRng,
@@ -118,13 +116,7 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     /// # Errors
     /// `InvalidArgument` for options out of range, an arm that needs groups without them, or
     /// `transport` with groups that are not symmetric, `Mismatch` if the models do not score the same tokens.
-    pub fn new(
-        target: T,
-        draft: D,
-        groups: Option<G>,
-        kernel: Kernel,
-        options: Options,
-    ) -> Result<Self> {
+    pub fn new(target: T, draft: D, groups: Option<G>, options: Options) -> Result<Self> {
         options.sampling.check()?;
         let invalid = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
         match options.gamma {
@@ -190,7 +182,6 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             target,
             draft,
             groups,
-            kernel,
             options,
             verify_rng: SeededRng::with_stream(options.seed, 0),
             draft_rng: SeededRng::with_stream(options.seed, 1),
@@ -341,8 +332,8 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             let clock = Instant::now();
             let probs = &mut self.draft_probs[i * v..][..v];
             let sums = &mut self.draft_sums[i * b..][..b];
-            let (kernel, draft) = (self.kernel, &mut self.draft);
-            self.options.sampling.apply(kernel, draft, 0, probs, sums, &mut self.scratch)?;
+            let draft = &mut self.draft;
+            self.options.sampling.apply(draft, 0, probs, sums, &mut self.scratch)?;
             let row = accept::sample(Row::new(probs, sums).map_err(numeric)?, &mut self.draft_rng);
             let token = row.map_err(numeric)?;
             self.stats.sampling += clock.elapsed();
@@ -383,7 +374,6 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         let mut target = TargetRows {
             model: &mut self.target,
             sampling: &self.options.sampling,
-            kernel: self.kernel,
             probs: &mut self.target_probs,
             sums: &mut self.target_sums,
             scratch: &mut self.scratch,
@@ -423,7 +413,6 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
 struct TargetRows<'a, T> {
     model: &'a mut T,
     sampling: &'a Sampling,
-    kernel: Kernel,
     probs: &'a mut [f32],
     sums: &'a mut [f32],
     scratch: &'a mut TransformScratch,
@@ -432,8 +421,8 @@ struct TargetRows<'a, T> {
 impl<T: TokenModel> LazyRows for TargetRows<'_, T> {
     type Error = Error;
     fn make(&mut self, i: usize) -> Result<Row<'_>> {
-        let Self { model, sampling, kernel, probs, sums, scratch } = self;
-        sampling.apply(*kernel, *model, i, probs, sums, scratch)?;
+        let Self { model, sampling, probs, sums, scratch } = self;
+        sampling.apply(*model, i, probs, sums, scratch)?;
         Row::new(probs, sums).map_err(numeric)
     }
 }

@@ -7,7 +7,6 @@ use crate::Result;
 use crate::asg::live::TokenRows;
 use crate::decode::TokenModel;
 use crate::engine::{Model, Session};
-use crate::kernel::Kernel;
 
 impl TokenModel for Session {
     fn step(&mut self, tokens: &[u32], features: &[f32], wanted: usize) -> Result<()> {
@@ -18,7 +17,6 @@ impl TokenModel for Session {
     }
     fn softmax(
         &mut self,
-        _kernel: Kernel,
         row: usize,
         inverse_temperature: f32,
         probs: &mut [f32],
