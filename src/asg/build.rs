@@ -11,8 +11,7 @@ use std::io::{self, Write};
 use super::bits::BitWriter;
 use super::error::BuildError;
 use super::format::{
-    FIXED, FLAG_ORDER, FLAG_SIMILARITY, FLAG_SYMMETRIC, Family, MAGIC, MAX_CODEBOOK, Metric,
-    RowSource, Section, TABLE_ROW, VERSION, crc32, entry_width, table_count,
+    Family, Header, MAX_CODEBOOK, Metric, RowSource, Section, entry_width, table_count,
 };
 use super::search::{Neighbour, Packed, Score, nearest, pairs_above};
 
@@ -334,8 +333,7 @@ impl IndexBuilder {
                 list.dedup_by_key(|m| m.id);
             }
         }
-        let named_symmetric =
-            matches!(family, Family::Threshold { .. } | Family::TopKSymmetrised { .. });
+        let named_symmetric = family.is_symmetric();
         let contains = |lists: &[Vec<Neighbour>], g: usize, t: u32| {
             lists[g].binary_search_by_key(&t, |m| m.id).is_ok()
         };
@@ -483,67 +481,26 @@ impl IndexBuilder {
                 &mut sections,
             )?;
         }
-        let max_members = self.members.iter().map(Vec::len).max().unwrap_or(0) as u32;
-        let entries = self.entries();
-        let header_len = FIXED + TABLE_ROW * sections.len() + 4;
-        let total = header_len + sections.iter().map(|(_, b)| b.len()).sum::<usize>() + 8;
-
-        let (family, parameter) = match self.family {
-            Family::Threshold { theta } => (1u8, theta),
-            Family::TopK { k } => (2, k as f32),
-            Family::TopKSymmetrised { k } => (3, k as f32),
-            Family::Explicit => (4, 0.0),
+        let header = Header {
+            codebook: n,
+            family: self.family,
+            metric: self.metric,
+            source: self.source,
+            symmetric: self.symmetric,
+            power: self.power,
+            cap: self.cap,
+            max_members: self.members.iter().map(Vec::len).max().unwrap_or(0) as u32,
+            entries: self.entries(),
+            weights_sha256: self.weights_sha256,
+            depth,
+            code_bits: CODE_BITS,
+            ordered: self.order.is_some(),
+            sections: Default::default(),
         };
-        let metric = match self.metric {
-            Metric::Given => 0u8,
-            Metric::Cosine => 1,
-            Metric::Euclidean => 2,
-            Metric::FsqL1 => 3,
-            Metric::FsqHamming => 4,
-        };
-        let source = match self.source {
-            RowSource::Unknown => 0u8,
-            RowSource::InputEmbedding => 1,
-            RowSource::OutputHead => 2,
-            RowSource::FsqDigits => 3,
-        };
-        let flag = |on: bool, flag: u8| if on { flag } else { 0 };
-        let flags = flag(self.symmetric, FLAG_SYMMETRIC)
-            | flag(self.power.is_some(), FLAG_SIMILARITY)
-            | flag(self.order.is_some(), FLAG_ORDER);
-
-        let mut file = Vec::with_capacity(total);
-        file.extend(MAGIC);
-        file.extend(VERSION.to_le_bytes());
-        file.extend((header_len as u32).to_le_bytes());
-        file.extend((total as u64).to_le_bytes());
-        file.extend(n.to_le_bytes());
-        file.extend([family, metric, source, flags]);
-        file.extend(parameter.to_le_bytes());
-        file.extend(self.cap.to_le_bytes());
-        file.extend(max_members.to_le_bytes());
-        file.extend(self.power.unwrap_or(0.0).to_le_bytes());
-        file.extend(entries.to_le_bytes());
-        file.extend([depth as u8, CODE_BITS as u8]);
-        file.extend((sections.len() as u16).to_le_bytes());
-        file.extend([0; 4]);
-        file.extend(self.weights_sha256);
-        file.extend([0; 60]);
-        let mut offset = header_len as u64;
-        for (section, bytes) in &sections {
-            file.extend(section.kind().to_le_bytes());
-            file.extend(crc32(bytes).to_le_bytes());
-            file.extend(offset.to_le_bytes());
-            file.extend((bytes.len() as u64).to_le_bytes());
-            offset += bytes.len() as u64;
-        }
-        let crc = crc32(&file);
-        file.extend(crc.to_le_bytes());
-        for (_, bytes) in &sections {
-            file.extend_from_slice(bytes);
-        }
-        file.extend((total as u64).to_le_bytes());
-        Ok((file, Written { bytes: total as u64, entries, max_members }))
+        let file = header.write(&sections);
+        let Header { entries, max_members, .. } = header;
+        let written = Written { bytes: file.len() as u64, entries, max_members };
+        Ok((file, written))
     }
 
     fn push_lists(
