@@ -309,14 +309,8 @@ impl fmt::Display for AcceptError {
     }
 }
 
-impl ::core::error::Error for AcceptError {
-    fn source(&self) -> Option<&(dyn ::core::error::Error + 'static)> {
-        match self {
-            Self::Dist(e) => Some(e),
-            _ => None,
-        }
-    }
-}
+/// Without a source: [`AcceptError::Dist`] tells its cause itself.
+impl ::core::error::Error for AcceptError {}
 
 pub(super) fn check_pair(target: Row<'_>, draft: Row<'_>) -> Result<(), AcceptError> {
     if target.vocabulary() != draft.vocabulary() {

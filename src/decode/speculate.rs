@@ -4,7 +4,7 @@ use super::{PREFILL_ROWS, Sampling, SpecStats, TokenModel};
 use crate::core::accept::{
     self, AcceptError, Emission, Groups, LazyRows, RowBuffer, Rule, Verdict,
 };
-use crate::core::dist::{Row, TransformScratch, block_count};
+use crate::core::dist::{DistError, Row, TransformScratch, block_count};
 use crate::core::rng::{SeededRng, Uniform};
 use crate::{Error, ErrorKind, Result};
 use std::time::Instant;
@@ -115,7 +115,8 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     ///
     /// # Errors
     /// `InvalidArgument` for options out of range, an arm that needs groups without them, or
-    /// `transport` with groups that are not symmetric, `Mismatch` if the models do not score the same tokens.
+    /// `transport` with groups that are not symmetric, `Mismatch` if the models do not score the
+    /// same tokens, or fewer than the groups cover.
     pub fn new(target: T, draft: D, groups: Option<G>, options: Options) -> Result<Self> {
         options.sampling.check()?;
         let invalid = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
@@ -158,6 +159,18 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
                 format!(
                     "the draft scores {} tokens, the target {vocabulary}: they are not a pair",
                     draft.vocabulary()
+                ),
+            ));
+        }
+        if let (Arm::Pcg { .. } | Arm::Transport, Some(g)) = (options.arm, &groups)
+            && g.codebook() as usize > vocabulary
+        {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "the group index covers {} tokens, the models score {vocabulary}: use the \
+                     index that was built for this model",
+                    g.codebook()
                 ),
             ));
         }
@@ -249,8 +262,9 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     /// One round: appends the emitted tokens to `out`, the end token excluded.
     ///
     /// # Errors
-    /// Whatever the models report, and `Numeric` where a law is impossible. The utterance
-    /// cannot go on then; [`start`](Self::start) begins anew.
+    /// Whatever the models report, `Numeric` where a law is impossible, `Malformed` where the
+    /// groups contradict themselves: the index is damaged. The utterance cannot go on then;
+    /// [`start`](Self::start) begins anew.
     pub fn round(&mut self, out: &mut Vec<u32>) -> Result<RoundEnd> {
         let Some(&pending) = self.recent.last() else {
             return Err(Error::new(ErrorKind::InvalidArgument, "no utterance was started"));
@@ -428,11 +442,22 @@ impl<T: TokenModel> LazyRows for TargetRows<'_, T> {
 }
 
 impl From<AcceptError> for Error {
+    /// Says whose fault it is: the index's, a pair of files', the caller's, or the model's.
     fn from(e: AcceptError) -> Self {
-        numeric(e)
+        let kind = match e {
+            AcceptError::GroupMismatch { .. }
+            | AcceptError::MemberOutOfRange { .. }
+            | AcceptError::OneSided { .. } => ErrorKind::Malformed,
+            AcceptError::Codebook { .. } | AcceptError::Vocabulary { .. } => ErrorKind::Mismatch,
+            AcceptError::Beta(_) | AcceptError::NotSymmetric => ErrorKind::InvalidArgument,
+            _ => ErrorKind::Numeric,
+        };
+        Error::with_source(kind, STOPPED, e)
     }
 }
 
-fn numeric(e: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::with_source(ErrorKind::Numeric, format!("decoding cannot go on: {e}"), e)
+const STOPPED: &str = "decoding cannot go on";
+
+fn numeric(e: DistError) -> Error {
+    Error::with_source(ErrorKind::Numeric, STOPPED, e)
 }
