@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use voxgrain::asg::{BuildOptions, Family, Index, IndexBuilder, Metric, Order, Weights};
 use voxgrain::core::{
-    BLOCK, Emission, Groups, Row, Rule, SeededRng, Uniform, block_count, verify_position,
+    Emission, Groups, Row, Rule, SUM_BLOCK, SeededRng, Uniform, block_count, verify_position,
 };
 
 const CODEBOOK: usize = 65_536;
@@ -127,7 +127,7 @@ fn report(name: &str, builder: &IndexBuilder) {
         (p, s)
     };
     let ((p, ps), (q, qs)) = (make(1), make(2));
-    assert_eq!(ps.len(), p.len().div_ceil(BLOCK));
+    assert_eq!(ps.len(), p.len().div_ceil(SUM_BLOCK));
     let (p, q) = (Row::new(&p, &ps).unwrap(), Row::new(&q, &qs).unwrap());
     let rule = Rule::Groups { groups: &index, emission: Emission::StandIn };
     let drafted: Vec<u32> = (0..10_000).map(|_| q.draw(rng.uniform()).unwrap()).collect();

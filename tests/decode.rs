@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use voxgrain::asg::{BuildOptions, Index, IndexBuilder};
 use voxgrain::core::{Emission, Groups, RowMut, Singletons};
-use voxgrain::decode::{Arm, Options, RoundEnd, Sampling, Speculator, TokenModel};
+use voxgrain::decode::{Arm, Options, RoundEnd, Speculator, TokenModel};
 use voxgrain::{ErrorKind, Result};
 
 const VOCABULARY: usize = 6;
@@ -136,8 +136,10 @@ impl Groups for Directed {
 }
 
 fn options(arm: Arm, gamma: usize, seed: u64, temperature: f32) -> Options {
-    let sampling = Sampling { temperature, ..Default::default() };
-    Options { arm, gamma: gamma.into(), sampling, seed, end: END }
+    let mut options = Options::new(arm, END).with_seed(seed);
+    options.gamma = gamma.into();
+    options.sampling.temperature = temperature;
+    options
 }
 
 fn generate<G: Groups>(groups: Option<G>, o: Options, limit: usize) -> Vec<u32> {
@@ -377,7 +379,8 @@ fn what_cannot_work_is_an_error() {
     }
     let beta = Arm::Tolerance { beta: f32::NAN };
     assert_eq!(kind(new(options(beta, 4, 0, 1.0), None)), ErrorKind::InvalidArgument);
-    let end = Options { end: 6, ..options(Arm::Sd, 4, 0, 1.0) };
+    let mut end = options(Arm::Sd, 4, 0, 1.0);
+    end.end = 6;
     assert_eq!(kind(new(end, None)), ErrorKind::InvalidArgument);
 
     let bad = Scripted { poison: true, ..Scripted::new(1) };
@@ -519,9 +522,9 @@ mod engine {
             prompt.push(v.start_of_speech);
             let run = |arm: Arm, gamma: usize, threads: usize| {
                 let pool = Pool::new(voxgrain::kernel::best(), threads);
-                let sampling = Sampling { temperature: 0.0, ..Default::default() };
-                let o =
-                    Options { arm, gamma: gamma.into(), sampling, seed: 0, end: v.end_of_speech };
+                let mut o = Options::new(arm, v.end_of_speech);
+                o.gamma = gamma.into();
+                o.sampling.temperature = 0.0;
                 let mut s = Speculator::new(
                     Session::new(&target, &pool).unwrap(),
                     Session::new(&draft, &pool).unwrap(),

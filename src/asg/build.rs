@@ -134,6 +134,7 @@ fn pack_rows(
 
 /// What the file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Written {
     /// Bytes of the file.
     pub bytes: u64,

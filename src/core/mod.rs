@@ -2,7 +2,7 @@
 //!
 //! Everything here takes probabilities, never logits. A row is one probability a token
 //! over the whole vocabulary (for the default voice 65,537: the codebook and
-//! end-of-speech) together with the sums of its blocks of [`dist::BLOCK`] tokens, in
+//! end-of-speech) together with the sums of its blocks of [`dist::SUM_BLOCK`] tokens, in
 //! buffers of the caller.
 //!
 //! - [`rng`]: the uniforms, one trait and a seeded generator whose values never change.
@@ -52,7 +52,9 @@ pub mod rule;
 pub mod transport;
 
 pub use accept::{LazyRows, RowBuffer, Rows, sample, verify_lazily, verify_position, verify_round};
-pub use dist::{BLOCK, DistError, Row, RowMut, SamplingTransforms, TransformScratch, block_count};
+pub use dist::{
+    DistError, Row, RowMut, SUM_BLOCK, SamplingTransforms, TransformScratch, block_count,
+};
 pub use residual::Residual;
 pub use rng::{Scripted, SeededRng, Uniform};
 pub use rule::{

@@ -100,6 +100,7 @@ impl Groups for Singletons {
 
 /// What an accepted position emits under [`Rule::Groups`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Emission {
     /// The drafted token, standing in for its group (the paper). The group law is
     /// exactly `P`; the token law is not `p`.
@@ -115,6 +116,7 @@ pub enum Emission {
 /// How drafted tokens are accepted. `G` matters for `Groups` and `Transport` only; see
 /// [`Singletons`].
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Rule<'a, G> {
     /// Speculative sampling by token (`sd`); the law is exactly the target's.
     TokenLevel,

@@ -28,6 +28,7 @@ impl Costs {
 
 /// How the number of drafted tokens is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum DraftLength {
     /// The same in every round, 0 (plain decoding) to 15.
     Fixed(usize),

@@ -1,5 +1,5 @@
 use super::TokenModel;
-use crate::core::dist::{BLOCK, RowMut, SamplingTransforms, TransformScratch};
+use crate::core::dist::{RowMut, SUM_BLOCK, SamplingTransforms, TransformScratch};
 use crate::{Error, ErrorKind, Result};
 
 /// How logits become the law that tokens are drawn from.
@@ -56,7 +56,7 @@ impl Sampling {
             probs.fill(0.0);
             sums.fill(0.0);
             probs[best] = 1.0;
-            sums[best / BLOCK] = 1.0;
+            sums[best / SUM_BLOCK] = 1.0;
             return Ok(());
         }
         if !model.softmax(row, 1.0 / self.temperature, probs, sums) {

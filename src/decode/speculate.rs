@@ -5,7 +5,7 @@ use crate::core::accept::{
     self, AcceptError, Emission, Groups, LazyRows, RowBuffer, Rule, Verdict,
 };
 use crate::core::dist::{DistError, Row, TransformScratch, block_count};
-use crate::core::rng::{SeededRng, Uniform};
+use crate::core::rng::SeededRng;
 use crate::{Error, ErrorKind, Result};
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ pub const MAX_GAMMA: usize = 15;
 
 /// How tokens are found.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Arm {
     /// One token a target pass.
     Ar,
@@ -48,8 +49,9 @@ impl Arm {
     }
 }
 
-/// Options of a [`Speculator`].
+/// Options of a [`Speculator`]; make them with [`Options::new`] and set what differs.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Options {
     /// The acceptance rule.
     pub arm: Arm,
@@ -63,8 +65,21 @@ pub struct Options {
     pub end: u32,
 }
 
+impl Options {
+    /// Four drafts a round, every token at temperature 1, seed 0.
+    pub fn new(arm: Arm, end: u32) -> Self {
+        Self { arm, gamma: DraftLength::Fixed(4), sampling: Sampling::default(), seed: 0, end }
+    }
+
+    /// The same with another seed.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+}
+
 /// How a round ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RoundEnd {
     /// There is more to say.
     More,
@@ -415,11 +430,6 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     /// The options in force.
     pub fn options(&self) -> &Options {
         &self.options
-    }
-
-    /// A draw from the verifier's stream, for callers that make choices of their own.
-    pub fn uniform(&mut self) -> f32 {
-        self.verify_rng.uniform()
     }
 }
 
