@@ -9,9 +9,9 @@ mod sampler;
 mod speculate;
 mod stats;
 
-pub use gamma::{Costs, DraftLength};
+pub use gamma::{Costs, DraftLength, MAX_GAMMA};
 pub use sampler::Sampling;
-pub use speculate::{Arm, MAX_GAMMA, Options, RoundEnd, Speculator};
+pub use speculate::{Arm, Options, RoundEnd, Speculator};
 pub use stats::SpecStats;
 
 use crate::Result;

@@ -1,4 +1,4 @@
-use super::gamma::{Chooser, DraftLength};
+use super::gamma::{Chooser, DraftLength, MAX_GAMMA};
 use super::stats::POSITIONS;
 use super::{PREFILL_ROWS, Sampling, SpecStats, TokenModel};
 use crate::core::accept::{
@@ -8,10 +8,6 @@ use crate::core::dist::{DistError, Row, TransformScratch, block_count};
 use crate::core::rng::SeededRng;
 use crate::{Error, ErrorKind, Result};
 use std::time::Instant;
-
-/// Largest draft length: more never pays, and the verification pass stays within the rows
-/// that read the weights once.
-pub const MAX_GAMMA: usize = 15;
 
 /// How tokens are found.
 #[derive(Debug, Clone, Copy, PartialEq)]
