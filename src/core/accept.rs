@@ -11,9 +11,9 @@
 //! | `Transport`   | `u < p(x) / q(x)`, or else for a similar token that the draft has too little of | `p` up to one step between similar tokens: see [`transport`] |
 //!
 //! Groups overlap. Each is seeded by a token, so a group's id is its seed's, and the
-//! kernel `w(g|t)` spreads every token over the groups that contain it, summing to one.
+//! split `w(g|t)` spreads every token over the groups that contain it, summing to one.
 //! The coarse laws are `P(g) = sum_t w(g|t) p(t)` and `Q(g) = sum_t w(g|t) q(t)`. The
-//! kernel may depend on `p` and `q` but never on the drafted token.
+//! split may depend on `p` and `q` but never on the drafted token.
 //!
 //! What is exact for groups: the label `g` follows exactly `P`. The token follows `p`
 //! only if it is emitted by [`Emission::Resample`], or if every group is a single token.

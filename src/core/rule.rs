@@ -7,7 +7,7 @@ use super::dist::{DistError, Row};
 /// A group, named by the token that seeds it.
 pub type GroupId = u32;
 
-/// What acceptance needs of the groups: a kernel `w(g|t)` over a codebook.
+/// What acceptance needs of the groups: a split `w(g|t)` of tokens over groups.
 ///
 /// Implementations list only tokens below [`codebook`](Self::codebook); every id from
 /// there on (end-of-speech) is a group of its own and is never asked about.
