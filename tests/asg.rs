@@ -385,6 +385,42 @@ fn the_header_keeps_what_it_was_told() {
     assert_eq!((h.entries, h.max_members), (9, 3));
 }
 
+#[test]
+fn every_family_metric_and_source_comes_back() {
+    let rows = [1.0f32, 0.9, 0.8, 0.1, 0.3, 0.2];
+    let families = [
+        Family::Threshold { theta: -0.25 },
+        Family::TopK { k: 1 },
+        Family::TopKSymmetrised { k: 2 },
+    ];
+    let sources = [
+        RowSource::Unknown,
+        RowSource::InputEmbedding,
+        RowSource::OutputHead,
+        RowSource::FsqDigits,
+    ];
+    for source in sources {
+        let options = BuildOptions { source, ..Default::default() };
+        let back = |b: Result<IndexBuilder, BuildError>| {
+            let h = Index::open(b.unwrap().to_bytes().unwrap().0).unwrap().header().clone();
+            assert_eq!(h.source, source);
+            (h.family, h.metric)
+        };
+        for family in families {
+            for metric in [Metric::Cosine, Metric::Euclidean] {
+                let b = IndexBuilder::from_rows(&rows, 2, metric, family, &options);
+                assert_eq!(back(b), (family, metric));
+            }
+            for metric in [Metric::FsqL1, Metric::FsqHamming] {
+                let b = IndexBuilder::from_fsq(&[2, 3], metric, family, &options);
+                assert_eq!(back(b), (family, metric));
+            }
+        }
+        let b = IndexBuilder::from_lists(&[vec![(1, 0.5)], vec![]], &options);
+        assert_eq!(back(b), (Family::Explicit, Metric::Given));
+    }
+}
+
 // ---------------------------------------------------------------- files that lie
 
 /// One of every section: unsymmetric, with similarities and an own order.

@@ -1,4 +1,5 @@
-//! Sizes and times of the group index at the paper's scale. Measures, asserts no times.
+//! The group index at the paper's scale: what must hold there, and behind `--ignored` the
+//! sizes and times that are measured, which assert no times.
 //!
 //! ```text
 //! VOXGRAIN_TARGET=target.safetensors cargo test --release --test asg_scale -- --ignored --nocapture
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 use voxgrain::asg::{BuildOptions, Family, Index, IndexBuilder, Metric, Order, Weights};
 use voxgrain::core::{
-    BLOCK, Emission, Groups, Row, Rule, SeededRng, Uniform, block_count, verify_position,
+    Emission, Groups, Row, Rule, SUM_BLOCK, SeededRng, Uniform, block_count, verify_position,
 };
 
 const CODEBOOK: usize = 65_536;
@@ -127,7 +128,7 @@ fn report(name: &str, builder: &IndexBuilder) {
         (p, s)
     };
     let ((p, ps), (q, qs)) = (make(1), make(2));
-    assert_eq!(ps.len(), p.len().div_ceil(BLOCK));
+    assert_eq!(ps.len(), p.len().div_ceil(SUM_BLOCK));
     let (p, q) = (Row::new(&p, &ps).unwrap(), Row::new(&q, &qs).unwrap());
     let rule = Rule::Groups { groups: &index, emission: Emission::StandIn };
     let drafted: Vec<u32> = (0..10_000).map(|_| q.draw(rng.uniform()).unwrap()).collect();
@@ -180,6 +181,55 @@ fn nearest_groups_of_the_output_head() {
             IndexBuilder::from_rows(&rows, HIDDEN, Metric::Cosine, family, &options).unwrap();
         println!("built in {:.1} s", seconds(start));
         report(&format!("head, {family:?}"), &builder);
+    }
+}
+
+/// 65,536 groups, whose sizes have a closed form: what only shows with a codebook of 16 bits.
+#[test]
+fn a_codebook_of_the_papers_size_is_exact() {
+    // Ordered pairs of two digits by distance: 4 + 6x + 4x^2 + 2x^3; of eight, its 8th power.
+    let mut pairs = vec![1u64];
+    for _ in 0..8 {
+        let mut next = vec![0; pairs.len() + 3];
+        for (i, n) in pairs.iter().enumerate() {
+            [4, 6, 4, 2].iter().enumerate().for_each(|(d, m)| next[i + d] += n * m);
+        }
+        pairs = next;
+    }
+    assert_eq!(pairs.iter().sum::<u64>(), 1 << 32);
+    let digits = |t: u32| (0..8).map(move |i| (t >> (2 * i) & 3) as i32);
+    let apart =
+        |a: u32, b: u32| -> i32 { digits(a).zip(digits(b)).map(|(x, y)| (x - y).abs()).sum() };
+
+    let family = Family::Threshold { theta: 1.0 };
+    let options = BuildOptions::default();
+    let builder = IndexBuilder::from_fsq(&[4; 8], Metric::FsqL1, family, &options).unwrap();
+    let (bytes, written) = builder.to_bytes().unwrap();
+    assert_eq!(written.entries, pairs[0] + pairs[1]);
+    // Two neighbours a digit, but for the ends.
+    assert_eq!(written.max_members, 1 + 2 * 8);
+    assert!(bytes.len() as u64 * 8 < 7 * written.entries, "{} bytes", bytes.len());
+    let index = Index::open(&bytes).unwrap();
+    index.verify().unwrap();
+    let mut rng = SeededRng::new(4);
+    let draws = (0..20).map(|_| (rng.uniform() * CODEBOOK as f32) as u32);
+    for g in draws.chain([0, CODEBOOK as u32 - 1]) {
+        let mut listed: Vec<u32> = index.members(g).collect();
+        listed.sort_unstable();
+        let near: Vec<u32> = (0..CODEBOOK as u32).filter(|&t| apart(g, t) <= 1).collect();
+        assert_eq!(listed, near, "group {g}");
+        assert!(index.owners(g).eq(index.members(g)));
+    }
+    // The token behind the codebook is alone, whatever the index says of the others.
+    let mut row = vec![0.0; CODEBOOK + 1];
+    let mut sums = vec![0.0; block_count(row.len())];
+    (row[CODEBOOK], row[CODEBOOK - 1]) = (0.5, 0.5);
+    voxgrain::core::RowMut::new(&mut row, &mut sums).unwrap().normalise().unwrap();
+    let row = Row::new(&row, &sums).unwrap();
+    let rule = Rule::Groups { groups: &index, emission: Emission::StandIn };
+    for x in [CODEBOOK as u32 - 1, CODEBOOK as u32] {
+        let outcome = verify_position(row, row, x, &rule, &mut rng).unwrap();
+        assert_eq!(outcome, voxgrain::core::Outcome::Accepted);
     }
 }
 

@@ -1,9 +1,10 @@
 //! The decoding loop on scripted models, whose laws are known, and on the tiny bundle.
 
 use std::collections::HashMap;
-use voxgrain::core::accept::{Emission, Groups, Singletons};
-use voxgrain::decode::{Arm, Options, RoundEnd, Sampling, Speculator, TokenModel};
-use voxgrain::{ErrorKind, Result, kernel};
+use voxgrain::asg::{BuildOptions, Index, IndexBuilder};
+use voxgrain::core::{Emission, Groups, RowMut, Singletons};
+use voxgrain::decode::{Arm, Options, RoundEnd, Speculator, TokenModel};
+use voxgrain::{ErrorKind, Result};
 
 const VOCABULARY: usize = 6;
 const END: u32 = 5;
@@ -53,6 +54,12 @@ impl TokenModel for Scripted {
     }
     fn logits(&mut self) -> &[f32] {
         &self.logits
+    }
+    fn softmax(&mut self, row: usize, inverse_t: f32, probs: &mut [f32], sums: &mut [f32]) -> bool {
+        let logits = &self.logits[row * VOCABULARY..][..VOCABULARY];
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        probs.iter_mut().zip(logits).for_each(|(p, l)| *p = ((l - max) * inverse_t).exp());
+        RowMut::new(probs, sums).is_ok_and(|mut row| row.normalise().is_ok())
     }
     fn len(&self) -> usize {
         self.context.len()
@@ -129,8 +136,10 @@ impl Groups for Directed {
 }
 
 fn options(arm: Arm, gamma: usize, seed: u64, temperature: f32) -> Options {
-    let sampling = Sampling { temperature, ..Default::default() };
-    Options { arm, gamma: gamma.into(), sampling, seed, end: END }
+    let mut options = Options::new(arm, END).with_seed(seed);
+    options.gamma = gamma.into();
+    options.sampling.temperature = temperature;
+    options
 }
 
 fn generate<G: Groups>(groups: Option<G>, o: Options, limit: usize) -> Vec<u32> {
@@ -139,7 +148,7 @@ fn generate<G: Groups>(groups: Option<G>, o: Options, limit: usize) -> Vec<u32> 
 
 fn generate_from<G: Groups>(seed: u64, groups: Option<G>, o: Options, limit: usize) -> Vec<u32> {
     let (target, draft) = (Scripted::new(seed), Scripted::new(seed + 1));
-    let mut s = Speculator::new(target, draft, groups, kernel::best(), o).unwrap();
+    let mut s = Speculator::new(target, draft, groups, o).unwrap();
     s.start(&[0, 1, 2]).unwrap();
     let mut out = vec![];
     while out.len() < limit {
@@ -239,14 +248,9 @@ fn chi_square(counts: &HashMap<Vec<u32>, f64>, law: &HashMap<Vec<u32>, f64>, n: 
 fn law_of<G: Groups + Clone>(groups: Option<G>, arm: Arm, gamma: usize) -> f64 {
     const N: u64 = 200_000;
     let mut counts = HashMap::new();
-    let mut s = Speculator::new(
-        Scripted::new(1),
-        Scripted::new(2),
-        groups,
-        kernel::best(),
-        options(arm, gamma, 99, 1.0),
-    )
-    .unwrap();
+    let mut s =
+        Speculator::new(Scripted::new(1), Scripted::new(2), groups, options(arm, gamma, 99, 1.0))
+            .unwrap();
     let mut out = vec![];
     for _ in 0..N {
         s.start(&[0, 1, 2]).unwrap();
@@ -286,7 +290,7 @@ fn counters_add_up() {
     for arm in [PCG, Arm::Transport] {
         let o = options(arm, 4, 3, 1.0);
         let (target, draft) = (Scripted::new(1), Scripted::new(2));
-        let mut s = Speculator::new(target, draft, Some(Line), kernel::best(), o).unwrap();
+        let mut s = Speculator::new(target, draft, Some(Line), o).unwrap();
         let mut emitted = 0;
         for _ in 0..50 {
             let mut out = vec![];
@@ -303,32 +307,58 @@ fn counters_add_up() {
     }
 }
 
-#[test]
-fn a_full_context_cuts_the_utterance() {
-    let target = Scripted { capacity: 10, ..Scripted::new(3) };
-    let o = options(Arm::Sd, 4, 0, 0.0);
-    // Greedy until it loops or ends: find a seed that does not end early.
-    let mut s =
-        Speculator::new(target, Scripted::new(3), None::<Singletons>, kernel::best(), o).unwrap();
-    s.start(&[0, 1, 2]).unwrap();
-    let mut out = vec![];
-    let end = loop {
-        match s.round(&mut out).unwrap() {
-            RoundEnd::More => {}
-            end => break end,
-        }
-    };
-    match end {
-        RoundEnd::Full => assert_eq!(out.len(), 8, "2 prompt tokens, 8 of 10 places left"),
-        RoundEnd::Finished => assert!(out.len() < 8),
-        RoundEnd::More => unreachable!(),
+/// What the target alone finds most probable, the end token included, `n` tokens at most.
+fn greedy(seed: u64, n: usize) -> Vec<u32> {
+    let mut context = vec![0, 1, 2];
+    while context.len() < 3 + n && context.last() != Some(&END) {
+        let logits = scripted_logits(seed, &context);
+        let best = (0..VOCABULARY).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+        context.push(best.unwrap() as u32);
     }
+    context.split_off(3)
+}
+
+#[test]
+fn a_full_context_cuts_the_utterance_and_an_end_finishes_it() {
+    let (mut cut, mut finished) = (0, 0);
+    for seed in 1..60 {
+        // Two prompt tokens are in the context before the first round: 8 of 10 places are left.
+        let mut want = greedy(seed, 8);
+        let end = match want.pop_if(|t| *t == END) {
+            Some(_) => RoundEnd::Finished,
+            None => RoundEnd::Full,
+        };
+        for gamma in [0, 1, 4, 15] {
+            let target = Scripted { capacity: 10, ..Scripted::new(seed) };
+            let draft = Scripted::new(seed + gamma as u64 % 2);
+            let o = options(Arm::Sd, gamma, 0, 0.0);
+            let mut s = Speculator::new(target, draft, None::<Singletons>, o).unwrap();
+            s.start(&[0, 1, 2]).unwrap();
+            let mut out = vec![];
+            let found = loop {
+                match s.round(&mut out).unwrap() {
+                    RoundEnd::More => {}
+                    end => break end,
+                }
+            };
+            assert_eq!((found, &out), (end, &want), "seed {seed}, gamma {gamma}");
+            // What is full stays full.
+            if found == RoundEnd::Full {
+                assert_eq!(s.round(&mut out).unwrap(), RoundEnd::Full);
+            }
+        }
+        match end {
+            RoundEnd::Full => cut += 1,
+            _ => finished += 1,
+        }
+    }
+    assert!(cut > 5 && finished > 5, "{cut} cut, {finished} finished");
 }
 
 #[test]
 fn what_cannot_work_is_an_error() {
     let new = |o: Options, groups: Option<Line>| {
-        Speculator::new(Scripted::new(1), Scripted::new(2), groups, kernel::best(), o).map(|_| ())
+        Speculator::new(Scripted::new(1), Scripted::new(2), groups, o).map(|_| ())
     };
     let kind = |r: Result<()>| r.unwrap_err().kind();
     for arm in [PCG, Arm::Transport] {
@@ -337,8 +367,7 @@ fn what_cannot_work_is_an_error() {
     }
     let directed = |arm| {
         let o = options(arm, 4, 0, 1.0);
-        Speculator::new(Scripted::new(1), Scripted::new(2), Some(Directed), kernel::best(), o)
-            .map(|_| ())
+        Speculator::new(Scripted::new(1), Scripted::new(2), Some(Directed), o).map(|_| ())
     };
     assert!(directed(PCG).is_ok());
     let refusal = directed(Arm::Transport).unwrap_err();
@@ -350,17 +379,124 @@ fn what_cannot_work_is_an_error() {
     }
     let beta = Arm::Tolerance { beta: f32::NAN };
     assert_eq!(kind(new(options(beta, 4, 0, 1.0), None)), ErrorKind::InvalidArgument);
-    let end = Options { end: 6, ..options(Arm::Sd, 4, 0, 1.0) };
+    let mut end = options(Arm::Sd, 4, 0, 1.0);
+    end.end = 6;
     assert_eq!(kind(new(end, None)), ErrorKind::InvalidArgument);
 
     let bad = Scripted { poison: true, ..Scripted::new(1) };
     let o = options(Arm::Sd, 2, 0, 1.0);
-    let mut s =
-        Speculator::new(bad, Scripted::new(2), None::<Singletons>, kernel::best(), o).unwrap();
+    let mut s = Speculator::new(bad, Scripted::new(2), None::<Singletons>, o).unwrap();
     assert_eq!(kind(s.round(&mut vec![]).map(|_| ())), ErrorKind::InvalidArgument);
     assert_eq!(kind(s.start(&[])), ErrorKind::InvalidArgument);
     s.start(&[0]).unwrap();
     assert_eq!(kind(s.round(&mut vec![]).map(|_| ())), ErrorKind::Numeric);
+}
+
+/// Groups whose lists cannot be true.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Untrue {
+    /// No group lists anything.
+    Empty,
+    /// Every group lists a token that no row has.
+    Outside,
+    /// Every token lists all others, and none but the first lists them back.
+    OneSided,
+    /// More tokens than the models score.
+    Wide,
+}
+
+impl Groups for Untrue {
+    fn codebook(&self) -> u32 {
+        if *self == Untrue::Wide { VOCABULARY as u32 + 1 } else { END }
+    }
+    fn owner_count(&self, _: u32) -> u32 {
+        1
+    }
+    fn draw_owner(&self, t: u32, _: f32) -> u32 {
+        t
+    }
+    fn for_each_owner<F: FnMut(u32, f32)>(&self, t: u32, mut visit: F) {
+        visit(t, 1.0)
+    }
+    fn for_each_member<F: FnMut(u32, f32)>(&self, g: u32, mut visit: F) {
+        match self {
+            Untrue::Empty => {}
+            Untrue::Outside => visit(VOCABULARY as u32, 1.0),
+            Untrue::OneSided if g == 0 => (0..END).for_each(|t| visit(t, 1.0)),
+            Untrue::OneSided | Untrue::Wide => visit(g, 1.0),
+        }
+    }
+    fn mean_members(&self) -> f32 {
+        1.0
+    }
+    fn is_symmetric(&self) -> bool {
+        true
+    }
+}
+
+/// The first error of many utterances.
+fn first_error<G: Groups>(groups: G, arm: Arm) -> voxgrain::Error {
+    let (target, draft) = (Scripted::new(1), Scripted::new(2));
+    let mut s = match Speculator::new(target, draft, Some(groups), options(arm, 4, 5, 1.0)) {
+        Ok(s) => s,
+        Err(e) => return e,
+    };
+    for _ in 0..100 {
+        let mut out = vec![];
+        s.start(&[0, 1, 2]).unwrap();
+        loop {
+            match s.round(&mut out) {
+                Ok(RoundEnd::More) => {}
+                Ok(_) => break,
+                Err(e) => return e,
+            }
+        }
+    }
+    panic!("{arm:?}: nothing was noticed");
+}
+
+#[test]
+fn groups_that_lie_are_a_damaged_index_and_not_a_damaged_model() {
+    for (groups, arm) in [
+        (Untrue::Empty, PCG),
+        (Untrue::Outside, PCG),
+        (Untrue::Outside, Arm::Transport),
+        (Untrue::OneSided, Arm::Transport),
+    ] {
+        let e = first_error(groups, arm);
+        assert_eq!(e.kind(), ErrorKind::Malformed, "{groups:?} {arm:?}: {e}");
+        let cause = std::error::Error::source(&e).unwrap().to_string();
+        assert!(cause.contains("verify or rebuild the index"), "{cause}");
+        assert!(!e.to_string().contains(&cause), "a context does not quote its cause");
+    }
+    for arm in [PCG, Arm::Transport] {
+        let e = first_error(Untrue::Wide, arm);
+        assert_eq!(e.kind(), ErrorKind::Mismatch, "{arm:?}: {e}");
+    }
+    // An arm that asks for no groups is not disturbed by them.
+    let o = options(Arm::Sd, 4, 0, 1.0);
+    assert!(Speculator::new(Scripted::new(1), Scripted::new(2), Some(Untrue::Wide), o).is_ok());
+}
+
+#[test]
+fn a_damaged_index_file_is_said_to_be_damaged() {
+    let lists: Vec<Vec<(u32, f32)>> =
+        (0..END).map(|g| (0..END).filter(|t| *t != g).map(|t| (t, 1.0)).collect()).collect();
+    let built = IndexBuilder::from_lists(&lists, &BuildOptions::default()).unwrap();
+    let (mut file, _) = built.to_bytes().unwrap();
+    let header = u32::from_le_bytes(file[12..16].try_into().unwrap()) as usize;
+    for arm in [PCG, Arm::Transport] {
+        let sound = Index::open(file.clone()).unwrap();
+        let o = options(arm, 4, 5, 1.0);
+        let mut s = Speculator::new(Scripted::new(1), Scripted::new(2), Some(sound), o).unwrap();
+        s.start(&[0, 1, 2]).unwrap();
+        while s.round(&mut vec![]).unwrap() == RoundEnd::More {}
+    }
+    // Opening reads the header alone; what is behind it now decodes to nothing.
+    let end = file.len() - 8;
+    file[header..end].fill(0);
+    let e = first_error(Index::open(file).unwrap(), PCG);
+    assert_eq!(e.kind(), ErrorKind::Malformed, "{e}");
 }
 
 #[cfg(feature = "engine")]
@@ -385,15 +521,14 @@ mod engine {
             prompt.extend("hello there.".chars().map(|c| v.character(c).unwrap()));
             prompt.push(v.start_of_speech);
             let run = |arm: Arm, gamma: usize, threads: usize| {
-                let pool = Pool::new(kernel::best(), threads);
-                let sampling = Sampling { temperature: 0.0, ..Default::default() };
-                let o =
-                    Options { arm, gamma: gamma.into(), sampling, seed: 0, end: v.end_of_speech };
+                let pool = Pool::new(voxgrain::kernel::best(), threads);
+                let mut o = Options::new(arm, v.end_of_speech);
+                o.gamma = gamma.into();
+                o.sampling.temperature = 0.0;
                 let mut s = Speculator::new(
                     Session::new(&target, &pool).unwrap(),
                     Session::new(&draft, &pool).unwrap(),
                     None::<Singletons>,
-                    pool.kernel(),
                     o,
                 )
                 .unwrap();

@@ -13,9 +13,9 @@ use std::cell::Cell;
 use voxgrain::core::accept::{self, residual};
 use voxgrain::core::dist::block_sum;
 use voxgrain::core::{
-    AcceptError, BLOCK, DistError, Emission, Groups, Origin, Outcome, Row, RowBuffer, RowMut, Rule,
-    SamplingTransforms, Scripted, SeededRng, Singletons, TransformScratch, Uniform, Verdict,
-    block_count, sample, transport, verify_position, verify_round,
+    AcceptError, DistError, Emission, Groups, Origin, Outcome, Row, RowBuffer, RowMut, Rule,
+    SUM_BLOCK, SamplingTransforms, Scripted, SeededRng, Singletons, TransformScratch, Uniform,
+    Verdict, block_count, sample, transport, verify_position, verify_round,
 };
 
 const DRAWS: usize = 1_000_000;
@@ -32,7 +32,7 @@ impl Buf {
     fn new(mass: &[f64]) -> Self {
         let total: f64 = mass.iter().sum();
         let probs: Vec<f32> = mass.iter().map(|m| (m / total) as f32).collect();
-        let sums = probs.chunks(BLOCK).map(block_sum).collect();
+        let sums = probs.chunks(SUM_BLOCK).map(block_sum).collect();
         Self { probs, sums }
     }
     fn row(&self) -> Row<'_> {
@@ -1213,7 +1213,7 @@ fn transforms_equal_a_naive_sort() {
                 assert!((f64::from(probs[i]) - f64::from(before[i]) / kept).abs() < 1e-6);
             }
         }
-        for (block, sum) in probs.chunks(BLOCK).zip(&sums) {
+        for (block, sum) in probs.chunks(SUM_BLOCK).zip(&sums) {
             assert_eq!(block_sum(block), *sum);
         }
     }

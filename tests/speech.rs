@@ -107,11 +107,8 @@ fn a_synthesizer_can_be_interrupted_and_used_again() {
     let say = |s: &mut Synthesizer, text: &str| -> Vec<f32> {
         s.speak(text).unwrap().flat_map(Result::unwrap).collect()
     };
-    let options = voice.options(Arm::Ar);
-    let greedy = voxgrain::decode::Options {
-        sampling: voxgrain::decode::Sampling { temperature: 0.0, ..options.sampling },
-        ..options
-    };
+    let mut greedy = voice.options(Arm::Ar);
+    greedy.sampling.temperature = 0.0;
     let mut fresh = Synthesizer::new(&voice, greedy, &pool).unwrap();
     let want = say(&mut fresh, "good morning.");
     let mut s = Synthesizer::new(&voice, greedy, &pool).unwrap();

@@ -6,96 +6,12 @@
 //! singleton, and so is every token that the mask excludes; a NaN or infinite row is an
 //! error. The output depends on the input alone, not on the number of threads.
 
-use std::fmt;
-use std::io::{self, Write};
+mod code;
+mod write;
 
-use super::bits::BitWriter;
-use super::format::{
-    FIXED, FLAG_ORDER, FLAG_SIMILARITY, FLAG_SYMMETRIC, Family, MAGIC, MAX_CODEBOOK, Metric,
-    RowSource, Section, TABLE_ROW, VERSION, crc32, entry_width, table_count,
-};
+use super::error::BuildError;
+use super::format::{Family, MAX_CODEBOOK, Metric, RowSource};
 use super::search::{Neighbour, Packed, Score, nearest, pairs_above};
-
-/// Why an index cannot be built.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The rows are not `[codebook, hidden]`, or there are none or too many.
-    Shape {
-        /// Values given.
-        values: usize,
-        /// Values a row.
-        hidden: usize,
-    },
-    /// A row holds a NaN or an infinity.
-    NotFinite {
-        /// The row's token.
-        token: u32,
-    },
-    /// The threshold lets in more pairs than can be kept.
-    TooManyPairs {
-        /// What can be kept.
-        limit: usize,
-    },
-    /// The mask has another length than the codebook.
-    Mask {
-        /// Tokens in the codebook.
-        expected: usize,
-        /// Tokens in the mask.
-        found: usize,
-    },
-    /// The metric does not belong to the kind of input, or the family to the call.
-    Unsupported,
-    /// A power of 0 or less, or not finite.
-    Power,
-    /// A threshold that is NaN or infinite.
-    Theta,
-    /// A list names a token outside the codebook.
-    TokenOutOfRange {
-        /// The group.
-        group: u32,
-        /// The token.
-        token: u32,
-    },
-    /// The given order is not a permutation of the codebook.
-    Order,
-    /// The groups do not fit the format's 32-bit offsets.
-    TooLarge,
-}
-
-impl fmt::Display for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Shape { values, hidden } => write!(
-                f,
-                "{values} values are not rows of {hidden} for 1 to {MAX_CODEBOOK} tokens: slice the table to the codebook"
-            ),
-            Self::NotFinite { token } => {
-                write!(f, "row {token} holds a NaN or an infinity: check the weights file")
-            }
-            Self::TooManyPairs { limit } => {
-                write!(f, "more than {limit} pairs pass the threshold: raise theta, or use top-K")
-            }
-            Self::Mask { expected, found } => {
-                write!(f, "the mask covers {found} tokens, the codebook has {expected}")
-            }
-            Self::Unsupported => f.write_str(
-                "this metric and family do not go with this input: rows take cosine and Euclidean, FSQ digits L1 and Hamming",
-            ),
-            Self::Power => f.write_str("the power of similarity weights must be above 0"),
-            Self::Theta => f.write_str("the threshold must be a number"),
-            Self::TokenOutOfRange { group, token } => {
-                write!(f, "group {group} lists token {token}, which is outside the codebook")
-            }
-            Self::Order => f.write_str("the order must list every token of the codebook once"),
-            Self::TooLarge => {
-                f.write_str("the groups exceed 2^32 bits: raise theta or cap the members")
-            }
-        }
-    }
-}
-
-impl std::error::Error for BuildError {}
 
 /// How tokens are numbered inside the file; listing does not depend on it, size does.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -149,8 +65,6 @@ impl Default for BuildOptions<'_> {
 
 /// Most pairs that a threshold may let in: 2^28, 3 GiB of them.
 const MAX_PAIRS: usize = 1 << 28;
-/// Codes of at most this many bits: 28 tables of 2^11 entries are 224 KiB.
-const CODE_BITS: u32 = 11;
 
 /// The groups, ready to be written.
 #[derive(Clone, Debug)]
@@ -220,6 +134,7 @@ fn pack_rows(
 
 /// What the file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Written {
     /// Bytes of the file.
     pub bytes: u64,
@@ -415,8 +330,7 @@ impl IndexBuilder {
                 list.dedup_by_key(|m| m.id);
             }
         }
-        let named_symmetric =
-            matches!(family, Family::Threshold { .. } | Family::TopKSymmetrised { .. });
+        let named_symmetric = family.is_symmetric();
         let contains = |lists: &[Vec<Neighbour>], g: usize, t: u32| {
             lists[g].binary_search_by_key(&t, |m| m.id).is_ok()
         };
@@ -484,182 +398,6 @@ impl IndexBuilder {
     pub fn entries(&self) -> u64 {
         self.members.iter().map(|l| l.len() as u64).sum()
     }
-
-    /// Writes the file. A [`BuildError`] arrives inside the `io::Error`.
-    pub fn write(&self, out: &mut impl Write) -> io::Result<Written> {
-        let (bytes, written) = self.to_bytes().map_err(io::Error::other)?;
-        out.write_all(&bytes)?;
-        out.flush()?;
-        Ok(written)
-    }
-
-    /// The file in memory.
-    pub fn to_bytes(&self) -> Result<(Vec<u8>, Written), BuildError> {
-        let n = self.codebook;
-        let mut depth = 2;
-        while 1u64 << (4 * depth) < u64::from(n) {
-            depth += 1;
-        }
-        let ranks: Option<Vec<u32>> = self.order.as_ref().map(|order| {
-            let mut ranks = vec![0; order.len()];
-            order.iter().enumerate().for_each(|(rank, &t)| ranks[t as usize] = rank as u32);
-            ranks
-        });
-        let rank = |t: u32| ranks.as_ref().map_or(t, |r| r[t as usize]);
-
-        let mut frequencies = vec![vec![0u64; 1 << 16]; table_count(depth)];
-        for lists in [&self.members, &self.owners] {
-            for (g, list) in lists.iter().enumerate() {
-                each_node(&relative(list, rank(g as u32), rank), depth, &mut |table, mask| {
-                    frequencies[table][usize::from(mask)] += 1;
-                });
-            }
-        }
-        let codes: Vec<Code> = frequencies.iter().map(|f| Code::new(f)).collect();
-        drop(frequencies);
-
-        let mut sections: Vec<(Section, Vec<u8>)> = Vec::new();
-        sections.push((Section::Tables, codes.iter().flat_map(Code::table).collect()));
-        if let (Some(order), Some(ranks)) = (&self.order, &ranks) {
-            sections.push((Section::Order, narrow(n, order.iter().copied())));
-            sections.push((Section::Ranks, narrow(n, ranks.iter().copied())));
-        }
-        self.push_lists(
-            &self.members,
-            &[
-                Section::Counts,
-                Section::Offsets,
-                Section::Stream,
-                Section::Starts,
-                Section::Similarities,
-            ],
-            (depth, &codes),
-            &rank,
-            &mut sections,
-        )?;
-        if let Some(power) = self.power {
-            let owners = if self.symmetric { &self.members } else { &self.owners };
-            // As the reader sums them: in the order of the tree, in f32.
-            let norms = owners.iter().enumerate().flat_map(|(t, list)| {
-                let mut sum = 0f32;
-                for (_, s) in relative(list, rank(t as u32), rank) {
-                    sum += libm::powf(f32::from(s) / 255.0, power);
-                }
-                sum.to_le_bytes()
-            });
-            sections.push((Section::Norms, norms.collect()));
-        }
-        if !self.symmetric {
-            self.push_lists(
-                &self.owners,
-                &[
-                    Section::OwnerCounts,
-                    Section::OwnerOffsets,
-                    Section::OwnerStream,
-                    Section::OwnerStarts,
-                    Section::OwnerSimilarities,
-                ],
-                (depth, &codes),
-                &rank,
-                &mut sections,
-            )?;
-        }
-        let max_members = self.members.iter().map(Vec::len).max().unwrap_or(0) as u32;
-        let entries = self.entries();
-        let header_len = FIXED + TABLE_ROW * sections.len() + 4;
-        let total = header_len + sections.iter().map(|(_, b)| b.len()).sum::<usize>() + 8;
-
-        let (family, parameter) = match self.family {
-            Family::Threshold { theta } => (1u8, theta),
-            Family::TopK { k } => (2, k as f32),
-            Family::TopKSymmetrised { k } => (3, k as f32),
-            Family::Explicit => (4, 0.0),
-        };
-        let metric = match self.metric {
-            Metric::Given => 0u8,
-            Metric::Cosine => 1,
-            Metric::Euclidean => 2,
-            Metric::FsqL1 => 3,
-            Metric::FsqHamming => 4,
-        };
-        let source = match self.source {
-            RowSource::Unknown => 0u8,
-            RowSource::InputEmbedding => 1,
-            RowSource::OutputHead => 2,
-            RowSource::FsqDigits => 3,
-        };
-        let flag = |on: bool, flag: u8| if on { flag } else { 0 };
-        let flags = flag(self.symmetric, FLAG_SYMMETRIC)
-            | flag(self.power.is_some(), FLAG_SIMILARITY)
-            | flag(self.order.is_some(), FLAG_ORDER);
-
-        let mut file = Vec::with_capacity(total);
-        file.extend(MAGIC);
-        file.extend(VERSION.to_le_bytes());
-        file.extend((header_len as u32).to_le_bytes());
-        file.extend((total as u64).to_le_bytes());
-        file.extend(n.to_le_bytes());
-        file.extend([family, metric, source, flags]);
-        file.extend(parameter.to_le_bytes());
-        file.extend(self.cap.to_le_bytes());
-        file.extend(max_members.to_le_bytes());
-        file.extend(self.power.unwrap_or(0.0).to_le_bytes());
-        file.extend(entries.to_le_bytes());
-        file.extend([depth as u8, CODE_BITS as u8]);
-        file.extend((sections.len() as u16).to_le_bytes());
-        file.extend([0; 4]);
-        file.extend(self.weights_sha256);
-        file.extend([0; 60]);
-        let mut offset = header_len as u64;
-        for (section, bytes) in &sections {
-            file.extend(section.kind().to_le_bytes());
-            file.extend(crc32(bytes).to_le_bytes());
-            file.extend(offset.to_le_bytes());
-            file.extend((bytes.len() as u64).to_le_bytes());
-            offset += bytes.len() as u64;
-        }
-        let crc = crc32(&file);
-        file.extend(crc.to_le_bytes());
-        for (_, bytes) in &sections {
-            file.extend_from_slice(bytes);
-        }
-        file.extend((total as u64).to_le_bytes());
-        Ok((file, Written { bytes: total as u64, entries, max_members }))
-    }
-
-    fn push_lists(
-        &self,
-        lists: &[Vec<(u32, u8)>],
-        names: &[Section; 5],
-        (depth, codes): (usize, &[Code]),
-        rank: &impl Fn(u32) -> u32,
-        sections: &mut Vec<(Section, Vec<u8>)>,
-    ) -> Result<(), BuildError> {
-        let mut stream = BitWriter::default();
-        let (mut offsets, mut starts, mut similarities) = (Vec::new(), Vec::new(), Vec::new());
-        let mut before = 0u64;
-        for (g, list) in lists.iter().enumerate() {
-            let offset = u32::try_from(stream.len()).map_err(|_| BuildError::TooLarge)?;
-            offsets.extend(offset.to_le_bytes());
-            let set = relative(list, rank(g as u32), rank);
-            each_node(&set, depth, &mut |table, mask| codes[table].write(mask, &mut stream));
-            if self.power.is_some() {
-                let start = u32::try_from(before).map_err(|_| BuildError::TooLarge)?;
-                starts.extend(start.to_le_bytes());
-                similarities.extend(set.iter().map(|m| m.1));
-            }
-            before += list.len() as u64;
-        }
-        let counts = lists.iter().map(|l| l.len() as u32 - 1);
-        sections.push((names[0], narrow(self.codebook, counts)));
-        sections.push((names[1], offsets));
-        sections.push((names[2], stream.finish()));
-        if self.power.is_some() {
-            sections.push((names[3], starts));
-            sections.push((names[4], similarities));
-        }
-        Ok(())
-    }
 }
 
 fn score_kind(metric: Metric) -> Score {
@@ -703,153 +441,4 @@ fn fsq_ball(levels: &[u8], token: u32, l1: bool, radius: u32, visit: &mut impl F
         }
     }
     digit(levels, token, (0, 1), l1, (radius, 0), visit)
-}
-
-/// The set of a group relative to its seed, sorted: the order of the tree.
-fn relative(list: &[(u32, u8)], seed: u32, rank: impl Fn(u32) -> u32) -> Vec<(u32, u8)> {
-    let mut set: Vec<(u32, u8)> = list.iter().map(|&(t, s)| (rank(t) ^ seed, s)).collect();
-    set.sort_unstable();
-    set
-}
-
-/// Calls `visit(table, mask)` for the nodes of a tree in pre-order.
-fn each_node(set: &[(u32, u8)], depth: usize, visit: &mut impl FnMut(usize, u16)) {
-    fn node(
-        set: &[(u32, u8)],
-        level: usize,
-        prefix: u32,
-        contexts: usize,
-        visit: &mut impl FnMut(usize, u16),
-    ) {
-        let child = |m: &(u32, u8)| m.0 >> (4 * level) & 15;
-        let mask = set.iter().fold(0u16, |mask, m| mask | 1 << child(m));
-        let differing = ((prefix | prefix >> 1) & 0x5555_5555).count_ones() as usize;
-        visit(level * contexts + differing, mask);
-        if level > 0 {
-            for part in set.chunk_by(|a, b| child(a) == child(b)) {
-                node(part, level - 1, prefix << 4 | child(&part[0]), contexts, visit);
-            }
-        }
-    }
-    node(set, depth - 1, 0, 2 * depth - 1, visit)
-}
-
-fn narrow(codebook: u32, values: impl Iterator<Item = u32>) -> Vec<u8> {
-    let width = entry_width(codebook);
-    values.flat_map(|v| v.to_le_bytes().into_iter().take(width)).collect()
-}
-
-/// A prefix code for the masks of one context: the frequent ones, and an escape.
-struct Code {
-    /// `(symbol, length, bits)`, bits to be written lowest first; `None` is the escape.
-    words: Vec<(Option<u16>, u32, u32)>,
-    by_mask: Vec<u32>,
-}
-
-const ESCAPED: u32 = u32::MAX;
-
-impl Code {
-    fn new(frequencies: &[u64]) -> Self {
-        let mut by_mask = vec![ESCAPED; 1 << 16];
-        let total: u64 = frequencies.iter().sum();
-        let mut symbols: Vec<(Option<u16>, u64)> = (0..=u16::MAX)
-            .map(|m| (Some(m), frequencies[usize::from(m)]))
-            .filter(|s| s.1 > 0)
-            .collect();
-        symbols.sort_by_key(|s| (std::cmp::Reverse(s.1), s.0));
-        // A mask rarer than the longest code is cheaper escaped; leave a slot for it.
-        let worth = symbols.iter().take_while(|s| s.1 << (CODE_BITS + 1) >= total).count();
-        let kept = worth.min((1 << CODE_BITS) - 1);
-        let rest: u64 = symbols[kept..].iter().map(|s| s.1).sum();
-        symbols.truncate(kept);
-        if rest > 0 {
-            symbols.push((None, rest));
-        }
-        let lengths = code_lengths(&symbols.iter().map(|s| s.1).collect::<Vec<_>>());
-        let mut order: Vec<usize> = (0..symbols.len()).collect();
-        order.sort_by_key(|&i| (lengths[i], i));
-        let (mut next, mut last) = (0u32, 0u32);
-        let mut words = Vec::new();
-        for i in order {
-            let length = lengths[i];
-            next <<= length - last;
-            last = length;
-            let bits = if length == 0 { 0 } else { next.reverse_bits() >> (32 - length) };
-            if let Some(mask) = symbols[i].0 {
-                by_mask[usize::from(mask)] = words.len() as u32;
-            }
-            words.push((symbols[i].0, length, bits));
-            next += 1;
-        }
-        Self { words, by_mask }
-    }
-
-    fn write(&self, mask: u16, out: &mut BitWriter) {
-        match self.by_mask[usize::from(mask)] {
-            ESCAPED => {
-                let escape = self.words.iter().find(|w| w.0.is_none());
-                let (_, length, bits) = escape.expect("a rare mask has made room for the escape");
-                out.push(*bits, *length);
-                out.push(mask.into(), 16);
-            }
-            at => {
-                let (_, length, bits) = self.words[at as usize];
-                out.push(bits, length);
-            }
-        }
-    }
-
-    fn table(&self) -> Vec<u8> {
-        let mut table = vec![0u8; 4 << CODE_BITS];
-        for &(symbol, length, bits) in &self.words {
-            let [low, high] = symbol.unwrap_or(0).to_le_bytes();
-            let row = [low, high, length as u8, u8::from(symbol.is_none())];
-            for upper in 0..1usize << (CODE_BITS - length) {
-                let at = (upper << length | bits as usize) * 4;
-                table[at..at + 4].copy_from_slice(&row);
-            }
-        }
-        table
-    }
-}
-
-/// Lengths of a prefix code of at most `CODE_BITS` bits; a lone symbol takes none.
-fn code_lengths(weights: &[u64]) -> Vec<u32> {
-    use std::cmp::Reverse;
-    use std::collections::BinaryHeap;
-    let n = weights.len();
-    if n < 2 {
-        return vec![0; n];
-    }
-    // Huffman: merge the two lightest until one is left; ties by age, so it is stable.
-    let mut heap: BinaryHeap<Reverse<(u64, usize)>> =
-        weights.iter().enumerate().map(|(i, &w)| Reverse((w, i))).collect();
-    let mut parent = vec![usize::MAX; 2 * n - 1];
-    for new in n..2 * n - 1 {
-        let mut weight = 0;
-        for _ in 0..2 {
-            if let Some(Reverse((w, i))) = heap.pop() {
-                weight += w;
-                parent[i] = new;
-            }
-        }
-        heap.push(Reverse((weight, new)));
-    }
-    let mut depth = vec![0u32; 2 * n - 1];
-    for i in (0..2 * n - 2).rev() {
-        depth[i] = depth[parent[i]] + 1;
-    }
-    let mut lengths: Vec<u32> = depth[..n].iter().map(|d| (*d).min(CODE_BITS)).collect();
-    // Clamping overfills the code space; lengthen the rarest codes that can be.
-    let space = |lengths: &[u32]| lengths.iter().map(|l| 1u64 << (CODE_BITS - l)).sum::<u64>();
-    let mut rarest: Vec<usize> = (0..n).collect();
-    rarest.sort_by_key(|&i| (weights[i], Reverse(i)));
-    while space(&lengths) > 1 << CODE_BITS {
-        match rarest.iter().copied().filter(|&i| lengths[i] < CODE_BITS).max_by_key(|&i| lengths[i])
-        {
-            Some(i) => lengths[i] += 1,
-            None => break,
-        }
-    }
-    lengths
 }

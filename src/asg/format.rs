@@ -68,6 +68,8 @@
 
 use ::core::fmt;
 
+use byteorder::{ByteOrder, LE};
+
 /// The first eight bytes.
 pub const MAGIC: [u8; 8] = *b"VXGNASG\n";
 /// The version that this crate writes and reads.
@@ -75,14 +77,49 @@ pub const VERSION: u32 = 1;
 /// The largest codebook.
 pub const MAX_CODEBOOK: u32 = 1 << 24;
 
-pub(super) const FIXED: usize = 156;
-pub(super) const TABLE_ROW: usize = 24;
-pub(super) const MAX_SECTIONS: usize = 16;
 pub(super) const MAX_DEPTH: usize = 6;
+const MAX_SECTIONS: usize = 16;
 
-pub(super) const FLAG_SYMMETRIC: u8 = 1;
-pub(super) const FLAG_SIMILARITY: u8 = 2;
-pub(super) const FLAG_ORDER: u8 = 4;
+/// Bytes before the section table, of a row of it, and behind it.
+const FIXED: usize = 156;
+const TABLE_ROW: usize = 24;
+const CHECKSUM: usize = 4;
+/// Bytes behind the sections.
+const TRAILER: usize = 8;
+
+const FLAG_SYMMETRIC: u8 = 1;
+const FLAG_SIMILARITY: u8 = 2;
+const FLAG_ORDER: u8 = 4;
+
+/// Offsets of the first table above, for reading and for writing.
+mod at {
+    use ::core::ops::Range;
+
+    pub const VERSION: usize = 8;
+    pub const HEADER_LEN: usize = 12;
+    pub const TOTAL: usize = 16;
+    pub const CODEBOOK: usize = 24;
+    pub const FAMILY: usize = 28;
+    pub const METRIC: usize = 29;
+    pub const SOURCE: usize = 30;
+    pub const FLAGS: usize = 31;
+    pub const PARAMETER: usize = 32;
+    pub const CAP: usize = 36;
+    pub const MAX_MEMBERS: usize = 40;
+    pub const POWER: usize = 44;
+    pub const ENTRIES: usize = 48;
+    pub const DEPTH: usize = 56;
+    pub const CODE_BITS: usize = 57;
+    pub const SECTIONS: usize = 58;
+    pub const ZERO: [Range<usize>; 2] = [60..64, 96..156];
+    pub const WEIGHTS_SHA256: Range<usize> = 64..96;
+
+    /// In a row of the section table.
+    pub const KIND: usize = 0;
+    pub const CRC: usize = 4;
+    pub const OFFSET: usize = 8;
+    pub const LENGTH: usize = 16;
+}
 
 /// How groups were chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -154,6 +191,75 @@ pub enum Section {
     OwnerSimilarities,
 }
 
+impl Family {
+    /// The bytes that stand for it: the family and its parameter.
+    #[cfg(feature = "std")]
+    fn code(self) -> (u8, f32) {
+        match self {
+            Self::Threshold { theta } => (1, theta),
+            Self::TopK { k } => (2, k as f32),
+            Self::TopKSymmetrised { k } => (3, k as f32),
+            Self::Explicit => (4, 0.0),
+        }
+    }
+
+    fn from_code(code: u8, parameter: f32) -> Result<Self, FormatError> {
+        let k = parameter as u32;
+        let whole = k as f32 == parameter;
+        match code {
+            1 if parameter.is_finite() => Ok(Self::Threshold { theta: parameter }),
+            2 if whole => Ok(Self::TopK { k }),
+            3 if whole => Ok(Self::TopKSymmetrised { k }),
+            4 => Ok(Self::Explicit),
+            1..=3 => Err(FormatError::Parameter),
+            other => Err(FormatError::Family(other)),
+        }
+    }
+
+    /// Whether its groups are symmetric whatever the rows are.
+    pub(super) fn is_symmetric(self) -> bool {
+        matches!(self, Self::Threshold { .. } | Self::TopKSymmetrised { .. })
+    }
+}
+
+impl Metric {
+    const ALL: [Self; 5] =
+        [Self::Given, Self::Cosine, Self::Euclidean, Self::FsqL1, Self::FsqHamming];
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Given => 0,
+            Self::Cosine => 1,
+            Self::Euclidean => 2,
+            Self::FsqL1 => 3,
+            Self::FsqHamming => 4,
+        }
+    }
+
+    fn from_code(code: u8) -> Result<Self, FormatError> {
+        let found = Self::ALL.into_iter().find(|m| m.code() == code);
+        found.ok_or(FormatError::Metric(code))
+    }
+}
+
+impl RowSource {
+    const ALL: [Self; 4] = [Self::Unknown, Self::InputEmbedding, Self::OutputHead, Self::FsqDigits];
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::InputEmbedding => 1,
+            Self::OutputHead => 2,
+            Self::FsqDigits => 3,
+        }
+    }
+
+    fn from_code(code: u8) -> Result<Self, FormatError> {
+        let found = Self::ALL.into_iter().find(|s| s.code() == code);
+        found.ok_or(FormatError::Source(code))
+    }
+}
+
 impl Section {
     pub(super) const ALL: [Self; 14] = [
         Self::Tables,
@@ -172,7 +278,7 @@ impl Section {
         Self::OwnerSimilarities,
     ];
 
-    pub(super) fn kind(self) -> u32 {
+    fn kind(self) -> u32 {
         match self {
             Self::Tables => 1,
             Self::Order => 2,
@@ -328,10 +434,10 @@ pub fn retarget(file: &mut [u8], old: &[u8; 32], new: &[u8; 32]) -> Result<(), F
     if header.weights_sha256 != *old {
         return Ok(());
     }
-    let end = u32_at(file, 12)? as usize - 4;
-    file[64..96].copy_from_slice(new);
+    file[at::WEIGHTS_SHA256].copy_from_slice(new);
+    let end = LE::read_u32(&file[at::HEADER_LEN..]) as usize - CHECKSUM;
     let crc = crc32(&file[..end]);
-    file[end..end + 4].copy_from_slice(&crc.to_le_bytes());
+    LE::write_u32(&mut file[end..], crc);
     Ok(())
 }
 
@@ -372,23 +478,6 @@ pub struct Header {
     pub(super) sections: [Extent; Section::ALL.len()],
 }
 
-fn take<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], FormatError> {
-    let needed = at + N;
-    bytes
-        .get(at..needed)
-        .and_then(|b| b.first_chunk::<N>())
-        .copied()
-        .ok_or(FormatError::Truncated { needed, found: bytes.len() })
-}
-
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Result<u32, FormatError> {
-    take(bytes, at).map(u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Result<u64, FormatError> {
-    take(bytes, at).map(u64::from_le_bytes)
-}
-
 /// Bytes of an entry of the order, the ranks and the counts.
 pub(super) fn entry_width(codebook: u32) -> usize {
     if codebook <= 1 << 16 { 2 } else { 4 }
@@ -403,80 +492,61 @@ impl Header {
     /// Reads and checks the header of a whole file. Touches the header and the last
     /// eight bytes only.
     pub fn parse(file: &[u8]) -> Result<Self, FormatError> {
-        if take::<8>(file, 0)? != MAGIC {
+        let truncated = |needed| FormatError::Truncated { needed, found: file.len() };
+        if file.first_chunk().is_some_and(|magic| *magic != MAGIC) {
             return Err(FormatError::Magic);
         }
-        let version = u32_at(file, 8)?;
+        let fixed: &[u8; FIXED] = file.first_chunk().ok_or(truncated(FIXED))?;
+        let version = LE::read_u32(&fixed[at::VERSION..]);
         if version != VERSION {
             return Err(FormatError::Version(version));
         }
-        let header_len = u32_at(file, 12)?;
-        let section_count = u16::from_le_bytes(take(file, 58)?);
+        let section_count = LE::read_u16(&fixed[at::SECTIONS..]);
         if !(4..=MAX_SECTIONS).contains(&usize::from(section_count)) {
             return Err(FormatError::SectionCount(section_count));
         }
         let table_end = FIXED + TABLE_ROW * usize::from(section_count);
-        if header_len as usize != table_end + 4 {
+        let header_len = LE::read_u32(&fixed[at::HEADER_LEN..]);
+        if header_len as usize != table_end + CHECKSUM {
             return Err(FormatError::HeaderLength(header_len));
         }
-        if crc32(file.get(..table_end).unwrap_or_default()) != u32_at(file, table_end)? {
+        let whole = file.get(..table_end + CHECKSUM).ok_or(truncated(table_end + CHECKSUM))?;
+        let (covered, crc) = whole.split_at(table_end);
+        if crc32(covered) != LE::read_u32(crc) {
             return Err(FormatError::HeaderChecksum);
         }
-        let total = u64_at(file, 16)?;
+        let total = LE::read_u64(&fixed[at::TOTAL..]);
         if total != file.len() as u64 {
             return Err(FormatError::Length { said: total, found: file.len() as u64 });
         }
         // Room for the trailer was not checked yet: a header-only file is too short.
-        let trailer = file.len() - 8;
-        if trailer < table_end + 4 || u64_at(file, trailer)? != total {
+        let trailer = file.len() - TRAILER;
+        if trailer < whole.len() || LE::read_u64(&file[trailer..]) != total {
             return Err(FormatError::Trailer);
         }
 
-        let codebook = u32_at(file, 24)?;
+        let codebook = LE::read_u32(&fixed[at::CODEBOOK..]);
         if codebook == 0 || codebook > MAX_CODEBOOK {
             return Err(FormatError::Codebook(codebook));
         }
-        let [family, metric, source, flags] = take(file, 28)?;
+        let flags = fixed[at::FLAGS];
         if flags & !(FLAG_SYMMETRIC | FLAG_SIMILARITY | FLAG_ORDER) != 0 {
             return Err(FormatError::Flags(flags));
         }
-        let parameter = f32::from_le_bytes(take(file, 32)?);
-        let k = parameter as u32;
-        let whole = k as f32 == parameter;
-        let family = match family {
-            1 if parameter.is_finite() => Family::Threshold { theta: parameter },
-            2 if whole => Family::TopK { k },
-            3 if whole => Family::TopKSymmetrised { k },
-            4 => Family::Explicit,
-            1..=3 => return Err(FormatError::Parameter),
-            other => return Err(FormatError::Family(other)),
-        };
+        let parameter = LE::read_f32(&fixed[at::PARAMETER..]);
+        let family = Family::from_code(fixed[at::FAMILY], parameter)?;
         let symmetric = flags & FLAG_SYMMETRIC != 0;
-        if !symmetric && matches!(family, Family::Threshold { .. } | Family::TopKSymmetrised { .. })
-        {
+        if !symmetric && family.is_symmetric() {
             return Err(FormatError::Flags(flags));
         }
-        let metric = match metric {
-            0 => Metric::Given,
-            1 => Metric::Cosine,
-            2 => Metric::Euclidean,
-            3 => Metric::FsqL1,
-            4 => Metric::FsqHamming,
-            other => return Err(FormatError::Metric(other)),
-        };
-        let source = match source {
-            0 => RowSource::Unknown,
-            1 => RowSource::InputEmbedding,
-            2 => RowSource::OutputHead,
-            3 => RowSource::FsqDigits,
-            other => return Err(FormatError::Source(other)),
-        };
-        let power = f32::from_le_bytes(take(file, 44)?);
+        let metric = Metric::from_code(fixed[at::METRIC])?;
+        let source = RowSource::from_code(fixed[at::SOURCE])?;
+        let power = LE::read_f32(&fixed[at::POWER..]);
         let similar = flags & FLAG_SIMILARITY != 0;
         if !power.is_finite() || power < 0.0 || similar != (power > 0.0) {
             return Err(FormatError::Power);
         }
-        let [depth, code_bits] = take(file, 56)?;
+        let (depth, code_bits) = (fixed[at::DEPTH], fixed[at::CODE_BITS]);
         if !(2..=MAX_DEPTH).contains(&usize::from(depth)) || u64::from(codebook) > 1 << (4 * depth)
         {
             return Err(FormatError::Depth(depth));
@@ -484,9 +554,11 @@ impl Header {
         if !(1..=12).contains(&code_bits) {
             return Err(FormatError::CodeBits(code_bits));
         }
-        if u32_at(file, 60)? != 0 || take::<60>(file, 96)? != [0; 60] {
+        if at::ZERO.into_iter().any(|zero| fixed[zero].iter().any(|&b| b != 0)) {
             return Err(FormatError::Reserved);
         }
+        let mut weights_sha256 = [0; 32];
+        weights_sha256.copy_from_slice(&fixed[at::WEIGHTS_SHA256]);
         let mut header = Self {
             codebook,
             family,
@@ -494,48 +566,95 @@ impl Header {
             source,
             symmetric,
             power: similar.then_some(power),
-            cap: u32_at(file, 36)?,
-            max_members: u32_at(file, 40)?,
-            entries: u64_at(file, 48)?,
-            weights_sha256: take(file, 64)?,
+            cap: LE::read_u32(&fixed[at::CAP..]),
+            max_members: LE::read_u32(&fixed[at::MAX_MEMBERS..]),
+            entries: LE::read_u64(&fixed[at::ENTRIES..]),
+            weights_sha256,
             depth: depth.into(),
             code_bits: code_bits.into(),
             ordered: flags & FLAG_ORDER != 0,
             sections: Default::default(),
         };
-        header.read_sections(file, section_count.into(), table_end + 4, trailer)?;
+        header.read_table(&covered[FIXED..], whole.len(), trailer)?;
         Ok(header)
     }
 
-    fn read_sections(
-        &mut self,
-        file: &[u8],
-        count: usize,
-        first: usize,
-        end: usize,
-    ) -> Result<(), FormatError> {
+    /// The whole file: this header with the places of `sections`, the sections in this order,
+    /// the length. Reads nothing of `self.sections`.
+    #[cfg(feature = "std")]
+    pub(super) fn write(&self, sections: &[(Section, Vec<u8>)]) -> Vec<u8> {
+        let table_end = FIXED + TABLE_ROW * sections.len();
+        let first = table_end + CHECKSUM;
+        let total = first + sections.iter().map(|(_, b)| b.len()).sum::<usize>() + TRAILER;
+        let flag = |on: bool, flag: u8| if on { flag } else { 0 };
+        let (family, parameter) = self.family.code();
+
+        let mut file = Vec::with_capacity(total);
+        file.resize(first, 0);
+        file[..MAGIC.len()].copy_from_slice(&MAGIC);
+        LE::write_u32(&mut file[at::VERSION..], VERSION);
+        LE::write_u32(&mut file[at::HEADER_LEN..], first as u32);
+        LE::write_u64(&mut file[at::TOTAL..], total as u64);
+        LE::write_u32(&mut file[at::CODEBOOK..], self.codebook);
+        file[at::FAMILY] = family;
+        file[at::METRIC] = self.metric.code();
+        file[at::SOURCE] = self.source.code();
+        file[at::FLAGS] = flag(self.symmetric, FLAG_SYMMETRIC)
+            | flag(self.power.is_some(), FLAG_SIMILARITY)
+            | flag(self.ordered, FLAG_ORDER);
+        LE::write_f32(&mut file[at::PARAMETER..], parameter);
+        LE::write_u32(&mut file[at::CAP..], self.cap);
+        LE::write_u32(&mut file[at::MAX_MEMBERS..], self.max_members);
+        LE::write_f32(&mut file[at::POWER..], self.power.unwrap_or(0.0));
+        LE::write_u64(&mut file[at::ENTRIES..], self.entries);
+        file[at::DEPTH] = self.depth as u8;
+        file[at::CODE_BITS] = self.code_bits as u8;
+        LE::write_u16(&mut file[at::SECTIONS..], sections.len() as u16);
+        file[at::WEIGHTS_SHA256].copy_from_slice(&self.weights_sha256);
+        let mut offset = first as u64;
+        let rows = file[FIXED..].chunks_exact_mut(TABLE_ROW);
+        for (row, (section, bytes)) in rows.zip(sections) {
+            LE::write_u32(&mut row[at::KIND..], section.kind());
+            LE::write_u32(&mut row[at::CRC..], crc32(bytes));
+            LE::write_u64(&mut row[at::OFFSET..], offset);
+            LE::write_u64(&mut row[at::LENGTH..], bytes.len() as u64);
+            offset += bytes.len() as u64;
+        }
+        let crc = crc32(&file[..table_end]);
+        LE::write_u32(&mut file[table_end..], crc);
+        for (_, bytes) in sections {
+            file.extend_from_slice(bytes);
+        }
+        file.extend((total as u64).to_le_bytes());
+        file
+    }
+
+    /// `rows`: the section table. The sections lie in `first .. end` of the file.
+    fn read_table(&mut self, rows: &[u8], first: usize, end: usize) -> Result<(), FormatError> {
         let mut seen = [false; Section::ALL.len()];
-        let mut at = first as u64;
-        for i in 0..count {
-            let row = FIXED + i * TABLE_ROW;
-            let kind = u32_at(file, row)?;
+        let mut next = first as u64;
+        for row in rows.chunks_exact(TABLE_ROW) {
+            let kind = LE::read_u32(&row[at::KIND..]);
             let section = Section::of_kind(kind).ok_or(FormatError::UnknownSection(kind))?;
-            let (offset, len) = (u64_at(file, row + 8)?, u64_at(file, row + 16)?);
+            let (offset, len) =
+                (LE::read_u64(&row[at::OFFSET..]), LE::read_u64(&row[at::LENGTH..]));
             if ::core::mem::replace(&mut seen[section as usize], true) {
                 return Err(FormatError::DuplicateSection(section));
             }
-            if offset != at {
+            if offset != next {
                 return Err(FormatError::SectionOffset(section));
             }
-            at = match at.checked_add(len) {
-                Some(next) if next <= end as u64 => next,
+            next = match next.checked_add(len) {
+                Some(after) if after <= end as u64 => after,
                 _ => return Err(FormatError::SectionBounds(section)),
             };
+            let crc = LE::read_u32(&row[at::CRC..]);
             self.sections[section as usize] =
-                Extent { start: offset as usize, len: len as usize, crc: u32_at(file, row + 4)? };
+                Extent { start: offset as usize, len: len as usize, crc };
         }
-        if at != end as u64 {
-            return Err(FormatError::Length { said: at + 8, found: file.len() as u64 });
+        if next != end as u64 {
+            let (said, found) = (next + TRAILER as u64, (end + TRAILER) as u64);
+            return Err(FormatError::Length { said, found });
         }
         for section in Section::ALL {
             let expected = self.expected(section);

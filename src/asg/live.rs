@@ -5,10 +5,10 @@
 //! so who is near whom can be asked of the embedding rows themselves. Groups are seeded by
 //! the tokens of the support and hold tokens of the support; every other token is alone.
 //!
-//! What is exact: the kernel `w(g|t) = 1 / N(t)`, with `N(t)` the tokens of the support near
-//! `t`, is one kernel for both laws and depends on `p` and `q` through the support only,
+//! What is exact: the split `w(g|t) = 1 / N(t)`, with `N(t)` the tokens of the support near
+//! `t`, is one split for both laws and depends on `p` and `q` through the support only,
 //! never on the drafted token. So all that [`crate::core::accept`] promises holds: the law
-//! of the group is exactly the target's. It is another kernel than the index's, because
+//! of the group is exactly the target's. It is another split than the index's, because
 //! groups outside the support get no share: the group laws, and the acceptance, differ
 //! unless the support is the whole codebook. [`cover`] with a mass below 1 changes nothing
 //! in this: what it leaves out is accepted token by token.
@@ -33,17 +33,6 @@ pub trait TokenRows {
     fn width(&self) -> usize;
     /// Writes the row of `token`.
     fn row(&self, token: u32, out: &mut [f32]);
-}
-
-#[cfg(feature = "engine")]
-impl TokenRows for std::sync::Arc<crate::engine::Model> {
-    /// Of the input embedding.
-    fn width(&self) -> usize {
-        self.embedding_width()
-    }
-    fn row(&self, token: u32, out: &mut [f32]) {
-        self.embedding_row(token, out);
-    }
 }
 
 const LANES: usize = 8;

@@ -9,6 +9,8 @@
 mod bits;
 #[cfg(feature = "std")]
 pub mod build;
+#[cfg(feature = "std")]
+mod error;
 pub mod format;
 mod index;
 #[cfg(feature = "std")]
@@ -19,6 +21,8 @@ mod order;
 mod search;
 
 #[cfg(feature = "std")]
-pub use build::{BuildError, BuildOptions, IndexBuilder, Order, Written, nearest_neighbours};
+pub use build::{BuildOptions, IndexBuilder, Order, Written, nearest_neighbours};
+#[cfg(feature = "std")]
+pub use error::BuildError;
 pub use format::{Family, FormatError, Header, Metric, RowSource, retarget};
 pub use index::{Index, Members, NoSimilarities, Weights};

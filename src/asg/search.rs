@@ -9,13 +9,15 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::build::BuildError;
+use super::error::BuildError;
 
 /// Rows and columns of the register block: 4 x 8 sums are eight 128-bit registers.
 const MR: usize = 4;
 const NR: usize = 8;
 /// Rows of a tile. Packed, 256 x 512 f32 are 512 KiB: a tile stays in L2.
 const TILE: usize = 256;
+/// `[row of a][row of b]` of two tiles.
+type Scores = [[f32; TILE]; TILE];
 
 /// A neighbour and its score; higher is nearer (cosine, or minus the squared distance).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,7 +99,7 @@ impl Packed {
     }
 
     /// Scores of tile `a` against tile `b`, into `out[row of a][row of b]`.
-    fn tile(&self, a: usize, b: usize, out: &mut [[f32; TILE]; TILE]) {
+    fn tile(&self, a: usize, b: usize, out: &mut Scores) {
         const PANELS: usize = TILE / NR;
         for j in 0..PANELS {
             let right = self.panel(b * PANELS + j);
@@ -155,6 +157,61 @@ fn kernel_half<const FROM: usize>(
 
 type Progress<'a> = &'a (dyn Fn(f32) + Sync);
 
+/// What one thread of [`for_each_row_tile`] compares with.
+struct Comparison<'a> {
+    rows: &'a Packed,
+    scores: Vec<[f32; TILE]>,
+    /// Pairs of tiles compared by all threads, and how many there are.
+    done: &'a AtomicUsize,
+    pairs: usize,
+    progress: Progress<'a>,
+}
+
+impl Comparison<'_> {
+    fn scores(&mut self, a: usize, b: usize) -> &Scores {
+        let scores: &mut Scores = self.scores.as_mut_slice().try_into().expect("TILE rows");
+        self.rows.tile(a, b, scores);
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done.is_multiple_of(64) || done == self.pairs {
+            (self.progress)(done as f32 / self.pairs as f32);
+        }
+        scores
+    }
+}
+
+/// Gives every tile of rows to `search` on one of `threads` threads, and what it found back in
+/// the order of the tiles. `pairs`: how many pairs of tiles it compares in all. A thread that
+/// gets `None` takes no further tile.
+fn for_each_row_tile<T: Send>(
+    rows: &Packed,
+    pairs: usize,
+    threads: usize,
+    progress: Progress<'_>,
+    search: impl Fn(usize, &mut Comparison<'_>) -> Option<T> + Sync,
+) -> Vec<T> {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                let scores = vec![[0f32; TILE]; TILE];
+                let mut with = Comparison { rows, scores, done: &done, pairs, progress };
+                loop {
+                    let a = next.fetch_add(1, Ordering::Relaxed);
+                    if a >= rows.tiles() {
+                        return;
+                    }
+                    let Some(here) = search(a, &mut with) else { return };
+                    found.lock().expect("no thread panics").push((a, here));
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().expect("no thread panics");
+    found.sort_unstable_by_key(|(a, _)| *a);
+    found.into_iter().map(|(_, here)| here).collect()
+}
+
 /// All pairs of distinct tokens whose score exceeds `threshold`, each pair once, as
 /// `(a, b, score)` with `a < b`, sorted. Stops with an error at more than `max_pairs`.
 pub(super) fn pairs_above(
@@ -165,56 +222,36 @@ pub(super) fn pairs_above(
     progress: Progress<'_>,
 ) -> Result<Vec<(u32, u32, f32)>, BuildError> {
     let tiles = rows.tiles();
-    let next = AtomicUsize::new(0);
     let found_pairs = AtomicUsize::new(0);
-    let jobs = tiles * (tiles + 1) / 2;
-    let done = AtomicUsize::new(0);
-    let found = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(|| {
-                let mut out = vec![[0f32; TILE]; TILE];
-                let out: &mut [[f32; TILE]; TILE] = out.as_mut_slice().try_into().expect("TILE");
-                loop {
-                    let a = next.fetch_add(1, Ordering::Relaxed);
-                    if a >= tiles || found_pairs.load(Ordering::Relaxed) > max_pairs {
-                        return;
-                    }
-                    let mut mine = Vec::new();
-                    for b in a..tiles {
-                        rows.tile(a, b, out);
-                        for (y, row) in out.iter().enumerate() {
-                            let y = a * TILE + y;
-                            // One look at 16 scores: most tiles hold few neighbours.
-                            for (c, chunk) in row.as_chunks::<16>().0.iter().enumerate() {
-                                if !chunk.iter().fold(false, |any, s| any | (*s > threshold)) {
-                                    continue;
-                                }
-                                for (i, &s) in chunk.iter().enumerate() {
-                                    let x = b * TILE + c * 16 + i;
-                                    if s > threshold && x > y && x < rows.ids.len() {
-                                        mine.push((rows.ids[y], rows.ids[x], s));
-                                    }
-                                }
-                            }
-                        }
-                        let n = done.fetch_add(1, Ordering::Relaxed) + 1;
-                        if n.is_multiple_of(64) || n == jobs {
-                            progress(n as f32 / jobs as f32);
-                        }
-                    }
-                    found_pairs.fetch_add(mine.len(), Ordering::Relaxed);
-                    found.lock().expect("no thread panics").push((a, mine));
-                }
-            });
+    let found = for_each_row_tile(rows, tiles * (tiles + 1) / 2, threads, progress, |a, with| {
+        if found_pairs.load(Ordering::Relaxed) > max_pairs {
+            return None;
         }
+        let mut mine = Vec::new();
+        for b in a..tiles {
+            for (y, row) in with.scores(a, b).iter().enumerate() {
+                let y = a * TILE + y;
+                // One look at 16 scores: most tiles hold few neighbours.
+                for (c, chunk) in row.as_chunks::<16>().0.iter().enumerate() {
+                    if !chunk.iter().fold(false, |any, s| any | (*s > threshold)) {
+                        continue;
+                    }
+                    for (i, &s) in chunk.iter().enumerate() {
+                        let x = b * TILE + c * 16 + i;
+                        if s > threshold && x > y && x < rows.ids.len() {
+                            mine.push((rows.ids[y], rows.ids[x], s));
+                        }
+                    }
+                }
+            }
+        }
+        found_pairs.fetch_add(mine.len(), Ordering::Relaxed);
+        Some(mine)
     });
     if found_pairs.into_inner() > max_pairs {
         return Err(BuildError::TooManyPairs { limit: max_pairs });
     }
-    let mut found = found.into_inner().expect("no thread panics");
-    found.sort_unstable_by_key(|(a, _)| *a);
-    let mut all: Vec<(u32, u32, f32)> = found.into_iter().flat_map(|(_, pairs)| pairs).collect();
+    let mut all: Vec<(u32, u32, f32)> = found.into_iter().flatten().collect();
     all.sort_unstable_by_key(|&(a, b, _)| (a, b));
     Ok(all)
 }
@@ -230,59 +267,38 @@ pub(super) fn nearest(
         return Vec::new();
     }
     let tiles = rows.tiles();
-    let next = AtomicUsize::new(0);
-    let done = AtomicUsize::new(0);
-    let found = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(|| {
-                let mut out = vec![[0f32; TILE]; TILE];
-                let out: &mut [[f32; TILE]; TILE] = out.as_mut_slice().try_into().expect("TILE");
-                loop {
-                    let a = next.fetch_add(1, Ordering::Relaxed);
-                    if a >= tiles {
-                        return;
+    let found = for_each_row_tile(rows, tiles * tiles, threads, progress, |a, with| {
+        let mut best: Vec<Vec<Neighbour>> = vec![Vec::new(); TILE];
+        let mut floor = [f32::NEG_INFINITY; TILE];
+        for b in 0..tiles {
+            for (y, row) in with.scores(a, b).iter().enumerate() {
+                let list = &mut best[y];
+                for (x, &score) in row.iter().enumerate() {
+                    let x = b * TILE + x;
+                    let itself = x == a * TILE + y;
+                    if score < floor[y] || itself || x >= rows.ids.len() {
+                        continue;
                     }
-                    let mut best: Vec<Vec<Neighbour>> = vec![Vec::new(); TILE];
-                    let mut floor = [f32::NEG_INFINITY; TILE];
-                    for b in 0..tiles {
-                        rows.tile(a, b, out);
-                        for (y, row) in out.iter().enumerate() {
-                            let list = &mut best[y];
-                            for (x, &score) in row.iter().enumerate() {
-                                let x = b * TILE + x;
-                                let itself = x == a * TILE + y;
-                                if score < floor[y] || itself || x >= rows.ids.len() {
-                                    continue;
-                                }
-                                list.push(Neighbour { id: rows.ids[x], score });
-                                if list.len() >= 2 * k + 64 {
-                                    shrink(list, k);
-                                    floor[y] = list[k - 1].score;
-                                }
-                            }
-                        }
-                        progress(
-                            (done.fetch_add(1, Ordering::Relaxed) + 1) as f32
-                                / (tiles * tiles) as f32,
-                        );
+                    list.push(Neighbour { id: rows.ids[x], score });
+                    if list.len() >= 2 * k + 64 {
+                        shrink(list, k);
+                        floor[y] = list[k - 1].score;
                     }
-                    let mut finished = Vec::new();
-                    for (y, mut list) in best.into_iter().enumerate() {
-                        if let Some(&id) = rows.ids.get(a * TILE + y) {
-                            list.sort_unstable_by(Neighbour::nearest_first);
-                            list.truncate(k);
-                            finished.push((id, list));
-                        }
-                    }
-                    found.lock().expect("no thread panics").extend(finished);
                 }
-            });
+            }
         }
+        let mut finished = Vec::new();
+        for (y, mut list) in best.into_iter().enumerate() {
+            if let Some(&id) = rows.ids.get(a * TILE + y) {
+                list.sort_unstable_by(Neighbour::nearest_first);
+                list.truncate(k);
+                finished.push((id, list));
+            }
+        }
+        Some(finished)
     });
-    let mut found = found.into_inner().expect("no thread panics");
-    found.sort_unstable_by_key(|(id, _)| *id);
-    found
+    // Rows are packed by ascending id.
+    found.into_iter().flatten().collect()
 }
 
 fn shrink(list: &mut Vec<Neighbour>, k: usize) {

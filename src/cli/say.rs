@@ -372,7 +372,7 @@ impl Say {
         let bar = progress(lines.len() as u64, self.quiet);
         let mut pcm = Vec::new();
         for (i, line) in lines.iter().enumerate() {
-            let options = Options { seed: options.seed.wrapping_add(i as u64), ..options };
+            let options = options.with_seed(options.seed.wrapping_add(i as u64));
             let mut synthesizer = Synthesizer::new(voice, options, &pool)?;
             let mut file = WavFile::create(dir.join(format!("{i:05}.wav")), rate)?;
             for chunk in &frontend.speak(line)?.chunks {

@@ -1,6 +1,6 @@
 //! Probability rows, draws from them and the sampling transforms.
 //!
-//! A [`Row`] is `V` probabilities and the `ceil(V / BLOCK)` sums of their blocks. The
+//! A [`Row`] is `V` probabilities and the `ceil(V / SUM_BLOCK)` sums of their blocks. The
 //! sums make a draw cheap: it walks the block sums, then one block, instead of all 65,537
 //! tokens.
 //!
@@ -12,14 +12,14 @@
 
 use ::core::fmt;
 
-/// Tokens in a block: `block_sums[i]` covers the tokens `BLOCK * i .. BLOCK * (i + 1)`.
-pub const BLOCK: usize = 256;
+/// Tokens in a block: `block_sums[i]` covers the tokens `SUM_BLOCK * i .. SUM_BLOCK * (i + 1)`.
+pub const SUM_BLOCK: usize = 256;
 
 const LANES: usize = 16;
 
 /// How many block sums a row over `vocabulary` tokens has.
 pub const fn block_count(vocabulary: usize) -> usize {
-    vocabulary.div_ceil(BLOCK)
+    vocabulary.div_ceil(SUM_BLOCK)
 }
 
 /// Why a row cannot be used.
@@ -176,12 +176,12 @@ impl<'a> Row<'a> {
         let target = f64::from(u) * total;
         let mut before = 0f64;
         let mut last = None;
-        for (i, (block, &sum)) in self.probs.chunks(BLOCK).zip(self.block_sums).enumerate() {
+        for (i, (block, &sum)) in self.probs.chunks(SUM_BLOCK).zip(self.block_sums).enumerate() {
             let after = before + f64::from(sum);
             if sum > 0.0 {
                 if target < after {
                     if let Some(at) = draw_in(block, target - before) {
-                        return Ok((i * BLOCK + at) as u32);
+                        return Ok((i * SUM_BLOCK + at) as u32);
                     }
                 } else {
                     last = Some(i);
@@ -191,8 +191,8 @@ impl<'a> Row<'a> {
         }
         // u so close to 1 that no block is left: the last token of the last block.
         last.and_then(|i| {
-            let block = &self.probs[i * BLOCK..self.probs.len().min((i + 1) * BLOCK)];
-            Some((i * BLOCK + draw_in(block, f64::INFINITY)?) as u32)
+            let block = &self.probs[i * SUM_BLOCK..self.probs.len().min((i + 1) * SUM_BLOCK)];
+            Some((i * SUM_BLOCK + draw_in(block, f64::INFINITY)?) as u32)
         })
         .ok_or(DistError::ZeroMass)
     }
@@ -365,7 +365,7 @@ impl<'a> RowMut<'a> {
         let mut total = 0f64;
         let mut max = 0f32;
         let mut negative = false;
-        for (block, out) in self.probs.chunks(BLOCK).zip(self.block_sums.iter_mut()) {
+        for (block, out) in self.probs.chunks(SUM_BLOCK).zip(self.block_sums.iter_mut()) {
             let (sum, high, low) = block_survey(block);
             negative |= low < 0.0;
             total += f64::from(sum);
@@ -385,14 +385,14 @@ impl<'a> RowMut<'a> {
     }
 
     fn masses(&self) -> f64 {
-        self.probs.chunks(BLOCK).map(|b| f64::from(block_sum(b))).sum()
+        self.probs.chunks(SUM_BLOCK).map(|b| f64::from(block_sum(b))).sum()
     }
 
     fn finish(&mut self, total: f64) {
         // 1 / total can overflow for subnormal rows; a division cannot exceed 1.
         let scale = (1.0 / total) as f32;
         let multiply = scale.is_finite() && scale > f32::MIN_POSITIVE;
-        for (block, sum) in self.probs.chunks_mut(BLOCK).zip(self.block_sums.iter_mut()) {
+        for (block, sum) in self.probs.chunks_mut(SUM_BLOCK).zip(self.block_sums.iter_mut()) {
             if multiply {
                 block.iter_mut().for_each(|p| *p *= scale);
             } else {
@@ -440,7 +440,7 @@ impl<'a> RowMut<'a> {
             let bins = 1usize << width;
             scratch.counts[..bins].fill(0);
             scratch.masses[..bins].fill(0.0);
-            for (block, max) in self.probs.chunks(BLOCK).zip(self.block_sums.iter()) {
+            for (block, max) in self.probs.chunks(SUM_BLOCK).zip(self.block_sums.iter()) {
                 if max.to_bits() < low {
                     continue;
                 }

@@ -2,11 +2,12 @@
 //!
 //! Everything here takes probabilities, never logits. A row is one probability a token
 //! over the whole vocabulary (for the default voice 65,537: the codebook and
-//! end-of-speech) together with the sums of its blocks of [`dist::BLOCK`] tokens, in
+//! end-of-speech) together with the sums of its blocks of [`dist::SUM_BLOCK`] tokens, in
 //! buffers of the caller.
 //!
 //! - [`rng`]: the uniforms, one trait and a seeded generator whose values never change.
 //! - [`dist`]: rows, draws by inverse CDF, top-k, top-p and min-p without sorting.
+//! - [`rule`]: groups, rules, verdicts and errors, the words of the two that follow.
 //! - [`accept`]: one position and one round of speculative decoding, by token, by token
 //!   with a tolerance, by group, or by transport between similar tokens.
 //! - [`transport`]: the last of these, its law and what can be measured of it.
@@ -45,12 +46,17 @@
 
 pub mod accept;
 pub mod dist;
+mod residual;
 pub mod rng;
+pub mod rule;
 pub mod transport;
 
-pub use accept::{
-    AcceptError, Emission, GroupId, Groups, LazyRows, Origin, Outcome, RowBuffer, Rows, Rule,
-    Singletons, Verdict, sample, verify_lazily, verify_position, verify_round,
+pub use accept::{LazyRows, RowBuffer, Rows, sample, verify_lazily, verify_position, verify_round};
+pub use dist::{
+    DistError, Row, RowMut, SUM_BLOCK, SamplingTransforms, TransformScratch, block_count,
 };
-pub use dist::{BLOCK, DistError, Row, RowMut, SamplingTransforms, TransformScratch, block_count};
+pub use residual::Residual;
 pub use rng::{Scripted, SeededRng, Uniform};
+pub use rule::{
+    AcceptError, Emission, GroupId, Groups, Origin, Outcome, Rule, Singletons, Verdict,
+};

@@ -1,4 +1,4 @@
-//! Acceptance by transport: [`Rule::Transport`](super::accept::Rule::Transport).
+//! Acceptance by transport: [`Rule::Transport`](super::rule::Rule::Transport).
 //!
 //! `p` is the target's row, `q` the draft's, and `x ~ y` a symmetric relation of similar
 //! tokens: the lists of a symmetric group index, whose weights do not matter here. Every
@@ -44,9 +44,10 @@
 //! lists no neighbours. Otherwise the list of `x` is read for `R(x)` and again for `y`, and the
 //! list of `y` for `S(y)`. Sums are f64, in the order of the lists.
 
-use super::accept::{AcceptError, Groups, Outcome, Residual, check_codebook, check_pair};
 use super::dist::{DistError, Row};
+use super::residual::{Residual, draw_by_mass, exhausted};
 use super::rng::Uniform;
+use super::rule::{AcceptError, Groups, Outcome, check_codebook, check_pair};
 
 /// Tries before the exact residual, as by group: a position needs more with a chance below
 /// 10^-4, whatever is left over.
@@ -211,12 +212,12 @@ pub fn residual<G: Groups>(
         }
         return Ok(Residual { token, tries, exhausted: false });
     }
-    let found = super::accept::draw_by_mass(target, |t, _| pair.missing(t), uniforms)?;
-    super::accept::exhausted(target, found, max_tries, uniforms)
+    let found = draw_by_mass(target, |t, _| pair.missing(t), uniforms)?;
+    exhausted(target, found, max_tries, uniforms)
 }
 
 /// Visits every `(x, y, f(x, y))` with `f > 0`, for measurements: what is accepted beyond
-/// [`Rule::TokenLevel`](super::accept::Rule::TokenLevel), and from where to where. Each token
+/// [`Rule::TokenLevel`](super::rule::Rule::TokenLevel), and from where to where. Each token
 /// with an excess or a deficit is listed once, those with an excess again.
 ///
 /// `scratch` holds the sums of the neighbours, at least one number a token.

@@ -8,7 +8,9 @@
 //! acceptance that depends on the position). `g = 0` is plain decoding: speculation
 //! switches itself off while it does not pay.
 
-use super::MAX_GAMMA;
+/// Largest draft length: more never pays, and the verification pass stays within the rows
+/// that read the weights once.
+pub const MAX_GAMMA: usize = 15;
 
 /// What a round costs, in verification passes of one row.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,6 +30,7 @@ impl Costs {
 
 /// How the number of drafted tokens is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum DraftLength {
     /// The same in every round, 0 (plain decoding) to 15.
     Fixed(usize),

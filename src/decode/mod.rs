@@ -9,13 +9,12 @@ mod sampler;
 mod speculate;
 mod stats;
 
-pub use gamma::{Costs, DraftLength};
+pub use gamma::{Costs, DraftLength, MAX_GAMMA};
 pub use sampler::Sampling;
-pub use speculate::{Arm, MAX_GAMMA, Options, RoundEnd, Speculator};
+pub use speculate::{Arm, Options, RoundEnd, Speculator};
 pub use stats::SpecStats;
 
 use crate::Result;
-use crate::kernel::Kernel;
 
 /// Most rows of one pass of a prompt.
 pub const PREFILL_ROWS: usize = 16;
@@ -32,15 +31,11 @@ pub trait TokenModel {
     /// sums of its blocks; `false` if the logits are not numbers.
     fn softmax(
         &mut self,
-        kernel: Kernel,
         row: usize,
         inverse_temperature: f32,
         probs: &mut [f32],
         sums: &mut [f32],
-    ) -> bool {
-        let logits = &self.logits()[row * probs.len()..][..probs.len()];
-        kernel.softmax(logits, inverse_temperature, probs, sums).is_finite()
-    }
+    ) -> bool;
     /// Hidden states of every token of the last pass, `[tokens][hidden_width]`.
     fn hidden(&self) -> &[f32] {
         &[]
@@ -71,46 +66,5 @@ pub trait TokenModel {
     /// that read no features.
     fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
         tokens.chunks(PREFILL_ROWS).try_for_each(|c| self.step(c, &[], 1))
-    }
-}
-
-#[cfg(feature = "engine")]
-impl TokenModel for crate::engine::Session {
-    fn step(&mut self, tokens: &[u32], features: &[f32], wanted: usize) -> Result<()> {
-        self.step_with(tokens, features, wanted)
-    }
-    fn logits(&mut self) -> &[f32] {
-        self.logits()
-    }
-    fn softmax(
-        &mut self,
-        _kernel: Kernel,
-        row: usize,
-        inverse_temperature: f32,
-        probs: &mut [f32],
-        sums: &mut [f32],
-    ) -> bool {
-        self.softmax(row, inverse_temperature, probs, sums)
-    }
-    fn hidden(&self) -> &[f32] {
-        self.hidden()
-    }
-    fn hidden_width(&self) -> usize {
-        self.hidden_width()
-    }
-    fn feature_width(&self) -> usize {
-        self.feature_width()
-    }
-    fn len(&self) -> usize {
-        self.len()
-    }
-    fn room(&self) -> usize {
-        self.room()
-    }
-    fn vocabulary(&self) -> usize {
-        self.vocabulary()
-    }
-    fn rollback(&mut self, len: usize) {
-        self.rollback(len)
     }
 }

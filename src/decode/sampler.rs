@@ -1,6 +1,5 @@
 use super::TokenModel;
-use crate::core::dist::{RowMut, SamplingTransforms, TransformScratch};
-use crate::kernel::Kernel;
+use crate::core::dist::{RowMut, SUM_BLOCK, SamplingTransforms, TransformScratch};
 use crate::{Error, ErrorKind, Result};
 
 /// How logits become the law that tokens are drawn from.
@@ -45,7 +44,6 @@ impl Sampling {
     /// `Numeric` if the logits are not numbers.
     pub fn apply(
         &self,
-        kernel: Kernel,
         model: &mut impl TokenModel,
         row: usize,
         probs: &mut [f32],
@@ -58,10 +56,10 @@ impl Sampling {
             probs.fill(0.0);
             sums.fill(0.0);
             probs[best] = 1.0;
-            sums[best / crate::kernel::SUM_BLOCK] = 1.0;
+            sums[best / SUM_BLOCK] = 1.0;
             return Ok(());
         }
-        if !model.softmax(kernel, row, 1.0 / self.temperature, probs, sums) {
+        if !model.softmax(row, 1.0 / self.temperature, probs, sums) {
             return Err(not_finite());
         }
         if self.transforms != SamplingTransforms::default() {

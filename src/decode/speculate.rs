@@ -1,21 +1,17 @@
-use super::gamma::{Chooser, DraftLength};
+use super::gamma::{Chooser, DraftLength, MAX_GAMMA};
 use super::stats::POSITIONS;
 use super::{PREFILL_ROWS, Sampling, SpecStats, TokenModel};
 use crate::core::accept::{
     self, AcceptError, Emission, Groups, LazyRows, RowBuffer, Rule, Verdict,
 };
-use crate::core::dist::{Row, TransformScratch, block_count};
-use crate::core::rng::{SeededRng, Uniform};
-use crate::kernel::Kernel;
+use crate::core::dist::{DistError, Row, TransformScratch, block_count};
+use crate::core::rng::SeededRng;
 use crate::{Error, ErrorKind, Result};
 use std::time::Instant;
 
-/// Largest draft length: more never pays, and the verification pass stays within the rows
-/// that read the weights once.
-pub const MAX_GAMMA: usize = 15;
-
 /// How tokens are found.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Arm {
     /// One token a target pass.
     Ar,
@@ -49,8 +45,9 @@ impl Arm {
     }
 }
 
-/// Options of a [`Speculator`].
+/// Options of a [`Speculator`]; make them with [`Options::new`] and set what differs.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Options {
     /// The acceptance rule.
     pub arm: Arm,
@@ -64,8 +61,21 @@ pub struct Options {
     pub end: u32,
 }
 
+impl Options {
+    /// Four drafts a round, every token at temperature 1, seed 0.
+    pub fn new(arm: Arm, end: u32) -> Self {
+        Self { arm, gamma: DraftLength::Fixed(4), sampling: Sampling::default(), seed: 0, end }
+    }
+
+    /// The same with another seed.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+}
+
 /// How a round ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RoundEnd {
     /// There is more to say.
     More,
@@ -87,7 +97,6 @@ pub struct Speculator<T, D, G> {
     target: T,
     draft: D,
     groups: Option<G>,
-    kernel: Kernel,
     options: Options,
     verify_rng: SeededRng,
     draft_rng: SeededRng,
@@ -117,14 +126,9 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     ///
     /// # Errors
     /// `InvalidArgument` for options out of range, an arm that needs groups without them, or
-    /// `transport` with groups that are not symmetric, `Mismatch` if the models do not score the same tokens.
-    pub fn new(
-        target: T,
-        draft: D,
-        groups: Option<G>,
-        kernel: Kernel,
-        options: Options,
-    ) -> Result<Self> {
+    /// `transport` with groups that are not symmetric, `Mismatch` if the models do not score the
+    /// same tokens, or fewer than the groups cover.
+    pub fn new(target: T, draft: D, groups: Option<G>, options: Options) -> Result<Self> {
         options.sampling.check()?;
         let invalid = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
         match options.gamma {
@@ -169,6 +173,18 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
                 ),
             ));
         }
+        if let (Arm::Pcg { .. } | Arm::Transport, Some(g)) = (options.arm, &groups)
+            && g.codebook() as usize > vocabulary
+        {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "the group index covers {} tokens, the models score {vocabulary}: use the \
+                     index that was built for this model",
+                    g.codebook()
+                ),
+            ));
+        }
         let width = draft.feature_width();
         if width > 0 && target.hidden_width() != width {
             return Err(Error::new(
@@ -190,7 +206,6 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             target,
             draft,
             groups,
-            kernel,
             options,
             verify_rng: SeededRng::with_stream(options.seed, 0),
             draft_rng: SeededRng::with_stream(options.seed, 1),
@@ -258,8 +273,9 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     /// One round: appends the emitted tokens to `out`, the end token excluded.
     ///
     /// # Errors
-    /// Whatever the models report, and `Numeric` where a law is impossible. The utterance
-    /// cannot go on then; [`start`](Self::start) begins anew.
+    /// Whatever the models report, `Numeric` where a law is impossible, `Malformed` where the
+    /// groups contradict themselves: the index is damaged. The utterance cannot go on then;
+    /// [`start`](Self::start) begins anew.
     pub fn round(&mut self, out: &mut Vec<u32>) -> Result<RoundEnd> {
         let Some(&pending) = self.recent.last() else {
             return Err(Error::new(ErrorKind::InvalidArgument, "no utterance was started"));
@@ -341,8 +357,8 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             let clock = Instant::now();
             let probs = &mut self.draft_probs[i * v..][..v];
             let sums = &mut self.draft_sums[i * b..][..b];
-            let (kernel, draft) = (self.kernel, &mut self.draft);
-            self.options.sampling.apply(kernel, draft, 0, probs, sums, &mut self.scratch)?;
+            let draft = &mut self.draft;
+            self.options.sampling.apply(draft, 0, probs, sums, &mut self.scratch)?;
             let row = accept::sample(Row::new(probs, sums).map_err(numeric)?, &mut self.draft_rng);
             let token = row.map_err(numeric)?;
             self.stats.sampling += clock.elapsed();
@@ -383,7 +399,6 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         let mut target = TargetRows {
             model: &mut self.target,
             sampling: &self.options.sampling,
-            kernel: self.kernel,
             probs: &mut self.target_probs,
             sums: &mut self.target_sums,
             scratch: &mut self.scratch,
@@ -412,18 +427,12 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     pub fn options(&self) -> &Options {
         &self.options
     }
-
-    /// A draw from the verifier's stream, for callers that make choices of their own.
-    pub fn uniform(&mut self) -> f32 {
-        self.verify_rng.uniform()
-    }
 }
 
 /// The target's laws after its last pass, made where verification gets to them.
 struct TargetRows<'a, T> {
     model: &'a mut T,
     sampling: &'a Sampling,
-    kernel: Kernel,
     probs: &'a mut [f32],
     sums: &'a mut [f32],
     scratch: &'a mut TransformScratch,
@@ -432,18 +441,29 @@ struct TargetRows<'a, T> {
 impl<T: TokenModel> LazyRows for TargetRows<'_, T> {
     type Error = Error;
     fn make(&mut self, i: usize) -> Result<Row<'_>> {
-        let Self { model, sampling, kernel, probs, sums, scratch } = self;
-        sampling.apply(*kernel, *model, i, probs, sums, scratch)?;
+        let Self { model, sampling, probs, sums, scratch } = self;
+        sampling.apply(*model, i, probs, sums, scratch)?;
         Row::new(probs, sums).map_err(numeric)
     }
 }
 
 impl From<AcceptError> for Error {
+    /// Says whose fault it is: the index's, a pair of files', the caller's, or the model's.
     fn from(e: AcceptError) -> Self {
-        numeric(e)
+        let kind = match e {
+            AcceptError::GroupMismatch { .. }
+            | AcceptError::MemberOutOfRange { .. }
+            | AcceptError::OneSided { .. } => ErrorKind::Malformed,
+            AcceptError::Codebook { .. } | AcceptError::Vocabulary { .. } => ErrorKind::Mismatch,
+            AcceptError::Beta(_) | AcceptError::NotSymmetric => ErrorKind::InvalidArgument,
+            _ => ErrorKind::Numeric,
+        };
+        Error::with_source(kind, STOPPED, e)
     }
 }
 
-fn numeric(e: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::with_source(ErrorKind::Numeric, format!("decoding cannot go on: {e}"), e)
+const STOPPED: &str = "decoding cannot go on";
+
+fn numeric(e: DistError) -> Error {
+    Error::with_source(ErrorKind::Numeric, STOPPED, e)
 }

@@ -1,4 +1,4 @@
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Sub};
 use std::time::Duration;
 
 /// Draft positions whose acceptance is counted one by one.
@@ -6,6 +6,7 @@ pub const POSITIONS: usize = 16;
 
 /// What the rounds so far proposed, accepted and cost.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct SpecStats {
     /// Target passes after the prompt.
     pub rounds: u64,
@@ -61,5 +62,29 @@ impl AddAssign for SpecStats {
         self.draft += o.draft;
         self.verify += o.verify;
         self.sampling += o.sampling;
+    }
+}
+
+impl Sub for SpecStats {
+    type Output = Self;
+
+    /// What came after `earlier`, a copy of the same counters.
+    fn sub(self, earlier: Self) -> Self {
+        let at = |now: [u64; POSITIONS], then: [u64; POSITIONS]| {
+            std::array::from_fn(|i| now[i] - then[i])
+        };
+        Self {
+            rounds: self.rounds - earlier.rounds,
+            proposed: self.proposed - earlier.proposed,
+            accepted: self.accepted - earlier.accepted,
+            emitted: self.emitted - earlier.emitted,
+            proposed_at: at(self.proposed_at, earlier.proposed_at),
+            accepted_at: at(self.accepted_at, earlier.accepted_at),
+            exhausted: self.exhausted - earlier.exhausted,
+            prefill: self.prefill - earlier.prefill,
+            draft: self.draft - earlier.draft,
+            verify: self.verify - earlier.verify,
+            sampling: self.sampling - earlier.sampling,
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "engine")]
 pub mod codec;
+#[cfg(feature = "engine")]
+mod models;
 pub mod pace;
 #[cfg(feature = "audio")]
 pub mod play;

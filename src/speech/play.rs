@@ -32,7 +32,7 @@ struct Shared {
 }
 
 /// A ring of samples for one writer and one reader. Bits of `f32` in atomics need no unsafe
-/// code, and the size is free (`heapless::spsc` fixes it at compile time and lends its halves).
+/// code, and the size is free. `docs/dependencies.md` says why it is not `heapless::spsc`.
 struct Ring {
     slots: Box<[AtomicU32]>,
     /// Samples read and written so far, wrapping; the slot is the count modulo the length,

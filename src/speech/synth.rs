@@ -347,8 +347,7 @@ impl Synthesizer {
     ) -> Result<Self> {
         let target = Session::with_positions(&voice.target, pool, positions)?;
         let draft = Session::with_positions(&voice.draft, pool, positions)?;
-        let speculator =
-            Speculator::new(target, draft, voice.groups.clone(), pool.kernel(), options)?;
+        let speculator = Speculator::new(target, draft, voice.groups.clone(), options)?;
         let codec = CodecDecoder::new(&voice.codec, pool, &voice.bundle.audio)?;
         Ok(Self {
             voice: voice.clone(),

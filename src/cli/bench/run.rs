@@ -354,7 +354,7 @@ impl Lane {
         }
         let tokens = after.tokens - before.tokens;
         let decode: f64 = self.rounds.iter().map(|r| r.seconds - r.split.codec).sum();
-        self.spec.push(minus(&after.spec, &before.spec));
+        self.spec.push(after.spec - before.spec);
         Ok(Utterance {
             utterance,
             set: sentence.set.to_owned(),
@@ -480,23 +480,6 @@ fn speed_up(all: &[Utterance], arm: &str, wanted: impl Fn(&Utterance) -> bool) -
     };
     let (base, own) = (of("ar"), of(arm));
     stats::median_interval(own.iter().filter_map(|(i, x)| Some(base.get(i)? / x)))
-}
-
-fn minus(a: &SpecStats, b: &SpecStats) -> SpecStats {
-    let at = |x: &[u64; 16], y: &[u64; 16]| std::array::from_fn(|i| x[i] - y[i]);
-    SpecStats {
-        rounds: a.rounds - b.rounds,
-        proposed: a.proposed - b.proposed,
-        accepted: a.accepted - b.accepted,
-        emitted: a.emitted - b.emitted,
-        proposed_at: at(&a.proposed_at, &b.proposed_at),
-        accepted_at: at(&a.accepted_at, &b.accepted_at),
-        exhausted: a.exhausted - b.exhausted,
-        prefill: a.prefill - b.prefill,
-        draft: a.draft - b.draft,
-        verify: a.verify - b.verify,
-        sampling: a.sampling - b.sampling,
-    }
 }
 
 pub fn definitions() -> BTreeMap<String, String> {

@@ -5,7 +5,6 @@ use voxgrain::core::dist::{Row, TransformScratch, block_count};
 use voxgrain::core::rng::{SeededRng, Uniform};
 use voxgrain::decode::{PREFILL_ROWS, Sampling};
 use voxgrain::engine::{Pool, Session};
-use voxgrain::kernel::Kernel;
 use voxgrain::speech::synth::Voice;
 use voxgrain::{Error, ErrorKind, Result};
 
@@ -25,11 +24,10 @@ impl Law {
     fn take(
         &mut self,
         sampling: &Sampling,
-        kernel: Kernel,
         model: &mut Session,
         scratch: &mut TransformScratch,
     ) -> Result<()> {
-        sampling.apply(kernel, model, 0, &mut self.probs, &mut self.sums, scratch)
+        sampling.apply(model, 0, &mut self.probs, &mut self.sums, scratch)
     }
 
     pub fn row(&self) -> Result<Row<'_>> {
@@ -55,7 +53,6 @@ pub struct Position<'a> {
 
 pub struct Walk<'a> {
     voice: &'a Voice,
-    kernel: Kernel,
     sampling: Sampling,
     target: Session,
     draft: Session,
@@ -72,7 +69,6 @@ impl<'a> Walk<'a> {
         let law = || Law::new(v);
         Ok(Self {
             voice,
-            kernel: pool.kernel(),
             sampling,
             target: Session::new(voice.target(), pool)?,
             draft: Session::new(voice.draft(), pool)?,
@@ -117,11 +113,11 @@ impl<'a> Walk<'a> {
         }
         let mut tokens = Vec::new();
         loop {
-            let (kernel, sampling) = (self.kernel, self.sampling);
-            self.p.take(&sampling, kernel, &mut self.target, &mut self.scratch)?;
+            let sampling = self.sampling;
+            self.p.take(&sampling, &mut self.target, &mut self.scratch)?;
             let token = self.p.draw(&mut rng)?;
             if chosen(tokens.len()) && self.draft.room() > depth && self.target.room() > depth {
-                self.q.take(&sampling, kernel, &mut self.draft, &mut self.scratch)?;
+                self.q.take(&sampling, &mut self.draft, &mut self.scratch)?;
                 visit(Position { depth: 1, target: &self.p, draft: &self.q })?;
                 self.deeper(depth, &mut rng, &mut visit)?;
             }
@@ -160,9 +156,9 @@ impl<'a> Walk<'a> {
             };
             self.draft.step_with(&[token], &features, 1)?;
             self.target.step(&[token], 1)?;
-            let (kernel, sampling, scratch) = (self.kernel, self.sampling, &mut self.scratch);
-            self.chain.0.take(&sampling, kernel, &mut self.target, scratch)?;
-            self.chain.1.take(&sampling, kernel, &mut self.draft, scratch)?;
+            let (sampling, scratch) = (self.sampling, &mut self.scratch);
+            self.chain.0.take(&sampling, &mut self.target, scratch)?;
+            self.chain.1.take(&sampling, &mut self.draft, scratch)?;
             visit(Position { depth, target: &self.chain.0, draft: &self.chain.1 })?;
             token = self.chain.1.draw(rng)?;
         }
