@@ -1,3 +1,22 @@
+//! The matrix products by AVX-512 VNNI.
+
+use super::super::body::{self, FactorScratch};
+use super::super::tiles::{
+    PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, SPAN, TileArgs, qgemm, qgemm_rows,
+};
+use super::super::{
+    Attend, BLOCK, Bits, Kernel, Place, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE,
+};
+use super::{Avx512, ask, prefetch};
+use core::arch::x86_64::*;
+
+instruction_set!(
+    "avx512-vnni",
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
+    16,
+    Avx512
+);
+
 /// Bytes ahead of the weights in use that are asked for where several rows keep the
 /// processor busy: with one row its own guess is as good.
 const FETCH: usize = 2048;

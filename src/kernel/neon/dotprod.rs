@@ -1,3 +1,16 @@
+//! The matrix products by NEON with the dot product extension.
+
+use super::super::scalar;
+use super::super::tiles::{
+    PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, TileArgs, qgemm, qgemm_rows,
+};
+use super::super::{BLOCK, Bits, Kernel, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE};
+use super::{accumulate, attend, begin, one, prefetch, row_vectors, sum_rows, to_half, transpose};
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+instruction_set!("neon-dotprod");
+
 /// Groups of four weight rows for three and four activation rows.
 const WIDE: usize = 2;
 

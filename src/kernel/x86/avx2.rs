@@ -1,3 +1,17 @@
+//! The matrix products by AVX2.
+
+use super::super::body::{self, FactorScratch};
+use super::super::tiles::{
+    PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, SPAN, TileArgs, qgemm, qgemm_rows,
+};
+use super::super::{
+    Attend, BLOCK, Bits, Kernel, Place, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE,
+};
+use super::{F16c, ask, prefetch};
+use core::arch::x86_64::*;
+
+instruction_set!("avx2", "avx2,fma,f16c", 4, F16c);
+
 /// Bytes ahead of the weights in use that are asked for where several rows keep the
 /// processor busy. Only for the first half of the rows: the second reads the same lines.
 const FETCH: usize = 2048;

@@ -10,107 +10,18 @@
 //! operand of eight columns a row would need two shuffles per vector of weights.
 #![allow(unsafe_code)]
 
-use super::body::Halves;
-use super::tiles::{PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, SPAN, TileArgs, qgemm, qgemm_rows};
-use super::{
-    Attend, BLOCK, Bits, Kernel, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE, body, scalar,
-};
+use super::body::{self, Halves};
+use super::tiles::{PACKED, ROWS_ZERO, SPAN, TileArgs};
+use super::{Attend, BLOCK, Kernel, TILE};
 use core::arch::aarch64::*;
 use core::arch::asm;
 use std::arch::is_aarch64_feature_detected;
 
-/// The kernels that this CPU qualifies for, narrowest first. The only way to the tables
-/// below, so that each entry point runs only where its features exist.
-pub(super) fn detect() -> Vec<Kernel> {
-    let mut kernels = Vec::new();
-    if is_aarch64_feature_detected!("neon") {
-        kernels.push(plain::KERNEL);
-        if is_aarch64_feature_detected!("dotprod") {
-            kernels.push(dotprod::KERNEL);
-        }
-    }
-    kernels
-}
-
-/// Builds the table of one feature set over the `tile8` and `tile4` of its file. Each safe
-/// function is safe to name because the table is private to this module and leaves it only
-/// through [`detect`].
-macro_rules! instruction_set {
-    ($module:ident, $name:literal) => {
-        mod $module {
-            use super::*;
-
-            pub(super) const KERNEL: Kernel = Kernel {
-                name: $name,
-                qgemm8,
-                qgemm4,
-                qgemm_rows: rows,
-                attend,
-                to_half,
-                sum_rows,
-                ..scalar::KERNEL
-            };
-
-            fn qgemm8(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
-                // SAFETY: reachable only through `detect`, which checked the features; the
-                // slice lengths were checked by `Kernel::qgemm`.
-                unsafe { qgemm::<{ TILE * BLOCK }>(w, s, x, out, &ROWS8) }
-            }
-
-            fn qgemm4(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
-                // SAFETY: as above.
-                unsafe { qgemm::<{ TILE * BLOCK / 2 }>(w, s, x, out, &ROWS4) }
-            }
-
-            fn rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
-                // SAFETY: as above, the lengths by `Kernel::qgemm_rows`.
-                unsafe {
-                    match w.bits {
-                        Bits::Eight => qgemm_rows::<BLOCK>(w, x, out, &BY_ROW8),
-                        Bits::Four => qgemm_rows::<{ BLOCK / 2 }>(w, x, out, &BY_ROW4),
-                    }
-                }
-            }
-
-    static ROWS8: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile8, PACKED);
-    static ROWS4: [RowsFn; ROWS_PER_TILE] = instruction_set!(@rows tile4, PACKED);
-            static BY_ROW8: RowTables = RowTables {
-        plain: instruction_set!(@rows tile8, ROWS),
-        zero: instruction_set!(@rows tile8, ROWS_ZERO),
-                one: one8::<ROWS>,
-                one_zero: one8::<ROWS_ZERO>,
-                transpose,
-                prefetch,
-            };
-            static BY_ROW4: RowTables = RowTables {
-        plain: instruction_set!(@rows tile4, ROWS),
-        zero: instruction_set!(@rows tile4, ROWS_ZERO),
-                one: one4::<ROWS>,
-                one_zero: one4::<ROWS_ZERO>,
-                transpose,
-                prefetch,
-            };
-
-            /// # Safety
-            /// See [`one`]; the CPU has the features.
-            unsafe fn one8<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
-                // SAFETY: passed on to the caller.
-                unsafe { one::<LAYOUT>(t, BLOCK, false, |w, q| block8(w, q), out) }
-            }
-            /// # Safety
-            /// See [`one`]; the CPU has the features.
-            unsafe fn one4<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
-                // SAFETY: passed on to the caller.
-                unsafe { one::<LAYOUT>(t, BLOCK / 2, true, |w, q| block4(w, q), out) }
-            }
-
-            include!(concat!("neon_", stringify!($module), ".rs"));
-        }
-    };
-    // Indexed by the number of activation rows less one. The second number is how many groups
-    // of four weight rows run together: for few rows enough of them to hide the latency of a
-    // sum, for many what 32 registers hold.
-    (@rows $f:ident, $layout:ident) => {
+/// A function for each number of activation rows, indexed by it less one. The second number is
+/// how many groups of four weight rows run together: for few rows enough of them to hide the
+/// latency of a sum, for many what 32 registers hold.
+macro_rules! by_rows {
+    ($f:ident, $layout:ident) => {
         [
             $f::<1, 4, $layout>,
             $f::<2, 2, $layout>,
@@ -124,8 +35,92 @@ macro_rules! instruction_set {
     };
 }
 
-instruction_set!(plain, "neon");
-instruction_set!(dotprod, "neon-dotprod");
+/// Builds the table `KERNEL` of the module that calls it, over that module's `tile8`, `tile4`,
+/// `block8`, `block4` and `WIDE`. Each safe function is safe to name because the table leaves
+/// this module only through [`detect`].
+macro_rules! instruction_set {
+    ($name:literal) => {
+        pub(super) const KERNEL: Kernel = Kernel {
+            name: $name,
+            qgemm8,
+            qgemm4,
+            qgemm_rows: rows,
+            attend,
+            to_half,
+            sum_rows,
+            ..scalar::KERNEL
+        };
+
+        fn qgemm8(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
+            // SAFETY: reachable only through `detect`, which checked the features; the
+            // slice lengths were checked by `Kernel::qgemm`.
+            unsafe { qgemm::<{ TILE * BLOCK }>(w, s, x, out, &ROWS8) }
+        }
+
+        fn qgemm4(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { qgemm::<{ TILE * BLOCK / 2 }>(w, s, x, out, &ROWS4) }
+        }
+
+        fn rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
+            // SAFETY: as above, the lengths by `Kernel::qgemm_rows`.
+            unsafe {
+                match w.bits {
+                    Bits::Eight => qgemm_rows::<BLOCK>(w, x, out, &BY_ROW8),
+                    Bits::Four => qgemm_rows::<{ BLOCK / 2 }>(w, x, out, &BY_ROW4),
+                }
+            }
+        }
+
+        static ROWS8: [RowsFn; ROWS_PER_TILE] = by_rows!(tile8, PACKED);
+        static ROWS4: [RowsFn; ROWS_PER_TILE] = by_rows!(tile4, PACKED);
+        static BY_ROW8: RowTables = RowTables {
+            plain: by_rows!(tile8, ROWS),
+            zero: by_rows!(tile8, ROWS_ZERO),
+            one: one8::<ROWS>,
+            one_zero: one8::<ROWS_ZERO>,
+            transpose,
+            prefetch,
+        };
+        static BY_ROW4: RowTables = RowTables {
+            plain: by_rows!(tile4, ROWS),
+            zero: by_rows!(tile4, ROWS_ZERO),
+            one: one4::<ROWS>,
+            one_zero: one4::<ROWS_ZERO>,
+            transpose,
+            prefetch,
+        };
+
+        /// # Safety
+        /// See [`one`]; the CPU has the features.
+        unsafe fn one8<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
+            // SAFETY: passed on to the caller.
+            unsafe { one::<LAYOUT>(t, BLOCK, false, |w, q| block8(w, q), out) }
+        }
+        /// # Safety
+        /// See [`one`]; the CPU has the features.
+        unsafe fn one4<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
+            // SAFETY: passed on to the caller.
+            unsafe { one::<LAYOUT>(t, BLOCK / 2, true, |w, q| block4(w, q), out) }
+        }
+    };
+}
+
+mod dotprod;
+mod plain;
+
+/// The kernels that this CPU qualifies for, narrowest first. The only way to the tables
+/// below, so that each entry point runs only where its features exist.
+pub(super) fn detect() -> Vec<Kernel> {
+    let mut kernels = Vec::new();
+    if is_aarch64_feature_detected!("neon") {
+        kernels.push(plain::KERNEL);
+        if is_aarch64_feature_detected!("dotprod") {
+            kernels.push(dotprod::KERNEL);
+        }
+    }
+    kernels
+}
 
 fn attend(a: &Attend, scores: &mut [f32], out: &mut [f32]) {
     body::attend::<4>(a, scores, out, Neon)

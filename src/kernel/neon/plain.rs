@@ -1,3 +1,17 @@
+//! The matrix products by NEON without the dot product extension.
+
+use super::super::scalar;
+use super::super::tiles::{
+    PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, TileArgs, qgemm, qgemm_rows,
+};
+use super::super::{BLOCK, Bits, Kernel, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE};
+use super::{
+    accumulate, attend, begin, broadcast, one, prefetch, row_vectors, sum_rows, to_half, transpose,
+};
+use core::arch::aarch64::*;
+
+instruction_set!("neon");
+
 /// Groups of four weight rows for three and four activation rows.
 const WIDE: usize = 1;
 
