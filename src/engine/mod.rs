@@ -5,17 +5,19 @@
 //! the mapped file from load to multiplication: nothing is copied, so loading takes
 //! milliseconds and resident memory is what has been touched.
 
-mod graph;
 mod kv;
+mod load;
+mod model;
 mod nbits;
 mod ops;
 mod pack;
 mod pool;
 mod program;
 mod session;
+mod weight;
 mod wire;
 
-pub use graph::{Model, TensorInfo};
+pub use model::{Model, TensorInfo};
 pub use pack::{PackReport, pack, pack_bundle, stock_nodes};
 pub use pool::{Pool, pin};
 pub use session::{CodecSession, Session};

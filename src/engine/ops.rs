@@ -6,15 +6,15 @@
 //! of the turn; output tensors are recycled then.
 
 use super::kv::{LayerCache, Rope};
-use super::pool::{Attention, Pool, Weight};
-use super::program::Shape;
+use super::pool::{Attention, Pool};
+use super::weight::{Floats, Halves, Weight};
 use crate::kernel::Kernel;
-use crate::map::MappedSlice;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use std::cell::RefCell;
 use std::sync::Arc;
 use tract_onnx::tract_hir::internal::*;
+
+/// Rows and columns.
+pub(super) type Shape = (usize, usize);
 
 /// What one session keeps between passes.
 pub(super) struct State {
@@ -75,49 +75,6 @@ impl State {
             kept.remove(0);
         }
         kept.push(tensor.clone());
-    }
-}
-
-/// Small float weights, read in place.
-#[derive(Debug, Clone)]
-pub(super) struct Floats(MappedSlice);
-
-impl Floats {
-    pub fn new(slice: MappedSlice) -> crate::Result<Self> {
-        slice.as_f32()?;
-        Ok(Self(slice))
-    }
-    fn get(&self) -> &[f32] {
-        self.0.as_f32().unwrap_or_default()
-    }
-    pub fn len(&self) -> usize {
-        self.0.len() / 4
-    }
-}
-
-/// A half-precision table `[rows][columns]`, read in place.
-#[derive(Debug, Clone)]
-pub(super) struct Halves(MappedSlice);
-
-impl Halves {
-    pub fn new(slice: MappedSlice) -> crate::Result<Self> {
-        slice.as_f16()?;
-        Ok(Self(slice))
-    }
-    fn get(&self) -> &[u16] {
-        self.0.as_f16().unwrap_or_default().reinterpret_cast()
-    }
-    pub fn len(&self) -> usize {
-        self.0.len() / 2
-    }
-    /// `out += row`, of the table's rows as wide as `out`; nothing beyond the table.
-    pub fn add_row(&self, row: usize, out: &mut [f32]) {
-        let values = self.0.as_f16().unwrap_or_default();
-        let values = values.get(row * out.len()..).unwrap_or_default();
-        out.iter_mut().zip(values).for_each(|(o, v)| *o += v.to_f32());
-    }
-    pub fn to_vec(&self) -> Vec<f32> {
-        self.0.as_f16().unwrap_or_default().iter().copied().map(f16::to_f32).collect()
     }
 }
 

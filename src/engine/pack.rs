@@ -1,6 +1,7 @@
 //! Stock models to the interleaved layout, without loss.
 
-use super::graph::{Loader, TensorInfo};
+use super::load::Loader;
+use super::model::TensorInfo;
 use super::nbits::{self, Stock};
 use super::wire;
 use crate::bundle::{self, Bundle};
@@ -451,7 +452,7 @@ fn rewrite_model(
             8 => {
                 let parts = wire::fields(f.payload)?;
                 let domain = parts.iter().find(|p| p.number == 1).map_or(&b""[..], |p| p.payload);
-                own |= domain == super::graph::DOMAIN.as_bytes();
+                own |= domain == super::load::DOMAIN.as_bytes();
                 if !any || domain != b"com.microsoft" || stays("com.microsoft") {
                     out.extend_from_slice(f.raw);
                 }
@@ -461,7 +462,7 @@ fn rewrite_model(
     }
     if !own {
         let mut set = Vec::new();
-        wire::put_bytes(&mut set, 1, super::graph::DOMAIN.as_bytes());
+        wire::put_bytes(&mut set, 1, super::load::DOMAIN.as_bytes());
         wire::put_int(&mut set, 2, 1);
         wire::put_bytes(&mut out, 8, &set);
     }
@@ -538,7 +539,7 @@ fn packed_node(node: &pb::NodeProto, stock: &Stock) -> Vec<u8> {
         wire::put_int(&mut attribute, 20, 2);
         wire::put_bytes(&mut out, 5, &attribute);
     }
-    wire::put_bytes(&mut out, 7, super::graph::DOMAIN.as_bytes());
+    wire::put_bytes(&mut out, 7, super::load::DOMAIN.as_bytes());
     out
 }
 

@@ -4,11 +4,8 @@
 //! operators one after the other. Its own executor, which makes tensors and resolves symbols in
 //! every pass, is kept for graphs that have other operators too.
 
-use super::ops::{Operator, State};
+use super::ops::{Operator, Shape, State};
 use tract_onnx::tract_hir::internal::*;
-
-/// Rows and columns.
-pub(super) type Shape = (usize, usize);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Source {

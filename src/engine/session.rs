@@ -1,4 +1,4 @@
-use super::graph::Model;
+use super::model::Model;
 use super::ops::{CODEBOOK, FACTORS, Shared, State, expand_logits};
 use super::pool::Pool;
 use super::program::Buffers;
