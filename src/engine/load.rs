@@ -18,7 +18,7 @@ use tract_onnx::prelude::Framework;
 use tract_onnx::tract_hir::internal::*;
 
 /// The domain of our operators in an ONNX file.
-pub(super) const DOMAIN: &str = "ai.voxgrain";
+pub(crate) const DOMAIN: &str = "ai.voxgrain";
 
 /// Largest external tensor that a standard operator may read: tract keeps a copy of it.
 const MAX_COPIED_BYTES: usize = 1 << 20;
@@ -84,7 +84,7 @@ fn build(
     Ok((expand(op.with_context(|| format!("no operator for {}", node.name))?), vec![]))
 }
 
-pub(super) struct Loader {
+pub(crate) struct Loader {
     name: String,
     data: Map,
     data_name: String,
@@ -102,22 +102,18 @@ struct Found {
 
 impl Loader {
     /// For the graph `name` with its data in `<name>.data`.
-    pub(super) fn new(name: &str, data: Map) -> Self {
+    pub(crate) fn new(name: &str, data: Map) -> Self {
         let data_name = format!("{name}.data");
         Self { name: name.to_owned(), data, data_name, max_positions: 0 }
     }
 
-    pub(super) fn parse(&self, graph_file: &[u8]) -> Result<pb::ModelProto> {
+    pub(crate) fn parse(&self, graph_file: &[u8]) -> Result<pb::ModelProto> {
         tract_onnx::onnx()
             .proto_model_for_read(&mut &graph_file[..])
             .map_err(|e| malformed(&self.name, "not an ONNX model", Some(e)))
     }
 
-    pub(super) fn data_bytes(&self) -> usize {
-        self.data.len()
-    }
-
-    pub(super) fn bad(&self, what: impl AsRef<str>) -> Error {
+    pub(crate) fn bad(&self, what: impl AsRef<str>) -> Error {
         malformed(&self.name, what.as_ref(), None)
     }
 
@@ -339,7 +335,7 @@ impl Loader {
 
     /// Adds what stock matrix products read from the graph file itself, where writers leave
     /// small tensors.
-    pub(super) fn inline(
+    pub(crate) fn inline(
         &self,
         graph: &pb::GraphProto,
         weights: &mut HashMap<String, (MappedSlice, TensorInfo)>,
@@ -429,7 +425,7 @@ impl Loader {
     }
 
     /// The slice of the data file that an initializer names, checked.
-    pub(super) fn external(
+    pub(crate) fn external(
         &self,
         t: &pb::TensorProto,
     ) -> Result<Option<(MappedSlice, TensorInfo)>> {

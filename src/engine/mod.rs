@@ -6,18 +6,19 @@
 //! milliseconds and resident memory is what has been touched.
 
 mod kv;
-mod load;
+pub(crate) mod load;
 mod model;
-mod nbits;
+pub(crate) mod nbits;
 mod ops;
-mod pack;
 mod pool;
 mod program;
 mod session;
 mod weight;
-mod wire;
 
 pub use model::{Model, TensorInfo};
-pub use pack::{PackReport, pack, pack_bundle, stock_nodes};
 pub use pool::{Pool, pin};
 pub use session::{CodecSession, Session};
+
+/// ONNX files as messages, for the converter.
+#[cfg(feature = "convert")]
+pub(crate) use tract_onnx::pb;

@@ -1,10 +1,10 @@
 //! Stock models to the interleaved layout, without loss.
 
-use super::load::Loader;
-use super::model::TensorInfo;
-use super::nbits::{self, Stock};
 use super::wire;
 use crate::bundle::{self, Bundle};
+use crate::engine::load::{DOMAIN, Loader};
+use crate::engine::nbits::{self, Stock};
+use crate::engine::{TensorInfo, pb};
 use crate::kernel::{PackedShape, RowMajor, RowScales, TILE};
 use crate::map::{ALIGNMENT, Map, MappedSlice};
 use crate::part::{self, Part};
@@ -15,7 +15,6 @@ use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use tract_onnx::pb;
 
 /// What [`pack`] made of one model.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +57,7 @@ struct Place {
 ///
 /// # Errors
 /// `InvalidArgument` if `output` is `input`, or exists and `force` is not set, or there is
-/// nothing to pack; `Unwritable`; and those of [`Model::load`](super::Model::load).
+/// nothing to pack; `Unwritable`; and those of [`Model::load`](crate::engine::Model::load).
 pub fn pack(
     input: &Path,
     output: &Path,
@@ -89,7 +88,9 @@ fn pack_parts(
     }
     let file_name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let graph_file = Map::open(input)?;
-    let loader = Loader::new(&file_name(input), Map::open(&input_data)?);
+    let data = Map::open(&input_data)?;
+    let bytes_before = data.len() as u64;
+    let loader = Loader::new(&file_name(input), data);
     let proto = loader.parse(&graph_file)?;
     let graph = proto.graph.as_ref().ok_or_else(|| loader.bad("no graph"))?;
 
@@ -105,8 +106,7 @@ fn pack_parts(
     if !graph.node.iter().any(nbits::is) {
         return Err(nothing(input));
     }
-    let mut report =
-        PackReport { bytes_before: loader.data_bytes() as u64, ..PackReport::default() };
+    let mut report = PackReport { bytes_before, ..PackReport::default() };
     let chosen = choose(graph, &tensors, &mut report)?;
     let mut contents = HashMap::new();
     let mut dropped = HashSet::new();
@@ -452,7 +452,7 @@ fn rewrite_model(
             8 => {
                 let parts = wire::fields(f.payload)?;
                 let domain = parts.iter().find(|p| p.number == 1).map_or(&b""[..], |p| p.payload);
-                own |= domain == super::load::DOMAIN.as_bytes();
+                own |= domain == DOMAIN.as_bytes();
                 if !any || domain != b"com.microsoft" || stays("com.microsoft") {
                     out.extend_from_slice(f.raw);
                 }
@@ -462,7 +462,7 @@ fn rewrite_model(
     }
     if !own {
         let mut set = Vec::new();
-        wire::put_bytes(&mut set, 1, super::load::DOMAIN.as_bytes());
+        wire::put_bytes(&mut set, 1, DOMAIN.as_bytes());
         wire::put_int(&mut set, 2, 1);
         wire::put_bytes(&mut out, 8, &set);
     }
@@ -539,7 +539,7 @@ fn packed_node(node: &pb::NodeProto, stock: &Stock) -> Vec<u8> {
         wire::put_int(&mut attribute, 20, 2);
         wire::put_bytes(&mut out, 5, &attribute);
     }
-    wire::put_bytes(&mut out, 7, super::load::DOMAIN.as_bytes());
+    wire::put_bytes(&mut out, 7, DOMAIN.as_bytes());
     out
 }
 
