@@ -1,6 +1,6 @@
 //! `com.microsoft.MatMulNBits` nodes: what of the operator's definition is understood.
 
-use crate::kernel::{BLOCK, Bits, PackedShape, RowMajor};
+use crate::kernel::{Bits, PackedShape, RowMajor, SCALE_BLOCK};
 use crate::map::{Map, MappedSlice};
 use crate::{Error, ErrorKind, Result};
 use tract_onnx::pb;
@@ -61,12 +61,14 @@ pub(crate) fn read<'a>(
     let count = int("bits").unwrap_or(4);
     let bits = Bits::from_count(count)
         .ok_or_else(|| unsupported(format!("weights of {count} bits; quantize to 4 or 8")))?;
-    if block != BLOCK as i64 {
-        return Err(unsupported(format!("block_size {block}; quantize with blocks of {BLOCK}")));
-    }
-    if k % BLOCK != 0 {
+    if block != SCALE_BLOCK as i64 {
         return Err(unsupported(format!(
-            "K is {k}, which is not a multiple of {BLOCK}: pad the weight with zero columns"
+            "block_size {block}; quantize with blocks of {SCALE_BLOCK}"
+        )));
+    }
+    if k % SCALE_BLOCK != 0 {
+        return Err(unsupported(format!(
+            "K is {k}, which is not a multiple of {SCALE_BLOCK}: pad the weight with zero columns"
         )));
     }
     if input(node, GROUPS).is_some() {

@@ -1,7 +1,9 @@
 //! Weights, all of them views of the mapped file.
 
 use super::nbits::Stock;
-use crate::kernel::{BLOCK, Bits, Kernel, PackedShape, QuantizedRows, RowMajor, RowScales, TILE};
+use crate::kernel::{
+    Bits, Kernel, PackedShape, QuantizedRows, RowMajor, RowScales, SCALE_BLOCK, TILE,
+};
 use crate::map::MappedSlice;
 use crate::{Error, ErrorKind, Result};
 use half::f16;
@@ -94,7 +96,7 @@ impl Weight {
         let mut out = vec![0.0; n * k];
         if let Some(w) = self.rows(0..n) {
             let bytes = bits.bytes_per_row_block();
-            for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+            for (i, out) in out.chunks_exact_mut(SCALE_BLOCK).enumerate() {
                 let zero = w.zero_point(i / blocks, i % blocks) as i32;
                 let block = &w.weights[i * bytes..][..bytes];
                 for (c, o) in out.iter_mut().enumerate() {
@@ -107,15 +109,15 @@ impl Weight {
         let scales = self.scales.as_f16().unwrap_or_default();
         for (row, out) in out.chunks_exact_mut(k).enumerate() {
             for (c, o) in out.iter_mut().enumerate() {
-                let block = row / TILE * blocks + c / BLOCK;
+                let block = row / TILE * blocks + c / SCALE_BLOCK;
                 let at = |c: usize| {
                     block * bits.bytes_per_block() + (c / 4 * TILE + row % TILE) * 4 + c % 4
                 };
                 let w = match bits {
-                    Bits::Eight => self.packed[at(c % BLOCK)] as i32 - 128,
+                    Bits::Eight => self.packed[at(c % SCALE_BLOCK)] as i32 - 128,
                     Bits::Four => {
                         let byte = self.packed[at(c % 16)];
-                        (if c % BLOCK < 16 { byte & 15 } else { byte >> 4 }) as i32 - 8
+                        (if c % SCALE_BLOCK < 16 { byte & 15 } else { byte >> 4 }) as i32 - 8
                     }
                 };
                 *o = w as f32 * scales[block * TILE + row % TILE].to_f32();
@@ -162,7 +164,7 @@ pub(super) fn packed_shape(n: i64, k: i64, bits: i64) -> Result<PackedShape> {
     let size = |v: i64| usize::try_from(v).ok().filter(|v| (1..1 << 24).contains(v));
     let n = size(n).ok_or_else(|| malformed("N out of range"))?;
     let k = size(k)
-        .filter(|k| k % crate::kernel::BLOCK == 0)
+        .filter(|k| k % crate::kernel::SCALE_BLOCK == 0)
         .ok_or_else(|| malformed("K not a multiple of 32"))?;
     Ok(PackedShape { n, k, bits })
 }

@@ -20,7 +20,7 @@ mod tiles;
 mod x86;
 
 pub use qmat::{
-    BLOCK, Bits, PackError, PackedShape, QuantizedRows, RowMajor, RowScales, TILE, pack,
+    Bits, PackError, PackedShape, QuantizedRows, RowMajor, RowScales, SCALE_BLOCK, TILE, pack,
 };
 
 use body::FactorScratch;
@@ -117,14 +117,14 @@ impl Kernel {
         self.name
     }
 
-    /// Quantizes one row of `K` activations to int8 per block of [`BLOCK`].
+    /// Quantizes one row of `K` activations to int8 per block of [`SCALE_BLOCK`].
     ///
     /// `q[K]`, `scale[K/32]` (largest magnitude / 127) and `sum[K/32]` (sum of the block's
     /// int8 values) are overwritten. Non-finite activations quantize to unspecified values;
     /// they never panic.
     pub fn quantize(&self, x: &[f32], q: &mut [i8], scale: &mut [f32], sum: &mut [i32]) {
-        let blocks = x.len() / BLOCK;
-        assert!(x.len() % BLOCK == 0 && q.len() == x.len());
+        let blocks = x.len() / SCALE_BLOCK;
+        assert!(x.len() % SCALE_BLOCK == 0 && q.len() == x.len());
         assert!(scale.len() == blocks && sum.len() == blocks);
         (self.quantize)(x, q, scale, sum)
     }

@@ -3,7 +3,7 @@
 //! addresses.
 #![allow(unsafe_code)]
 
-use super::{BLOCK, QuantizedRows, ROWS_PER_TILE, RowMajor, RowScales, TILE};
+use super::{QuantizedRows, ROWS_PER_TILE, RowMajor, RowScales, SCALE_BLOCK, TILE};
 
 /// [`TileArgs`] over the interleaved layout.
 pub(super) const PACKED: u8 = 0;
@@ -61,7 +61,7 @@ pub(super) unsafe fn qgemm<const BYTES: usize>(
     table: &[RowsFn; ROWS_PER_TILE],
 ) {
     let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
-    let start = if BYTES == TILE * BLOCK { &x.start8 } else { &x.start4 };
+    let start = if BYTES == TILE * SCALE_BLOCK { &x.start8 } else { &x.start4 };
     for ((w, scales), out) in w
         .chunks_exact(blocks * BYTES)
         .zip(scales.chunks_exact(blocks * TILE))
@@ -142,7 +142,7 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
     tables: &RowTables,
 ) {
     let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
-    let starts = if ROW == BLOCK { &x.start8 } else { &x.start4 };
+    let starts = if ROW == SCALE_BLOCK { &x.start8 } else { &x.start4 };
     let stride = blocks * ROW;
     let rows = w.rows();
     let mut scales = [0f32; SPAN * TILE];
@@ -186,7 +186,7 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
                 scales: std::ptr::null(),
                 row_scales: scales.as_ptr(),
                 offsets: offsets.as_ptr(),
-                q: x.q[first * BLOCK..].as_ptr(),
+                q: x.q[first * SCALE_BLOCK..].as_ptr(),
                 x_scale: x.scale[first..].as_ptr(),
                 x_start: starts[first..].as_ptr(),
                 x_sum: x.sum[first..].as_ptr(),

@@ -4,7 +4,7 @@ use super::super::scalar;
 use super::super::tiles::{
     PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, TileArgs, qgemm, qgemm_rows,
 };
-use super::super::{BLOCK, Bits, Kernel, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE};
+use super::super::{Bits, Kernel, QuantizedRows, ROWS_PER_TILE, RowMajor, SCALE_BLOCK, TILE};
 use super::{accumulate, attend, begin, one, prefetch, row_vectors, sum_rows, to_half, transpose};
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -59,7 +59,7 @@ unsafe fn tile8<const M: usize, const G: usize, const LAYOUT: u8>(t: &TileArgs, 
                 for half in 0..2 {
                     let mut a = [vdupq_n_s8(0); M];
                     for i in 0..M {
-                        a[i] = vld1q_s8(t.q.add(i * t.k + b * BLOCK + half * 16));
+                        a[i] = vld1q_s8(t.q.add(i * t.k + b * SCALE_BLOCK + half * 16));
                     }
                     let w = t.w.wrapping_add(b * 512 + half * 256 + first * 16);
                     let rows = row_vectors::<G, LAYOUT>(t, first, b * 32 + half * 16);
@@ -109,7 +109,7 @@ unsafe fn tile4<const M: usize, const G: usize, const LAYOUT: u8>(t: &TileArgs, 
                     for g in 0..G {
                         dot[g][i] = zero;
                     }
-                    let q = t.q.add(i * t.k + b * BLOCK);
+                    let q = t.q.add(i * t.k + b * SCALE_BLOCK);
                     (a0[i], a1[i]) = (vld1q_s8(q), vld1q_s8(q.add(16)));
                 }
                 let w = t.w.wrapping_add(b * 256 + first * 16);

@@ -12,7 +12,7 @@
 
 use super::body::{self, Halves};
 use super::tiles::{PACKED, ROWS_ZERO, SPAN, TileArgs};
-use super::{Attend, BLOCK, Kernel, TILE};
+use super::{Attend, Kernel, SCALE_BLOCK, TILE};
 use core::arch::aarch64::*;
 use core::arch::asm;
 use std::arch::is_aarch64_feature_detected;
@@ -54,20 +54,20 @@ macro_rules! instruction_set {
         fn qgemm8(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
             // SAFETY: reachable only through `detect`, which checked the features; the
             // slice lengths were checked by `Kernel::qgemm`.
-            unsafe { qgemm::<{ TILE * BLOCK }>(w, s, x, out, &ROWS8) }
+            unsafe { qgemm::<{ TILE * SCALE_BLOCK }>(w, s, x, out, &ROWS8) }
         }
 
         fn qgemm4(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
             // SAFETY: as above.
-            unsafe { qgemm::<{ TILE * BLOCK / 2 }>(w, s, x, out, &ROWS4) }
+            unsafe { qgemm::<{ TILE * SCALE_BLOCK / 2 }>(w, s, x, out, &ROWS4) }
         }
 
         fn rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
             // SAFETY: as above, the lengths by `Kernel::qgemm_rows`.
             unsafe {
                 match w.bits {
-                    Bits::Eight => qgemm_rows::<BLOCK>(w, x, out, &BY_ROW8),
-                    Bits::Four => qgemm_rows::<{ BLOCK / 2 }>(w, x, out, &BY_ROW4),
+                    Bits::Eight => qgemm_rows::<SCALE_BLOCK>(w, x, out, &BY_ROW8),
+                    Bits::Four => qgemm_rows::<{ SCALE_BLOCK / 2 }>(w, x, out, &BY_ROW4),
                 }
             }
         }
@@ -95,13 +95,13 @@ macro_rules! instruction_set {
         /// See [`one`]; the CPU has the features.
         unsafe fn one8<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
             // SAFETY: passed on to the caller.
-            unsafe { one::<LAYOUT>(t, BLOCK, false, |w, q| block8(w, q), out) }
+            unsafe { one::<LAYOUT>(t, SCALE_BLOCK, false, |w, q| block8(w, q), out) }
         }
         /// # Safety
         /// See [`one`]; the CPU has the features.
         unsafe fn one4<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
             // SAFETY: passed on to the caller.
-            unsafe { one::<LAYOUT>(t, BLOCK / 2, true, |w, q| block4(w, q), out) }
+            unsafe { one::<LAYOUT>(t, SCALE_BLOCK / 2, true, |w, q| block4(w, q), out) }
         }
     };
 }
@@ -357,7 +357,7 @@ unsafe fn one<const LAYOUT: u8>(
                 let mut v = [vdupq_n_s32(0); 4];
                 for j in 0..4 {
                     if b + j < t.blocks {
-                        v[j] = dot(w.add((b + j) * row), t.q.add((b + j) * BLOCK));
+                        v[j] = dot(w.add((b + j) * row), t.q.add((b + j) * SCALE_BLOCK));
                     }
                 }
                 let sums = vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3]));

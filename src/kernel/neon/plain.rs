@@ -4,7 +4,7 @@ use super::super::scalar;
 use super::super::tiles::{
     PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, TileArgs, qgemm, qgemm_rows,
 };
-use super::super::{BLOCK, Bits, Kernel, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE};
+use super::super::{Bits, Kernel, QuantizedRows, ROWS_PER_TILE, RowMajor, SCALE_BLOCK, TILE};
 use super::{
     accumulate, attend, begin, broadcast, one, prefetch, row_vectors, sum_rows, to_half, transpose,
 };
@@ -43,7 +43,7 @@ unsafe fn tile8<const M: usize, const G: usize, const LAYOUT: u8>(t: &TileArgs, 
                         };
                         let (w0, w1) = (load(j), load(j + 1));
                         for i in 0..M {
-                            let a = t.q.add(i * t.k + b * BLOCK + j * 4);
+                            let a = t.q.add(i * t.k + b * SCALE_BLOCK + j * 4);
                             let (a0, a1) = (broadcast(a), broadcast(a.add(4)));
                             // |w| <= 128 and |a| <= 127: two products stay inside 16 bits.
                             let p = vmull_s8(vget_low_s8(w0), vget_low_s8(a0));
@@ -94,7 +94,7 @@ unsafe fn tile4<const M: usize, const G: usize, const LAYOUT: u8>(t: &TileArgs, 
                         let w0 = vreinterpretq_s8_u8(vandq_u8(v, mask));
                         let w1 = vreinterpretq_s8_u8(vshrq_n_u8::<4>(v));
                         for i in 0..M {
-                            let a = t.q.add(i * t.k + b * BLOCK + j * 4);
+                            let a = t.q.add(i * t.k + b * SCALE_BLOCK + j * 4);
                             let (a0, a1) = (broadcast(a), broadcast(a.add(16)));
                             let p = vmlal_s8(low[g][i], vget_low_s8(w0), vget_low_s8(a0));
                             low[g][i] = vmlal_s8(p, vget_low_s8(w1), vget_low_s8(a1));

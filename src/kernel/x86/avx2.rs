@@ -5,7 +5,7 @@ use super::super::tiles::{
     PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, SPAN, TileArgs, qgemm, qgemm_rows,
 };
 use super::super::{
-    Attend, BLOCK, Bits, Kernel, Place, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE,
+    Attend, Bits, Kernel, Place, QuantizedRows, ROWS_PER_TILE, RowMajor, SCALE_BLOCK, TILE,
 };
 use super::{F16c, ask, prefetch};
 use core::arch::x86_64::*;
@@ -168,7 +168,7 @@ unsafe fn tile8<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                     for j in 0..4 {
                         let wj = _mm256_xor_si256(w[j], flip);
                         for i in 0..M {
-                            let a = t.q.add(i * t.k + b * BLOCK + part * 16 + j * 4);
+                            let a = t.q.add(i * t.k + b * SCALE_BLOCK + part * 16 + j * 4);
                             let a = a.cast::<i32>().read_unaligned();
                             dot[i] = dot_signed(dot[i], wj, _mm256_set1_epi32(a));
                         }
@@ -203,7 +203,7 @@ unsafe fn tile4<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                     let lo = _mm256_and_si256(w[j], mask);
                     let hi = _mm256_and_si256(_mm256_srli_epi16::<4>(w[j]), mask);
                     for i in 0..M {
-                        let q = t.q.add(i * t.k + b * BLOCK + j * 4);
+                        let q = t.q.add(i * t.k + b * SCALE_BLOCK + j * 4);
                         let a = _mm256_set1_epi32(q.cast::<i32>().read_unaligned());
                         let c = _mm256_set1_epi32(q.add(16).cast::<i32>().read_unaligned());
                         // Both pair sums together stay below 2 * 15 * 127 * 2.
@@ -263,8 +263,8 @@ unsafe fn one<const LAYOUT: u8, const ROW: usize>(t: &TileArgs, out: *mut f32) {
                 for j in 0..8 {
                     if b + j < t.blocks {
                         let w = w.add((b + j) * ROW);
-                        let q = _mm256_loadu_si256(t.q.add((b + j) * BLOCK).cast());
-                        v[j] = if ROW == BLOCK {
+                        let q = _mm256_loadu_si256(t.q.add((b + j) * SCALE_BLOCK).cast());
+                        v[j] = if ROW == SCALE_BLOCK {
                             let w = _mm256_loadu_si256(w.cast());
                             dot_signed(zero, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), q)
                         } else {
@@ -283,7 +283,7 @@ unsafe fn one<const LAYOUT: u8, const ROW: usize>(t: &TileArgs, out: *mut f32) {
             for b in (0..t.blocks).step_by(4) {
                 let dot = transposed(dots.add(half * 8 * SPAN + b).cast(), SPAN * 4);
                 for j in 0..4.min(t.blocks - b) {
-                    let usual = if ROW == BLOCK { 0 } else { *t.x_start.add(b + j) };
+                    let usual = if ROW == SCALE_BLOCK { 0 } else { *t.x_start.add(b + j) };
                     let dot = _mm256_add_epi32(dot[j], _mm256_set1_epi32(usual));
                     accumulate::<1, LAYOUT>(t, half, b + j, [dot], &mut acc);
                 }
@@ -298,7 +298,7 @@ unsafe fn one<const LAYOUT: u8, const ROW: usize>(t: &TileArgs, out: *mut f32) {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn one8<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
     // SAFETY: passed on to the caller.
-    unsafe { one::<LAYOUT, { BLOCK }>(t, out) }
+    unsafe { one::<LAYOUT, { SCALE_BLOCK }>(t, out) }
 }
 
 /// # Safety
@@ -306,5 +306,5 @@ unsafe fn one8<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn one4<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
     // SAFETY: passed on to the caller.
-    unsafe { one::<LAYOUT, { BLOCK / 2 }>(t, out) }
+    unsafe { one::<LAYOUT, { SCALE_BLOCK / 2 }>(t, out) }
 }

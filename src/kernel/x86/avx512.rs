@@ -5,7 +5,7 @@ use super::super::tiles::{
     PACKED, ROWS, ROWS_ZERO, RowTables, RowsFn, SPAN, TileArgs, qgemm, qgemm_rows,
 };
 use super::super::{
-    Attend, BLOCK, Bits, Kernel, Place, QuantizedRows, ROWS_PER_TILE, RowMajor, TILE,
+    Attend, Bits, Kernel, Place, QuantizedRows, ROWS_PER_TILE, RowMajor, SCALE_BLOCK, TILE,
 };
 use super::{Avx512, ask, prefetch};
 use core::arch::x86_64::*;
@@ -156,7 +156,7 @@ unsafe fn tile8<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 let w = vectors::<M, LAYOUT>(t, b * 512 + half * 256, b * 32 + half * 16, false);
                 for j in 0..4 {
                     for i in 0..M {
-                        let a = t.q.add(i * t.k + b * BLOCK + half * 16 + j * 4);
+                        let a = t.q.add(i * t.k + b * SCALE_BLOCK + half * 16 + j * 4);
                         let a = a.cast::<i32>().read_unaligned();
                         dot[i] = _mm512_dpbusd_epi32(dot[i], w[j], _mm512_set1_epi32(a));
                     }
@@ -188,7 +188,7 @@ unsafe fn tile4<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
                 let lo = _mm512_and_si512(w[j], mask);
                 let hi = _mm512_and_si512(_mm512_srli_epi16::<4>(w[j]), mask);
                 for i in 0..M {
-                    let q = t.q.add(i * t.k + b * BLOCK + j * 4);
+                    let q = t.q.add(i * t.k + b * SCALE_BLOCK + j * 4);
                     let a = q.cast::<i32>().read_unaligned();
                     let c = q.add(16).cast::<i32>().read_unaligned();
                     dot[i] = _mm512_dpbusd_epi32(dot[i], lo, _mm512_set1_epi32(a));
@@ -249,14 +249,14 @@ unsafe fn one8<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
         for r in 0..TILE {
             let w = t.w.add(r * t.stride);
             for b in (0..t.blocks).step_by(16) {
-                let left = (t.blocks - b) * BLOCK;
+                let left = (t.blocks - b) * SCALE_BLOCK;
                 let sums = |first: usize| {
                     let mut v = [_mm512_setzero_si512(); 4];
                     for j in 0..4 {
                         let at = (first + j) * 64;
                         if at < left {
-                            let w = load_some(w.add(b * BLOCK + at), left - at);
-                            let q = load_some(t.q.add(b * BLOCK + at).cast(), left - at);
+                            let w = load_some(w.add(b * SCALE_BLOCK + at), left - at);
+                            let q = load_some(t.q.add(b * SCALE_BLOCK + at).cast(), left - at);
                             v[j] = _mm512_dpbusd_epi32(v[j], w, q);
                         }
                     }
@@ -289,9 +289,9 @@ unsafe fn one4<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
         // The activations' even columns of four blocks, and their odd ones.
         let mut q = [[_mm512_setzero_si512(); 2]; SPAN / 4];
         for b in (0..t.blocks).step_by(4) {
-            let a = load_some(t.q.add(b * BLOCK).cast(), (t.blocks - b) * BLOCK);
-            let left = ((t.blocks - b) * BLOCK).saturating_sub(64);
-            let c = load_some(t.q.wrapping_add(b * BLOCK + 64).cast(), left);
+            let a = load_some(t.q.add(b * SCALE_BLOCK).cast(), (t.blocks - b) * SCALE_BLOCK);
+            let left = ((t.blocks - b) * SCALE_BLOCK).saturating_sub(64);
+            let c = load_some(t.q.wrapping_add(b * SCALE_BLOCK + 64).cast(), left);
             let even = _mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13);
             let odd = _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15);
             q[b / 4][0] = _mm512_permutex2var_epi64(a, even, c);

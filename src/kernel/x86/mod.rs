@@ -99,20 +99,20 @@ macro_rules! instruction_set {
 
         fn qgemm8(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
             // SAFETY: as above; the slice lengths were checked by `Kernel::qgemm`.
-            unsafe { qgemm::<{ TILE * BLOCK }>(w, s, x, out, &ROWS8) }
+            unsafe { qgemm::<{ TILE * SCALE_BLOCK }>(w, s, x, out, &ROWS8) }
         }
 
         fn qgemm4(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
             // SAFETY: as above.
-            unsafe { qgemm::<{ TILE * BLOCK / 2 }>(w, s, x, out, &ROWS4) }
+            unsafe { qgemm::<{ TILE * SCALE_BLOCK / 2 }>(w, s, x, out, &ROWS4) }
         }
 
         fn rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
             // SAFETY: as above, the lengths by `Kernel::qgemm_rows`.
             unsafe {
                 match w.bits {
-                    Bits::Eight => qgemm_rows::<BLOCK>(w, x, out, &BY_ROW8),
-                    Bits::Four => qgemm_rows::<{ BLOCK / 2 }>(w, x, out, &BY_ROW4),
+                    Bits::Eight => qgemm_rows::<SCALE_BLOCK>(w, x, out, &BY_ROW8),
+                    Bits::Four => qgemm_rows::<{ SCALE_BLOCK / 2 }>(w, x, out, &BY_ROW4),
                 }
             }
         }
