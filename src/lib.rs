@@ -47,3 +47,7 @@ pub mod speech;
 
 #[cfg(feature = "std")]
 pub use error::{Error, ErrorKind, Result};
+
+// The kernel fills what the core draws from, and neither imports the other.
+#[cfg(feature = "std")]
+const _: () = assert!(kernel::SUM_BLOCK == crate::core::dist::BLOCK);

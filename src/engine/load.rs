@@ -2,10 +2,10 @@
 
 use super::model::{Model, TensorInfo};
 use super::nbits;
-use super::ops::{CODEBOOK, FACTORS, Kind, Operator};
+use super::ops::{Kind, Operator};
 use super::program::Program;
 use super::weight::{Floats, Halves, Weight, packed_shape};
-use crate::kernel::SUM_BLOCK;
+use crate::kernel::{CODES, FACTORS, SUM_BLOCK};
 use crate::map::{Map, MappedSlice};
 use crate::{Error, ErrorKind, Result};
 use std::cell::RefCell;
@@ -216,16 +216,16 @@ impl Loader {
         let (plan, columns) = plan?;
         let mut outputs = columns[0];
         if factored {
-            outputs = (outputs.checked_sub(FACTORS))
-                .filter(|&extra| extra <= SUM_BLOCK)
-                .ok_or_else(|| self.bad("a factorised head has 480 scores and a few more"))?
-                + CODEBOOK;
+            outputs =
+                (outputs.checked_sub(FACTORS)).filter(|&extra| extra <= SUM_BLOCK).ok_or_else(
+                    || self.bad(format!("a factorised head has {FACTORS} scores and a few more")),
+                )? + CODES;
         }
-        let codes = if factored { CODEBOOK } else { outputs.saturating_sub(1) };
+        let codes = if factored { CODES } else { outputs.saturating_sub(1) };
         // A table that lacks tokens is none to compare them by.
         let embedding = found.embedding.filter(|(table, hidden)| {
             let of = |rows: usize| rows * hidden;
-            table.len() >= of(codes) || (codes == CODEBOOK && table.len() == of(FACTORS))
+            table.len() >= of(codes) || (codes == CODES && table.len() == of(FACTORS))
         });
         Ok(Arc::new(Model {
             program: Program::of(plan.model()),

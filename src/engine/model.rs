@@ -1,10 +1,11 @@
 //! A loaded model: its plan and the facts that sessions and callers ask of it.
 
 use super::kv::LayerCache;
-use super::ops::{CODEBOOK, FACTORS, State};
+use super::ops::State;
 use super::pool::Pool;
 use super::program::Program;
 use super::weight::{Halves, Weight};
+use crate::kernel::{CODES, FACTORS, factor_rows};
 use crate::map::Map;
 use std::sync::Arc;
 use tract_onnx::tract_hir::internal::*;
@@ -109,7 +110,7 @@ impl Model {
         if table.len() >= self.codes * hidden {
             table.add_row(token, out);
         } else {
-            super::ops::factor_rows(token).iter().for_each(|&r| table.add_row(r as usize, out));
+            factor_rows(token).iter().for_each(|&r| table.add_row(r as usize, out));
         }
         true
     }
@@ -162,7 +163,7 @@ fn speech_rows(mut table: Vec<f32>, codes: usize, hidden: usize) -> Option<(Vec<
         table.truncate(codes * hidden);
         return Some((table, hidden));
     }
-    if codes != CODEBOOK {
+    if codes != CODES {
         return None;
     }
     Some((expand_rows(table.get(..FACTORS * hidden)?, hidden), hidden))
@@ -170,9 +171,9 @@ fn speech_rows(mut table: Vec<f32>, codes: usize, hidden: usize) -> Option<(Vec<
 
 /// `[65536][hidden]` from the 480 rows of a factorised table.
 fn expand_rows(factors: &[f32], hidden: usize) -> Vec<f32> {
-    let mut out = vec![0.0; CODEBOOK * hidden];
+    let mut out = vec![0.0; CODES * hidden];
     for (t, row) in out.chunks_exact_mut(hidden).enumerate() {
-        for r in super::ops::factor_rows(t) {
+        for r in factor_rows(t) {
             for (o, v) in row.iter_mut().zip(&factors[r as usize * hidden..]) {
                 *o += v;
             }

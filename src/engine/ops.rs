@@ -8,7 +8,7 @@
 use super::kv::{LayerCache, Rope};
 use super::pool::{Attention, Pool};
 use super::weight::{Floats, Halves, Weight};
-use crate::kernel::Kernel;
+use crate::kernel::{CODES, FACTORS, Kernel, factor_rows};
 use std::cell::RefCell;
 use std::sync::Arc;
 use tract_onnx::tract_hir::internal::*;
@@ -77,11 +77,6 @@ impl State {
         kept.push(tensor.clone());
     }
 }
-
-/// Number of grouped tokens of the factorised tables: 8 digits of 4 levels.
-pub(super) const CODEBOOK: usize = 65536;
-/// Rows of a factorised table.
-pub(super) const FACTORS: usize = 480;
 
 /// What an operator computes; see models/README.md for each one's definition.
 #[derive(Debug, Clone)]
@@ -206,7 +201,7 @@ impl Operator {
             Kind::QMatMul { weight, .. } => weight.shape().n.to_dim(),
             Kind::Attention { heads, head_dim, .. } => (heads * head_dim).to_dim(),
             Kind::SwiGlu => columns / 2,
-            Kind::FactorLogits => columns - FACTORS + CODEBOOK,
+            Kind::FactorLogits => columns - FACTORS + CODES,
             Kind::Upsample { factor } => return Ok((rows * *factor, columns / *factor)),
             _ => columns,
         };
@@ -258,7 +253,7 @@ impl Operator {
             Kind::QMatMul { weight, .. } => (rows, weight.shape().n),
             Kind::Attention { heads, head_dim, .. } => (rows, heads * head_dim),
             Kind::SwiGlu => (rows, columns / 2),
-            Kind::FactorLogits => (rows, columns - FACTORS + CODEBOOK),
+            Kind::FactorLogits => (rows, columns - FACTORS + CODES),
             Kind::Upsample { factor } => (rows * factor, columns / factor),
             _ => (rows, columns),
         }
@@ -330,11 +325,11 @@ impl Operator {
             Kind::FactorEmbed { hidden, factors, extra } => {
                 for (o, &t) in out.chunks_exact_mut(*hidden).zip(tokens) {
                     let t = usize::try_from(t).ok().context("negative token")?;
-                    if t < CODEBOOK {
+                    if t < CODES {
                         kernel.sum_rows(factors.get(), &factor_rows(t), o);
                     } else {
-                        ensure!(t - CODEBOOK < extra.len() / hidden, "token {t} unknown");
-                        kernel.sum_rows(extra.get(), &[(t - CODEBOOK) as u32], o);
+                        ensure!(t - CODES < extra.len() / hidden, "token {t} unknown");
+                        kernel.sum_rows(extra.get(), &[(t - CODES) as u32], o);
                     }
                 }
             }
@@ -378,7 +373,7 @@ impl Operator {
                 if *tanh { kernel.gelu_tanh(out) } else { kernel.gelu_erf(out) }
             }
             Kind::FactorLogits => {
-                let width = columns - FACTORS + CODEBOOK;
+                let width = columns - FACTORS + CODES;
                 each(out, width, &mut |x, o| expand_logits(kernel, x, o))
             }
             Kind::Upsample { .. } => out.copy_from_slice(x),
@@ -436,23 +431,6 @@ impl Operator {
 
 /// One row of logits from its scores: the codes, then what stands for a token itself.
 pub(super) fn expand_logits(kernel: Kernel, scores: &[f32], logits: &mut [f32]) {
-    kernel.factor_logits(&scores[..FACTORS], &mut logits[..CODEBOOK]);
-    logits[CODEBOOK..].copy_from_slice(&scores[FACTORS..]);
-}
-
-/// The 36 rows of a factorised table that make up `token`: 8 digits, then 28 pairs.
-pub(super) fn factor_rows(token: usize) -> [u32; 36] {
-    let mut rows = [0; 36];
-    let d = |i: usize| token >> (2 * i) & 3;
-    for (i, r) in rows[..8].iter_mut().enumerate() {
-        *r = (4 * i + d(i)) as u32;
-    }
-    let mut pair = 0;
-    for a in 0..8 {
-        for b in a + 1..8 {
-            rows[8 + pair] = (32 + 16 * pair + 4 * d(a) + d(b)) as u32;
-            pair += 1;
-        }
-    }
-    rows
+    kernel.factor_logits(&scores[..FACTORS], &mut logits[..CODES]);
+    logits[CODES..].copy_from_slice(&scores[FACTORS..]);
 }

@@ -1,7 +1,8 @@
 use super::model::Model;
-use super::ops::{CODEBOOK, FACTORS, Shared, State, expand_logits};
+use super::ops::{Shared, State, expand_logits};
 use super::pool::Pool;
 use super::program::Buffers;
+use crate::kernel::{CODES, FACTORS};
 use crate::{Error, ErrorKind, Result};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -245,7 +246,7 @@ impl Session {
 
     fn score_columns(&self) -> usize {
         match self.model.factored {
-            true => self.vocabulary() - CODEBOOK + FACTORS,
+            true => self.vocabulary() - CODES + FACTORS,
             false => self.vocabulary(),
         }
     }

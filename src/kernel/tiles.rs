@@ -148,7 +148,7 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
     let mut scales = [0f32; SPAN * TILE];
     let mut offsets = [0i32; SPAN * TILE];
     // A little apart, so that they do not meet in the same sets of the cache.
-    let mut copy = [[0u8; COPIED_SPAN * 32 + 64]; TILE];
+    let mut copy = [[0u8; COPIED_SPAN * SCALE_BLOCK + 64]; TILE];
     out.fill(0.0);
     for (t, out) in out.chunks_exact_mut(m * TILE).enumerate() {
         let valid = TILE.min(rows - t * TILE);

@@ -10,7 +10,7 @@
 //! operand of eight columns a row would need two shuffles per vector of weights.
 #![allow(unsafe_code)]
 
-use super::body::{self, Halves};
+use super::body::{self, WidenHalf};
 use super::tiles::{PACKED, ROWS_ZERO, SPAN, TileArgs};
 use super::{Attend, Kernel, SCALE_BLOCK, TILE};
 use core::arch::aarch64::*;
@@ -130,7 +130,7 @@ fn attend(a: &Attend, scores: &mut [f32], out: &mut [f32]) {
 #[derive(Clone, Copy)]
 struct Neon;
 
-impl Halves for Neon {
+impl WidenHalf for Neon {
     #[inline(always)]
     fn widen(self, x: &[u16]) -> [f32; 16] {
         let x: &[u16; 16] = x[..16].try_into().unwrap();

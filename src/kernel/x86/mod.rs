@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Kernel;
-use super::body::Halves;
+use super::body::WidenHalf;
 use core::arch::x86_64::*;
 
 /// A function for each number of activation rows, indexed by it less one.
@@ -207,7 +207,7 @@ pub(super) fn detect() -> Vec<Kernel> {
 #[derive(Clone, Copy)]
 struct F16c;
 
-impl Halves for F16c {
+impl WidenHalf for F16c {
     #[inline(always)]
     fn widen(self, x: &[u16]) -> [f32; 16] {
         let x: &[u16; 16] = x[..16].try_into().unwrap();
@@ -233,7 +233,7 @@ impl Halves for F16c {
 #[derive(Clone, Copy)]
 struct Avx512;
 
-impl Halves for Avx512 {
+impl WidenHalf for Avx512 {
     #[inline(always)]
     fn widen(self, x: &[u16]) -> [f32; 16] {
         let x: &[u16; 16] = x[..16].try_into().unwrap();
