@@ -22,10 +22,11 @@ macro_rules! by_rows {
 }
 
 /// Compiles the shared bodies for one feature set and builds the table `KERNEL` of the module
-/// that calls it, over that module's `tile8`, `tile4`, `one8`, `one4` and `transpose`. Each outer
-/// function is safe to name because the table leaves this module only through [`detect`].
+/// that calls it, over that module's `tile8`, `tile4`, `one8`, `one4` and `transpose`, which must
+/// need no other features than `$features`. Each outer function is safe to name because the table
+/// leaves this module only through [`detect`].
 macro_rules! instruction_set {
-    ($name:literal, $features:literal, $wide:literal, $halves:expr) => {
+    ($name:literal, $features:literal, $wide:literal, $halves:ident) => {
         pub(super) const KERNEL: Kernel = Kernel {
             name: $name,
             quantize,
@@ -64,7 +65,7 @@ macro_rules! instruction_set {
         fn attend(a: &Attend, s: &mut [f32], o: &mut [f32]) {
             #[target_feature(enable = $features)]
             fn inner(a: &Attend, s: &mut [f32], o: &mut [f32]) {
-                body::attend::<$wide>(a, s, o, $halves)
+                body::attend::<$wide>(a, s, o, $halves::new())
             }
             // SAFETY: reachable only through `detect`, which checked the features.
             unsafe { inner(a, s, o) }
@@ -73,9 +74,9 @@ macro_rules! instruction_set {
         fn sum_rows(t: &[u16], r: &[u32], o: &mut [f32]) {
             #[target_feature(enable = $features)]
             fn inner(t: &[u16], r: &[u32], o: &mut [f32]) {
-                body::sum_rows_by(t, r, o, $halves)
+                body::sum_rows_by(t, r, o, $halves::new())
             }
-            // SAFETY: as above.
+            // SAFETY: reachable only through `detect`, which checked the features.
             unsafe { inner(t, r, o) }
         }
 
@@ -85,87 +86,57 @@ macro_rules! instruction_set {
                 let mut x8 = x.chunks_exact(8);
                 let mut o8 = o.chunks_exact_mut(8);
                 for (x, o) in (&mut x8).zip(&mut o8) {
-                    // SAFETY: F16C exists; both hold eight numbers.
-                    unsafe {
-                        let h = _mm256_cvtps_ph::<0>(_mm256_loadu_ps(x.as_ptr()));
-                        _mm_storeu_si128(o.as_mut_ptr().cast(), h);
-                    }
+                    // SAFETY: `chunks_exact(8)` gives eight floats.
+                    let h = _mm256_cvtps_ph::<0>(unsafe { _mm256_loadu_ps(x.as_ptr()) });
+                    // SAFETY: and room for eight numbers of 16 bits.
+                    unsafe { _mm_storeu_si128(o.as_mut_ptr().cast(), h) };
                 }
                 body::to_half(x8.remainder(), o8.into_remainder());
             }
-            // SAFETY: as above.
+            // SAFETY: reachable only through `detect`, which checked the features.
             unsafe { inner(x, o) }
         }
 
         fn qgemm8(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
-            // SAFETY: as above; the slice lengths were checked by `Kernel::qgemm`.
+            // SAFETY: reachable only through `detect`, which checked the features of the table, and
+            // `Kernel::qgemm`, which checked the lengths.
             unsafe { qgemm::<{ TILE * SCALE_BLOCK }>(w, s, x, out, &ROWS8) }
         }
 
         fn qgemm4(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
-            // SAFETY: as above.
+            // SAFETY: as in `qgemm8`.
             unsafe { qgemm::<{ TILE * SCALE_BLOCK / 2 }>(w, s, x, out, &ROWS4) }
         }
 
         fn rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
-            // SAFETY: as above, the lengths by `Kernel::qgemm_rows`.
-            unsafe {
-                match w.bits {
-                    Bits::Eight => qgemm_rows::<SCALE_BLOCK>(w, x, out, &BY_ROW8),
-                    Bits::Four => qgemm_rows::<{ SCALE_BLOCK / 2 }>(w, x, out, &BY_ROW4),
-                }
+            match w.bits {
+                // SAFETY: reachable only through `detect`, which checked the features of the table,
+                // and `Kernel::qgemm_rows`, which checked the lengths; 32 bytes are 32 weights of 8
+                // bits.
+                Bits::Eight => unsafe { qgemm_rows::<SCALE_BLOCK>(w, x, out, &BY_ROW8) },
+                // SAFETY: as above; 16 bytes are 32 weights of 4 bits.
+                Bits::Four => unsafe { qgemm_rows::<{ SCALE_BLOCK / 2 }>(w, x, out, &BY_ROW4) },
             }
         }
 
-        static ROWS8: [RowsFn; ROWS_PER_TILE] = by_rows!(tile8_fn, PACKED);
-        static ROWS4: [RowsFn; ROWS_PER_TILE] = by_rows!(tile4_fn, PACKED);
+        static ROWS8: [RowsFn; ROWS_PER_TILE] = by_rows!(tile8, PACKED);
+        static ROWS4: [RowsFn; ROWS_PER_TILE] = by_rows!(tile4, PACKED);
         static BY_ROW8: RowTables = RowTables {
-            plain: by_rows!(tile8_fn, ROWS),
-            zero: by_rows!(tile8_fn, ROWS_ZERO),
-            one: one8_fn::<ROWS>,
-            one_zero: one8_fn::<ROWS_ZERO>,
-            transpose: transpose_fn,
+            plain: by_rows!(tile8, ROWS),
+            zero: by_rows!(tile8, ROWS_ZERO),
+            one: one8::<ROWS>,
+            one_zero: one8::<ROWS_ZERO>,
+            transpose,
             prefetch,
         };
         static BY_ROW4: RowTables = RowTables {
-            plain: by_rows!(tile4_fn, ROWS),
-            zero: by_rows!(tile4_fn, ROWS_ZERO),
-            one: one4_fn::<ROWS>,
-            one_zero: one4_fn::<ROWS_ZERO>,
-            transpose: transpose_fn,
+            plain: by_rows!(tile4, ROWS),
+            zero: by_rows!(tile4, ROWS_ZERO),
+            one: one4::<ROWS>,
+            one_zero: one4::<ROWS_ZERO>,
+            transpose,
             prefetch,
         };
-
-        /// # Safety
-        /// See [`RowsFn`]; the CPU has the features.
-        unsafe fn tile8_fn<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
-            // SAFETY: passed on to the caller.
-            unsafe { tile8::<M, LAYOUT>(t, out) }
-        }
-        /// # Safety
-        /// See [`RowsFn`]; the CPU has the features.
-        unsafe fn tile4_fn<const M: usize, const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
-            // SAFETY: passed on to the caller.
-            unsafe { tile4::<M, LAYOUT>(t, out) }
-        }
-        /// # Safety
-        /// See [`RowsFn`]; the CPU has the features.
-        unsafe fn one8_fn<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
-            // SAFETY: passed on to the caller.
-            unsafe { one8::<LAYOUT>(t, out) }
-        }
-        /// # Safety
-        /// See [`RowsFn`]; the CPU has the features.
-        unsafe fn one4_fn<const LAYOUT: u8>(t: &TileArgs, out: *mut f32) {
-            // SAFETY: passed on to the caller.
-            unsafe { one4::<LAYOUT>(t, out) }
-        }
-        /// # Safety
-        /// See [`RowTables`]; the CPU has the features.
-        unsafe fn transpose_fn(w: *const u8, stride: usize, out: *mut f32) {
-            // SAFETY: passed on to the caller.
-            unsafe { transpose(w, stride, out) }
-        }
     };
     (@fn $features:literal, $f:ident($($a:ident: $t:ty),*) -> $r:ty) => {
         fn $f($($a: $t),*) -> $r {
@@ -203,16 +174,23 @@ pub(super) fn detect() -> Vec<Kernel> {
     kernels
 }
 
-/// f16 by F16C. Made only where the CPU has it.
+/// f16 by F16C. A value shows that the CPU has it.
 #[derive(Clone, Copy)]
-struct F16c;
+struct F16c(());
+
+impl F16c {
+    #[target_feature(enable = "avx,f16c")]
+    fn new() -> Self {
+        Self(())
+    }
+}
 
 impl WidenHalf for F16c {
     #[inline(always)]
     fn widen(self, x: &[u16]) -> [f32; 16] {
         let x: &[u16; 16] = x[..16].try_into().unwrap();
         let mut out = [0f32; 16];
-        // SAFETY: the kernels of `detect` have AVX and F16C; 16 numbers are inside both.
+        // SAFETY: `self` shows that AVX and F16C exist; two times 8 numbers are inside both.
         unsafe {
             let lo = _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast()));
             let hi = _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(8).cast()));
@@ -224,21 +202,27 @@ impl WidenHalf for F16c {
 
     #[inline(always)]
     fn fetch(self, x: &[u16], at: usize) {
-        // SAFETY: prefetching reads nothing, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(at).cast()) }
+        ask::<_MM_HINT_T0>(x.as_ptr().wrapping_add(at).cast());
     }
 }
 
-/// f16 by AVX-512. Made only where the CPU has it.
+/// f16 by AVX-512. A value shows that the CPU has it.
 #[derive(Clone, Copy)]
-struct Avx512;
+struct Avx512(());
+
+impl Avx512 {
+    #[target_feature(enable = "avx512f,f16c")]
+    fn new() -> Self {
+        Self(())
+    }
+}
 
 impl WidenHalf for Avx512 {
     #[inline(always)]
     fn widen(self, x: &[u16]) -> [f32; 16] {
         let x: &[u16; 16] = x[..16].try_into().unwrap();
         let mut out = [0f32; 16];
-        // SAFETY: the AVX-512 kernel has it; 16 numbers are inside both.
+        // SAFETY: `self` shows that AVX-512 F exists; 16 numbers are inside both.
         unsafe {
             let v = _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast()));
             _mm512_storeu_ps(out.as_mut_ptr(), v);
@@ -248,33 +232,30 @@ impl WidenHalf for Avx512 {
 
     #[inline(always)]
     fn fetch(self, x: &[u16], at: usize) {
-        F16c.fetch(x, at)
+        ask::<_MM_HINT_T0>(x.as_ptr().wrapping_add(at).cast());
     }
 }
 
-/// Asks for a line of the next tile: to the first cache where that is near enough to stay
-/// there, else to the second.
-///
-/// # Safety
-/// None is needed: a prefetch does not fault.
+/// Asks for the line at an address, which need not exist.
 #[inline(always)]
-unsafe fn ask(near: bool, line: *const u8) {
-    // SAFETY: a hint; SSE is part of x86-64.
-    unsafe {
-        match near {
-            true => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
-            false => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
-        }
+fn ask<const HINT: i32>(line: *const u8) {
+    // SAFETY: a hint does not fault whatever the address, and SSE is part of x86-64.
+    unsafe { _mm_prefetch::<HINT>(line.cast()) }
+}
+
+/// See [`RowTables`](super::tiles::RowTables).
+fn prefetch(from: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(64) {
+        ask::<_MM_HINT_T0>(from.wrapping_add(at));
     }
 }
 
-/// See [`RowTables`].
+/// Four activations as one word.
 ///
 /// # Safety
-/// None is needed: a prefetch does not fault.
-unsafe fn prefetch(from: *const u8, bytes: usize) {
-    for at in (0..bytes).step_by(64) {
-        // SAFETY: a hint; SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) }
-    }
+/// Four bytes are at `q`.
+#[inline(always)]
+unsafe fn four(q: *const i8) -> i32 {
+    // SAFETY: the caller's promise; any alignment will do.
+    unsafe { q.cast::<i32>().read_unaligned() }
 }
