@@ -4,7 +4,8 @@ use super::wire;
 use crate::bundle::{self, Bundle};
 use crate::engine::load::{DOMAIN, Loader};
 use crate::engine::nbits::{self, Stock};
-use crate::engine::{TensorInfo, pb};
+use crate::engine::node::Tensors;
+use crate::engine::pb;
 use crate::kernel::{PackedShape, RowMajor, RowScales, TILE};
 use crate::map::{ALIGNMENT, Map, MappedSlice};
 use crate::part::{self, Part};
@@ -94,7 +95,7 @@ fn pack_parts(
     let proto = loader.parse(&graph_file)?;
     let graph = proto.graph.as_ref().ok_or_else(|| loader.bad("no graph"))?;
 
-    let mut tensors: HashMap<String, (MappedSlice, TensorInfo)> = HashMap::new();
+    let mut tensors = Tensors::new();
     for t in &graph.initializer {
         if let Some((slice, info)) = loader.external(t)? {
             tensors.insert(t.name.clone(), (slice, info));
@@ -285,7 +286,7 @@ pub fn stock_nodes(path: &Path) -> Result<usize> {
 /// The content of each node that is to be packed.
 fn choose(
     graph: &pb::GraphProto,
-    tensors: &HashMap<String, (MappedSlice, TensorInfo)>,
+    tensors: &Tensors,
     report: &mut PackReport,
 ) -> Result<Vec<Option<Stock>>> {
     let mut stocks = Vec::new();

@@ -1,10 +1,11 @@
 //! From an ONNX graph and its data file to a [`Model`].
 
-use super::model::{Model, TensorInfo};
+use super::model::Model;
 use super::nbits;
-use super::ops::{Kind, Operator};
+use super::node::{Needs, NodeReader, TensorInfo, Tensors, malformed};
+use super::ops::{self, Node};
 use super::program::Program;
-use super::weight::{Floats, Halves, Weight, packed_shape};
+use super::weight::Weight;
 use crate::kernel::{CODES, FACTORS, SUM_BLOCK};
 use crate::map::{Map, MappedSlice};
 use crate::{Error, ErrorKind, Result};
@@ -62,42 +63,26 @@ impl Model {
     }
 }
 
-fn malformed(name: &str, what: &str, source: Option<TractError>) -> Error {
-    let context = format!("{name}: {what}; restore the file or export the model again");
-    match source {
-        Some(e) => Error::with_source(ErrorKind::Malformed, context, e),
-        None => Error::new(ErrorKind::Malformed, context),
-    }
-}
-
 thread_local! {
-    /// Operators of the graph being parsed, by node name: tract's builders are plain
-    /// functions and can carry nothing.
-    static OPERATORS: RefCell<HashMap<String, Operator>> = RefCell::new(HashMap::new());
+    /// Our nodes of the graph being parsed, by name: tract's builders are plain functions and
+    /// can carry nothing.
+    static NODES: RefCell<HashMap<String, Node>> = RefCell::new(HashMap::new());
 }
 
 fn build(
     _: &tract_onnx::model::ParsingContext,
     node: &pb::NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let op = OPERATORS.with(|t| t.borrow_mut().remove(&node.name));
-    Ok((expand(op.with_context(|| format!("no operator for {}", node.name))?), vec![]))
+    let found = NODES.with(|t| t.borrow_mut().remove(&node.name));
+    Ok((expand(found.with_context(|| format!("no operator for {}", node.name))?), vec![]))
 }
 
+/// Reads the graph and the data file of one model.
 pub(crate) struct Loader {
     name: String,
     data: Map,
     data_name: String,
     max_positions: usize,
-}
-
-#[derive(Default)]
-struct Found {
-    operators: HashMap<String, Operator>,
-    caches: Vec<(usize, usize)>,
-    tails: Vec<usize>,
-    embedding: Option<(Halves, usize)>,
-    head: Option<Arc<Weight>>,
 }
 
 impl Loader {
@@ -122,7 +107,7 @@ impl Loader {
         if graph.node.len() > MAX_NODES {
             return Err(self.bad("too many nodes"));
         }
-        let mut weights = HashMap::new();
+        let mut weights = Tensors::new();
         let mut tensors = Vec::new();
         for t in &graph.initializer {
             if let Some((slice, info)) = self.external(t)? {
@@ -139,7 +124,7 @@ impl Loader {
             graph.output.first().map(|o| o.name.clone()).ok_or_else(|| self.bad("no output"))?;
         let hidden = graph.output.get(1).map(|o| o.name.clone()).filter(|n| n == HIDDEN);
         let features = self.features(&graph)?;
-        let mut found = Found::default();
+        let (mut nodes, mut needs) = (HashMap::new(), Needs::default());
         let mut names = HashSet::new();
         for (slot, node) in graph.node.iter_mut().enumerate() {
             if node.domain != DOMAIN && !nbits::is(node) {
@@ -148,36 +133,36 @@ impl Loader {
             if node.name.is_empty() || !names.insert(node.name.clone()) {
                 return Err(self.bad(format!("node name {:?} is empty or used twice", node.name)));
             }
-            let kind = self.kind(node, &weights, &mut found)?;
+            let mut reader =
+                NodeReader { model: &self.name, node, tensors: &weights, needs: &mut needs };
+            let (name, operator) =
+                ops::read(&mut reader)?.ok_or_else(|| self.unknown(&node.op_type))?;
             // Caches live in the session, weights in the operator: only activations stay.
             node.input
                 .retain(|i| !i.is_empty() && !weights.contains_key(i) && !i.starts_with("past_"));
             node.output.truncate(1);
             node.domain = DOMAIN.into();
-            node.op_type = format!("{DOMAIN}.{}", kind.op_type());
-            let operator = Operator { kind: Arc::new(kind), slot, selects_rows: false };
-            found.operators.insert(node.name.clone(), operator);
+            node.op_type = format!("{DOMAIN}.{name}");
+            let own = Node { name, operator, slot, selects_rows: false };
+            nodes.insert(node.name.clone(), own);
         }
         // Logits that are sums of factors are made outside of the plan, if at all: sampling
         // needs their softmax, which is cheaper from the factors.
         let last = graph.node.iter().position(|n| n.output.first() == Some(&first_output));
         let factored = last.is_some_and(|i| {
-            let op = found.operators.get(&graph.node[i].name);
-            op.is_some_and(|op| matches!(*op.kind, Kind::FactorLogits))
+            nodes.get(&graph.node[i].name).is_some_and(|n| n.operator.expands_factors())
         });
         if let Some(i) = last
             && factored
         {
             let node = graph.node.remove(i);
-            found.operators.remove(&node.name);
+            nodes.remove(&node.name);
             let input = node.input.first().ok_or_else(|| self.bad("logits of nothing"))?;
             first_output.clone_from(input);
             graph.output[0].name.clone_from(input);
         }
-        self.select_rows(&graph, &first_output, hidden.as_deref(), &mut found);
-        if found.embedding.is_none() {
-            found.head = None;
-        }
+        let head = select_rows(&graph, &first_output, hidden.as_deref(), &mut nodes);
+        let head = head.filter(|_| needs.embedding.is_some());
         self.copy_small(&mut graph, stored, &weights)?;
         graph.input.retain(|i| !i.name.starts_with("past_"));
         graph.output.truncate(1 + hidden.is_some() as usize);
@@ -191,28 +176,15 @@ impl Loader {
         proto.graph = Some(graph);
 
         let mut onnx = tract_onnx::onnx();
-        for op in [
-            "FactorEmbed",
-            "Embed",
-            "RmsNorm",
-            "QMatMul",
-            "Attention",
-            "SwiGlu",
-            "FactorLogits",
-            "FsqEmbed",
-            "CausalConv",
-            "LayerNorm",
-            "Gelu",
-            "Upsample",
-        ] {
-            onnx.op_register.0.insert(format!("{DOMAIN}.{op}"), build);
+        for (name, _) in ops::OPERATORS {
+            onnx.op_register.0.insert(format!("{DOMAIN}.{name}"), build);
         }
         onnx.ignore_value_info = true;
-        OPERATORS.with(|t| *t.borrow_mut() = found.operators);
+        NODES.with(|t| *t.borrow_mut() = nodes);
         let plan = self
             .plan(&onnx, &proto, features)
             .map_err(|e| malformed(&self.name, "broken graph", Some(e)));
-        OPERATORS.with(|t| t.borrow_mut().clear());
+        NODES.with(|t| t.borrow_mut().clear());
         let (plan, columns) = plan?;
         let mut outputs = columns[0];
         if factored {
@@ -223,20 +195,20 @@ impl Loader {
         }
         let codes = if factored { CODES } else { outputs.saturating_sub(1) };
         // A table that lacks tokens is none to compare them by.
-        let embedding = found.embedding.filter(|(table, hidden)| {
+        let embedding = needs.embedding.filter(|(table, hidden)| {
             let of = |rows: usize| rows * hidden;
             table.len() >= of(codes) || (codes == CODES && table.len() == of(FACTORS))
         });
         Ok(Arc::new(Model {
             program: Program::of(plan.model()),
             plan,
-            caches: found.caches,
-            tails: found.tails,
+            caches: needs.caches,
+            tails: needs.tails,
             slots,
             max_positions: self.max_positions,
             tensors,
             embedding,
-            head: found.head,
+            head,
             data: self.data,
             name: self.name,
             outputs,
@@ -293,53 +265,9 @@ impl Loader {
             .ok_or_else(|| self.bad("no matrix product reads the input `features`"))
     }
 
-    /// The head of a language model costs as much per row as a layer: the operators after
-    /// the last one that mixes rows need only see the rows whose logits are read. The last
-    /// matrix product is the head.
-    fn select_rows(
-        &self,
-        graph: &pb::GraphProto,
-        output: &str,
-        hidden: Option<&str>,
-        found: &mut Found,
-    ) {
-        let operators = &mut found.operators;
-        let producer: HashMap<&str, &pb::NodeProto> =
-            graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
-        let mut first = None;
-        let mut at = output;
-        while let Some(node) = producer.get(at) {
-            // Whoever reads the hidden states wants those of every row.
-            if Some(at) == hidden {
-                break;
-            }
-            let Some(op) = operators.get(&node.name) else { break };
-            let row_wise = match &*op.kind {
-                Kind::RmsNorm { .. } => true,
-                Kind::QMatMul { .. } => node.input.len() == 1,
-                _ => false,
-            };
-            if !row_wise {
-                break;
-            }
-            if let Kind::QMatMul { weight, .. } = &*op.kind {
-                found.head.get_or_insert_with(|| weight.clone());
-            }
-            first = Some(node.name.clone());
-            at = &node.input[0];
-        }
-        if let Some(op) = first.and_then(|n| operators.get_mut(&n)) {
-            op.selects_rows = true;
-        }
-    }
-
     /// Adds what stock matrix products read from the graph file itself, where writers leave
     /// small tensors.
-    pub(crate) fn inline(
-        &self,
-        graph: &pb::GraphProto,
-        weights: &mut HashMap<String, (MappedSlice, TensorInfo)>,
-    ) -> Result<()> {
+    pub(crate) fn inline(&self, graph: &pb::GraphProto, weights: &mut Tensors) -> Result<()> {
         let read: HashSet<&str> = graph
             .node
             .iter()
@@ -371,7 +299,7 @@ impl Loader {
         &self,
         graph: &mut pb::GraphProto,
         stored: Vec<pb::TensorProto>,
-        weights: &HashMap<String, (MappedSlice, TensorInfo)>,
+        weights: &Tensors,
     ) -> Result<()> {
         let mut wanted = HashSet::new();
         for node in &graph.node {
@@ -454,153 +382,44 @@ impl Loader {
         Ok(Some((slice, info)))
     }
 
-    fn kind(
-        &self,
-        node: &pb::NodeProto,
-        weights: &HashMap<String, (MappedSlice, TensorInfo)>,
-        found: &mut Found,
-    ) -> Result<Kind> {
-        let bad = |what: &str| self.bad(format!("node {:?}: {what}", node.name));
-        let int = |key: &str| node.attribute.iter().find(|a| a.name == key).map(|a| a.i);
-        let need = |key: &str| int(key).ok_or_else(|| bad(&format!("attribute {key} is missing")));
-        let size = |key: &str| {
-            need(key)?
-                .try_into()
-                .ok()
-                .filter(|v: &usize| (1..=1 << 20).contains(v))
-                .ok_or_else(|| bad(&format!("attribute {key} is out of range")))
-        };
-        let float = |key: &str| {
-            let f = node.attribute.iter().find(|a| a.name == key).map(|a| a.f);
-            f.filter(|f| f.is_finite() && *f > 0.0)
-                .ok_or_else(|| bad(&format!("attribute {key} must be a positive number")))
-        };
-        let weight = |i: usize, data_type: &str| {
-            node.input
-                .get(i)
-                .and_then(|n| weights.get(n))
-                .filter(|(_, info)| info.data_type == data_type)
-                .map(|(slice, info)| (slice.clone(), info.dims.clone()))
-                .ok_or_else(|| bad(&format!("input {i} must be an external {data_type} weight")))
-        };
-        let floats = |i: usize| Floats::new(weight(i, "f32")?.0);
-        let same = |a: usize, b: usize, what: &str| {
-            if a == b { Ok(()) } else { Err(bad(&format!("{what}: {a} against {b}"))) }
-        };
-        let fsq = |digits: i64, levels: i64| {
-            if (digits, levels) == (8, 4) {
-                return Ok(());
-            }
-            Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{}: factorised tables of 8 digits of 4 levels only", self.name),
-            ))
-        };
-        if nbits::is(node) {
-            let stock = nbits::read(node, |name| {
-                weights.get(name).map(|(s, i)| (s, i.data_type.as_str(), i.dims.as_slice()))
-            })
-            .map_err(|e| Error::new(e.kind(), format!("{}: {e}", self.name)))?;
-            let bias = stock.bias.clone().map(Floats::new).transpose()?;
-            return Ok(Kind::QMatMul { weight: Arc::new(Weight::stock(stock)), bias });
-        }
-        match node.op_type.as_str() {
-            "FactorEmbed" => {
-                fsq(need("digits")?, need("levels")?)?;
-                let (factors, dims) = weight(1, "f16")?;
-                let (extra, extra_dims) = weight(2, "f16")?;
-                let &[FACTORS, hidden] = dims.as_slice() else {
-                    return Err(bad("factors must be [480, hidden]"));
-                };
-                same(extra_dims.get(1).copied().unwrap_or(0), hidden, "width of extra rows")?;
-                let (factors, extra) = (Halves::new(factors)?, Halves::new(extra)?);
-                found.embedding = Some((factors.clone(), hidden));
-                Ok(Kind::FactorEmbed { hidden, factors, extra })
-            }
-            "Embed" => {
-                let (table, dims) = weight(1, "f16")?;
-                let &[_, hidden] = dims.as_slice() else {
-                    return Err(bad("the table must be [tokens, hidden]"));
-                };
-                if hidden == 0 {
-                    return Err(bad("the table is empty"));
-                }
-                let table = Halves::new(table)?;
-                found.embedding = Some((table.clone(), hidden));
-                Ok(Kind::Embed { hidden, table })
-            }
-            "RmsNorm" => Ok(Kind::RmsNorm { weight: floats(1)?, epsilon: float("epsilon")? }),
-            "LayerNorm" => {
-                let (weight, bias) = (floats(1)?, floats(2)?);
-                same(weight.len(), bias.len(), "weight and bias")?;
-                Ok(Kind::LayerNorm { weight, bias, epsilon: float("epsilon")? })
-            }
-            "QMatMul" => {
-                let shape = packed_shape(need("N")?, need("K")?, need("bits")?)?;
-                let weight = Arc::new(Weight::new(shape, weight(1, "u8")?.0, weight(2, "f16")?.0)?);
-                let bias = match node.input.get(3) {
-                    Some(name) if !name.is_empty() => Some(floats(3)?),
-                    _ => None,
-                };
-                if let Some(b) = &bias {
-                    same(b.len(), shape.n, "bias and N")?;
-                }
-                Ok(Kind::QMatMul { weight, bias })
-            }
-            "Attention" => {
-                let (heads, kv_heads, head_dim) =
-                    (size("heads")?, size("kv_heads")?, size("head_dim")?);
-                if heads % kv_heads != 0 || head_dim % 16 != 0 || heads * head_dim > 1 << 16 {
-                    return Err(bad("heads must be a multiple of kv_heads, head_dim of 16"));
-                }
-                found.caches.push((kv_heads, head_dim));
-                Ok(Kind::Attention {
-                    layer: found.caches.len() - 1,
-                    heads,
-                    kv_heads,
-                    head_dim,
-                    rope_base: float("rope_base")?,
-                })
-            }
-            "SwiGlu" => Ok(Kind::SwiGlu),
-            "FactorLogits" => {
-                fsq(need("digits")?, need("levels")?)?;
-                Ok(Kind::FactorLogits)
-            }
-            "FsqEmbed" => {
-                let (weight, bias) = (floats(1)?, floats(2)?);
-                same(weight.len(), bias.len() * 8, "weight and bias")?;
-                Ok(Kind::FsqEmbed { channels: bias.len(), weight, bias })
-            }
-            "CausalConv" => {
-                let (_, dims) = weight(1, "f32")?;
-                let (weight, bias) = (floats(1)?, floats(2)?);
-                let &[taps, channels] = dims.as_slice() else {
-                    return Err(bad("weight must be [taps, channels]"));
-                };
-                same(bias.len(), channels, "bias and channels")?;
-                if taps == 0 || taps > 1024 {
-                    return Err(bad("taps out of range"));
-                }
-                found.tails.push((taps - 1) * channels);
-                Ok(Kind::CausalConv { tail: found.tails.len() - 1, taps, weight, bias })
-            }
-            "Gelu" => {
-                let approximate = node.attribute.iter().find(|a| a.name == "approximate");
-                match approximate.map(|a| a.s.as_slice()) {
-                    Some(b"tanh") => Ok(Kind::Gelu { tanh: true }),
-                    Some(b"none") | None => Ok(Kind::Gelu { tanh: false }),
-                    _ => Err(bad("approximate must be none or tanh")),
-                }
-            }
-            "Upsample" => Ok(Kind::Upsample { factor: size("factor")? }),
-            other => Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "{}: operator {DOMAIN}.{other} is unknown; is voxgrain too old?",
-                    self.name
-                ),
-            )),
-        }
+    fn unknown(&self, operator: &str) -> Error {
+        let what =
+            format!("{}: operator {DOMAIN}.{operator} is unknown; is voxgrain too old?", self.name);
+        Error::new(ErrorKind::Unsupported, what)
     }
+}
+
+/// The head of a language model costs as much per row as a layer: the operators after the last
+/// one that mixes rows need only see the rows whose logits are read. Returns the last matrix
+/// product, which is the head.
+fn select_rows(
+    graph: &pb::GraphProto,
+    output: &str,
+    hidden: Option<&str>,
+    nodes: &mut HashMap<String, Node>,
+) -> Option<Arc<Weight>> {
+    let producer: HashMap<&str, &pb::NodeProto> =
+        graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
+    let (mut first, mut head) = (None, None);
+    let mut at = output;
+    while let Some(node) = producer.get(at) {
+        // Whoever reads the hidden states wants those of every row.
+        if Some(at) == hidden {
+            break;
+        }
+        let Some(own) = nodes.get(&node.name) else { break };
+        // A residual has all rows.
+        if !own.operator.is_row_wise() || node.input.len() != 1 {
+            break;
+        }
+        if let Some(matrix) = own.operator.matrix() {
+            head.get_or_insert_with(|| matrix.clone());
+        }
+        first = Some(node.name.clone());
+        at = &node.input[0];
+    }
+    if let Some(own) = first.and_then(|n| nodes.get_mut(&n)) {
+        own.selects_rows = true;
+    }
+    head
 }

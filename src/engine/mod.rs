@@ -9,13 +9,16 @@ mod kv;
 pub(crate) mod load;
 mod model;
 pub(crate) mod nbits;
+pub(crate) mod node;
 mod ops;
 mod pool;
 mod program;
 mod session;
+mod state;
 mod weight;
 
-pub use model::{Model, TensorInfo};
+pub use model::Model;
+pub use node::TensorInfo;
 pub use pool::{Pool, pin};
 pub use session::{CodecSession, Session};
 

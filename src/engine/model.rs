@@ -1,27 +1,16 @@
 //! A loaded model: its plan and the facts that sessions and callers ask of it.
 
 use super::kv::LayerCache;
-use super::ops::State;
+use super::node::TensorInfo;
+use super::ops::WANTED;
 use super::pool::Pool;
 use super::program::Program;
-use super::weight::{Halves, Weight};
+use super::state::{SIZES_KEPT, State};
+use super::weight::{HalfTable, Weight};
 use crate::kernel::{CODES, FACTORS, factor_rows};
 use crate::map::Map;
 use std::sync::Arc;
 use tract_onnx::tract_hir::internal::*;
-
-/// A tensor stored in the model's external data file.
-#[derive(Debug, Clone)]
-pub struct TensorInfo {
-    /// The initializer's name.
-    pub name: String,
-    /// Element type as ONNX spells it.
-    pub data_type: String,
-    /// Shape.
-    pub dims: Vec<usize>,
-    /// Bytes in the file.
-    pub bytes: usize,
-}
 
 /// A loaded graph: immutable, shared by any number of sessions.
 pub struct Model {
@@ -34,7 +23,7 @@ pub struct Model {
     pub(super) slots: usize,
     pub(super) max_positions: usize,
     pub(super) tensors: Vec<TensorInfo>,
-    pub(super) embedding: Option<(Halves, usize)>,
+    pub(super) embedding: Option<(HalfTable, usize)>,
     pub(super) head: Option<Arc<Weight>>,
     pub(super) data: Map,
     pub(super) name: String,
@@ -142,12 +131,12 @@ impl Model {
         // tract's executor keeps those of the few sizes of pass that it met last.
         let model = self.plan.model();
         let mut values = SymbolValues::default();
-        for (name, value) in [("rows", rows), (super::ops::WANTED, wanted)] {
+        for (name, value) in [("rows", rows), (WANTED, wanted)] {
             values = values.with(&model.symbols.sym(name), value as i64);
         }
         let size = |f: &TypedFact| f.shape.eval_to_usize(&values).map_or(0, |s| s.iter().product());
         let all = model.nodes().iter().flat_map(|n| &n.outputs).map(|o| size(&o.fact));
-        super::ops::SIZES_KEPT * 4 * all.sum::<usize>()
+        SIZES_KEPT * 4 * all.sum::<usize>()
     }
 
     pub(super) fn state(&self, pool: Arc<Pool>, positions: usize) -> State {

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_micros(30);
 
 /// Attention of the rows of one pass over the cache of one layer.
 #[derive(Clone)]
-pub(super) struct Attention {
+pub(super) struct AttentionTask {
     pub layer: Arc<LayerCache>,
     /// Queries of one key/value head: `rows * group` of `head_dim`.
     pub head_dim: usize,
@@ -35,7 +35,7 @@ enum Task {
     #[default]
     None,
     Multiply(Arc<Weight>),
-    Attend(Attention),
+    Attend(AttentionTask),
 }
 
 /// Where one piece's result goes.
@@ -311,7 +311,12 @@ impl Pool {
 
     /// Attention of every head. `query` fills `[kv_heads][rows * group][head_dim]`, row by row
     /// and within a row by head of the group; `out` is `[rows][heads * head_dim]`.
-    pub(super) fn attend(&self, a: &Attention, query: impl FnOnce(&mut [f32]), out: &mut [f32]) {
+    pub(super) fn attend(
+        &self,
+        a: &AttentionTask,
+        query: impl FnOnce(&mut [f32]),
+        out: &mut [f32],
+    ) {
         let (kv_heads, d) = (a.layer.kv_heads(), a.head_dim);
         let per_head = a.rows * a.group;
         let prepare = |work: &mut Work| {

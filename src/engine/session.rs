@@ -1,7 +1,8 @@
 use super::model::Model;
-use super::ops::{Shared, State, expand_logits};
+use super::ops::expand_logits;
 use super::pool::Pool;
 use super::program::Buffers;
+use super::state::{State, StateCell};
 use crate::kernel::{CODES, FACTORS};
 use crate::{Error, ErrorKind, Result};
 use std::cell::RefCell;
@@ -33,7 +34,7 @@ impl Runner {
             return Ok(Self::Own { model: model.clone(), state: own, buffers });
         }
         let mut state = model.plan.spawn().map_err(|e| failed("starting a session", e))?;
-        let own: Shared = RefCell::new(own);
+        let own: StateCell = RefCell::new(own);
         state.turn_state.shared.insert(own);
         let tokens = Arc::new(Tensor::zero::<i64>(&[1]).map_err(|e| failed("starting", e))?);
         let features = Tensor::zero::<f32>(&[1, model.feature_width()]);
@@ -44,7 +45,7 @@ impl Runner {
     fn with<T>(&mut self, f: impl FnOnce(&mut State) -> T) -> T {
         match self {
             Self::Own { state, .. } => f(state),
-            Self::Plan { state, .. } => match state.turn_state.shared.get_mut::<Shared>() {
+            Self::Plan { state, .. } => match state.turn_state.shared.get_mut::<StateCell>() {
                 Some(s) => f(s.get_mut()),
                 None => unreachable!("inserted by new"),
             },

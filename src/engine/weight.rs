@@ -188,9 +188,9 @@ impl Floats {
 
 /// A half-precision table `[rows][columns]`, read in place.
 #[derive(Debug, Clone)]
-pub(super) struct Halves(MappedSlice);
+pub(super) struct HalfTable(MappedSlice);
 
-impl Halves {
+impl HalfTable {
     pub fn new(slice: MappedSlice) -> crate::Result<Self> {
         slice.as_f16()?;
         Ok(Self(slice))
