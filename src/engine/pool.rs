@@ -46,9 +46,9 @@ struct Buffer {
 }
 
 impl Buffer {
-    fn reserve(&mut self, most: &Most) {
-        self.out.reserve(most.out.saturating_sub(self.out.len()));
-        self.scratch.reserve(most.scratch.saturating_sub(self.scratch.len()));
+    fn reserve(&mut self, largest: &Sizes) {
+        self.out.reserve(largest.out.saturating_sub(self.out.len()));
+        self.scratch.reserve(largest.scratch.saturating_sub(self.scratch.len()));
     }
 }
 
@@ -59,10 +59,10 @@ struct Piece {
 }
 
 /// One task with everything that a thread needs for a piece of it. A worker that the
-/// system put aside in the middle of a piece keeps its `Work` and disturbs nobody: the
-/// caller computes the piece again and takes another `Work` for the next task.
+/// system put aside in the middle of a piece keeps its `Dispatch` and disturbs nobody: the
+/// caller computes the piece again and takes another `Dispatch` for the next task.
 #[derive(Default)]
-struct Work {
+struct Dispatch {
     task: Task,
     /// Activations of a product.
     x: QuantizedRows,
@@ -77,7 +77,7 @@ struct Work {
     pieces: Vec<Piece>,
 }
 
-impl Work {
+impl Dispatch {
     fn begin(&mut self, task: Task, units: usize, count: usize) {
         (self.task, self.units, self.count) = (task, units, count);
         *self.next.get_mut() = 0;
@@ -90,13 +90,13 @@ impl Work {
         self.units * piece / self.count..self.units * (piece + 1) / self.count
     }
 
-    fn reserve(&mut self, most: &Most) {
-        self.x.reserve(most.x);
-        self.query.reserve(most.query.saturating_sub(self.query.len()));
-        self.lens.reserve(most.lens.saturating_sub(self.lens.len()));
+    fn reserve(&mut self, largest: &Sizes) {
+        self.x.reserve(largest.x);
+        self.query.reserve(largest.query.saturating_sub(self.query.len()));
+        self.lens.reserve(largest.lens.saturating_sub(self.lens.len()));
     }
 
-    fn measure(&self, most: &mut Most) {
+    fn measure(&self, largest: &mut Sizes) {
         let units = self.units.div_ceil(self.count);
         let (out, scratch) = match &self.task {
             Task::None => (0, 0),
@@ -106,11 +106,11 @@ impl Work {
                 (units * t.rows * t.group * t.head_dim, 8 * longest)
             }
         };
-        most.out = most.out.max(out);
-        most.scratch = most.scratch.max(scratch);
-        most.x = most.x.max(self.x.rows() * self.x.columns());
-        most.query = most.query.max(self.query.len());
-        most.lens = most.lens.max(self.lens.len());
+        largest.out = largest.out.max(out);
+        largest.scratch = largest.scratch.max(scratch);
+        largest.x = largest.x.max(self.x.rows() * self.x.columns());
+        largest.query = largest.query.max(self.query.len());
+        largest.lens = largest.lens.max(self.lens.len());
     }
 
     fn compute(&self, kernel: Kernel, piece: usize, b: &mut Buffer) {
@@ -170,7 +170,7 @@ impl Work {
 
 /// What the workers share. A task is cut into pieces that any thread may claim, so a worker
 /// that is not scheduled costs nothing but its own help.
-struct Shared {
+struct Crew {
     kernel: Kernel,
     /// Bumped once a task; workers watch it and sleep on `current`.
     epoch: AtomicU64,
@@ -182,7 +182,7 @@ struct Shared {
 struct Current {
     epoch: u64,
     stop: bool,
-    work: Arc<Work>,
+    dispatch: Arc<Dispatch>,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -194,25 +194,25 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Each output channel and each head is computed whole by one thread in the kernel's fixed
 /// order, so the result does not depend on the number of threads.
 pub struct Pool {
-    shared: Arc<Shared>,
+    crew: Arc<Crew>,
     workers: Vec<std::thread::JoinHandle<()>>,
     /// One task at a time, also when two sessions share the pool.
-    works: Mutex<Works>,
+    ring: Mutex<Ring>,
 }
 
-/// Works to use again, in turn, so that each has room for every size of task.
-struct Works {
-    ring: Vec<Arc<Work>>,
+/// Dispatches to use again, in turn, so that each has room for every size of task.
+struct Ring {
+    all: Vec<Arc<Dispatch>>,
     next: usize,
     /// For pieces that are computed again.
     spare: Buffer,
-    most: Most,
+    largest: Sizes,
 }
 
-/// The largest sizes so far, so that every `Work` has room for them and which one a task gets
+/// The largest sizes so far, so that every `Dispatch` has room for them and which one a task gets
 /// does not decide when memory is taken.
 #[derive(Default, Clone, Copy)]
-struct Most {
+struct Sizes {
     /// Floats of a piece's result and scratch.
     out: usize,
     scratch: usize,
@@ -237,16 +237,16 @@ impl Pool {
     /// The same, with worker `i` (from 1) kept on the CPU `cpus[i]`, where there is one and
     /// the system allows it. The caller's own thread is pinned by [`pin`], or not at all.
     pub fn pinned(kernel: Kernel, threads: usize, cpus: &[usize]) -> Arc<Self> {
-        let shared = Arc::new(Shared {
+        let crew = Arc::new(Crew {
             kernel,
             epoch: AtomicU64::new(0),
             sleepers: AtomicUsize::new(0),
-            current: Mutex::new(Current { epoch: 0, stop: false, work: Arc::default() }),
+            current: Mutex::new(Current { epoch: 0, stop: false, dispatch: Arc::default() }),
             wake: Condvar::new(),
         });
         let workers: Vec<_> = (1..threads)
             .filter_map(|i| {
-                let shared = shared.clone();
+                let crew = crew.clone();
                 let cpu = cpus.get(i).copied();
                 std::thread::Builder::new()
                     .name(format!("voxgrain-{i}"))
@@ -256,16 +256,16 @@ impl Pool {
                         {
                             log::warn!("thread {i} could not be kept on CPU {cpu}");
                         }
-                        shared.work()
+                        crew.serve()
                     })
                     .map_err(|e| log::warn!("running with fewer threads: {e}"))
                     .ok()
             })
             .collect();
         // The last task's is still in `current`, and each worker may be late in another.
-        let ring = (0..workers.len() + 2).map(|_| Arc::default()).collect();
-        let works = Works { ring, next: 0, spare: Buffer::default(), most: Most::default() };
-        Arc::new(Self { shared, workers, works: Mutex::new(works) })
+        let all = (0..workers.len() + 2).map(|_| Arc::default()).collect();
+        let ring = Ring { all, next: 0, spare: Buffer::default(), largest: Sizes::default() };
+        Arc::new(Self { crew, workers, ring: Mutex::new(ring) })
     }
 
     /// Threads that compute, the caller's included.
@@ -275,7 +275,7 @@ impl Pool {
 
     /// The instruction set in use.
     pub fn kernel(&self) -> Kernel {
-        self.shared.kernel
+        self.crew.kernel
     }
 
     /// Pieces of a task that is worth `worth` of them.
@@ -297,15 +297,15 @@ impl Pool {
     ) {
         let (n, tiles) = (w.shape().n, w.shape().tiles());
         let m = x.len() / w.shape().k;
-        let prepare = |work: &mut Work| {
-            w.quantize(&mut work.x, self.shared.kernel, x);
+        let prepare = |dispatch: &mut Dispatch| {
+            w.quantize(&mut dispatch.x, self.crew.kernel, x);
             let count = self.count(w.bytes() / MIN_PIECE_BYTES, tiles);
-            work.begin(Task::Multiply(w.clone()), tiles, count);
+            dispatch.begin(Task::Multiply(w.clone()), tiles, count);
         };
         self.run(prepare, |range, result| {
             let first = range.start * TILE;
             let place = Place { rows: m, columns: n, first, bias, residual };
-            self.shared.kernel.place(result, &place, out);
+            self.crew.kernel.place(result, &place, out);
         });
     }
 
@@ -319,14 +319,14 @@ impl Pool {
     ) {
         let (kv_heads, d) = (a.layer.kv_heads(), a.head_dim);
         let per_head = a.rows * a.group;
-        let prepare = |work: &mut Work| {
-            work.query.resize(kv_heads * per_head * d, 0.0);
-            query(&mut work.query);
-            work.lens.clear();
-            work.lens.extend((0..per_head).map(|i| a.past + i / a.group + 1));
+        let prepare = |dispatch: &mut Dispatch| {
+            dispatch.query.resize(kv_heads * per_head * d, 0.0);
+            query(&mut dispatch.query);
+            dispatch.lens.clear();
+            dispatch.lens.extend((0..per_head).map(|i| a.past + i / a.group + 1));
             let cost = (a.past + a.rows) * d * (per_head + 2) * kv_heads;
             let count = self.count(cost / MIN_ATTEND * 4, kv_heads);
-            work.begin(Task::Attend(a.clone()), kv_heads, count);
+            dispatch.begin(Task::Attend(a.clone()), kv_heads, count);
         };
         self.run(prepare, |range, result| {
             for (head, result) in range.zip(result.chunks_exact(per_head * d)) {
@@ -340,44 +340,42 @@ impl Pool {
     /// Prepares a task, has it computed and hands the result of each piece to `take`.
     fn run(
         &self,
-        prepare: impl FnOnce(&mut Work),
+        prepare: impl FnOnce(&mut Dispatch),
         mut take: impl FnMut(std::ops::Range<usize>, &[f32]),
     ) {
-        let works = &mut *lock(&self.works);
-        let Works { ring, next, spare, most } = works;
-        let kernel = self.shared.kernel;
-        let n = ring.len();
-        let free =
-            (*next..*next + n).map(|i| i % n).find(|&i| Arc::get_mut(&mut ring[i]).is_some());
+        let Ring { all, next, spare, largest } = &mut *lock(&self.ring);
+        let kernel = self.crew.kernel;
+        let n = all.len();
+        let free = (*next..*next + n).map(|i| i % n).find(|&i| Arc::get_mut(&mut all[i]).is_some());
         let free = free.unwrap_or_else(|| {
-            ring.push(Arc::default());
+            all.push(Arc::default());
             n
         });
         *next = free + 1;
-        let Some(work) = Arc::get_mut(&mut ring[free]) else { return };
-        work.reserve(most);
+        let Some(dispatch) = Arc::get_mut(&mut all[free]) else { return };
+        dispatch.reserve(largest);
         let pieces = (self.threads() * 4).min(MAX_PIECES);
-        if work.pieces.len() < pieces {
-            work.pieces.resize_with(pieces, Piece::default);
+        if dispatch.pieces.len() < pieces {
+            dispatch.pieces.resize_with(pieces, Piece::default);
         }
-        prepare(work);
-        work.measure(most);
-        for piece in &mut work.pieces {
-            piece.buffer.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(most);
+        prepare(dispatch);
+        dispatch.measure(largest);
+        for piece in &mut dispatch.pieces {
+            piece.buffer.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(largest);
         }
-        if work.count > 1 {
-            spare.reserve(most);
+        if dispatch.count > 1 {
+            spare.reserve(largest);
         }
-        let work = &ring[free];
-        if work.count == 1 {
-            let mut buffer = lock(&work.pieces[0].buffer);
-            work.compute(kernel, 0, &mut buffer);
-            return take(work.range(0), &buffer.out);
+        let dispatch = &all[free];
+        if dispatch.count == 1 {
+            let mut buffer = lock(&dispatch.pieces[0].buffer);
+            dispatch.compute(kernel, 0, &mut buffer);
+            return take(dispatch.range(0), &buffer.out);
         }
-        self.shared.post(work);
-        let longest = work.help(kernel);
+        self.crew.post(dispatch);
+        let longest = dispatch.help(kernel);
         let waiting = Instant::now();
-        for (c, piece) in work.pieces[..work.count].iter().enumerate() {
+        for (c, piece) in dispatch.pieces[..dispatch.count].iter().enumerate() {
             let mut late = false;
             while !piece.done.load(Ordering::Acquire) && !late {
                 std::hint::spin_loop();
@@ -385,10 +383,10 @@ impl Pool {
             }
             if late {
                 // Its thread is not running now. The result is the same whoever computes it.
-                work.compute(kernel, c, spare);
-                take(work.range(c), &spare.out);
+                dispatch.compute(kernel, c, spare);
+                take(dispatch.range(c), &spare.out);
             } else {
-                take(work.range(c), &lock(&piece.buffer).out);
+                take(dispatch.range(c), &lock(&piece.buffer).out);
             }
         }
     }
@@ -397,11 +395,11 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         {
-            let mut current = lock(&self.shared.current);
+            let mut current = lock(&self.crew.current);
             current.stop = true;
             current.epoch += 1;
-            self.shared.epoch.store(current.epoch, Ordering::Release);
-            self.shared.wake.notify_all();
+            self.crew.epoch.store(current.epoch, Ordering::Release);
+            self.crew.wake.notify_all();
         }
         for w in self.workers.drain(..) {
             let _ = w.join();
@@ -414,11 +412,11 @@ pub fn pin(cpu: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
-impl Shared {
-    fn post(&self, work: &Arc<Work>) {
+impl Crew {
+    fn post(&self, dispatch: &Arc<Dispatch>) {
         let mut current = lock(&self.current);
         current.epoch += 1;
-        current.work = work.clone();
+        current.dispatch = dispatch.clone();
         self.epoch.store(current.epoch, Ordering::Release);
         // A worker goes to sleep under the same lock, so no wake-up is lost.
         if self.sleepers.load(Ordering::Relaxed) > 0 {
@@ -426,7 +424,7 @@ impl Shared {
         }
     }
 
-    fn work(&self) {
+    fn serve(&self) {
         let mut seen = 0;
         loop {
             let start = Instant::now();
@@ -443,15 +441,15 @@ impl Shared {
                     self.sleepers.fetch_sub(1, Ordering::Relaxed);
                 }
             }
-            let work = {
+            let dispatch = {
                 let current = lock(&self.current);
                 seen = current.epoch;
                 if current.stop {
                     return;
                 }
-                current.work.clone()
+                current.dispatch.clone()
             };
-            work.help(self.kernel);
+            dispatch.help(self.kernel);
         }
     }
 }
