@@ -59,7 +59,7 @@ impl Model {
     ) -> Result<Arc<Self>> {
         let loader = Loader { max_positions, ..Loader::new(name, data) };
         let proto = loader.parse(graph_file)?;
-        loader.load(proto)
+        loader.load(proto, graph_file.len())
     }
 }
 
@@ -102,7 +102,7 @@ impl Loader {
         malformed(&self.name, what.as_ref(), None)
     }
 
-    fn load(self, mut proto: pb::ModelProto) -> Result<Arc<Model>> {
+    fn load(self, mut proto: pb::ModelProto, graph_bytes: usize) -> Result<Arc<Model>> {
         let mut graph = proto.graph.take().ok_or_else(|| self.bad("no graph"))?;
         if graph.node.len() > MAX_NODES {
             return Err(self.bad("too many nodes"));
@@ -210,6 +210,7 @@ impl Loader {
             embedding,
             head,
             data: self.data,
+            graph_bytes,
             name: self.name,
             outputs,
             codes,

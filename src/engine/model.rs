@@ -12,6 +12,10 @@ use crate::map::Map;
 use std::sync::Arc;
 use tract_onnx::tract_hir::internal::*;
 
+/// What tract keeps on the heap for each byte of a graph file; tests/capi.rs holds it against an
+/// allocator that counts.
+const HEAP_PER_GRAPH_BYTE: usize = 24;
+
 /// A loaded graph: immutable, shared by any number of sessions.
 pub struct Model {
     pub(super) plan: Arc<TypedSimplePlan>,
@@ -26,6 +30,8 @@ pub struct Model {
     pub(super) embedding: Option<(HalfTable, usize)>,
     pub(super) head: Option<Arc<Weight>>,
     pub(super) data: Map,
+    /// Bytes of the graph file.
+    pub(super) graph_bytes: usize,
     pub(super) name: String,
     pub(super) outputs: usize,
     /// Speech tokens of a language model: 65,536 of a factorised head, else all that are scored
@@ -52,6 +58,17 @@ impl Model {
     /// Bytes of the mapped data file.
     pub fn mapped_bytes(&self) -> usize {
         self.data.len()
+    }
+
+    /// Upper bound of the bytes on the heap; the weights are not among them.
+    pub fn heap_bytes(&self) -> usize {
+        Self::heap_bytes_for(self.graph_bytes)
+    }
+
+    /// [`heap_bytes`](Self::heap_bytes) of a model whose graph file has so many bytes, before it
+    /// is loaded; for several models the sum of their files will do.
+    pub const fn heap_bytes_for(graph_bytes: usize) -> usize {
+        HEAP_PER_GRAPH_BYTE * graph_bytes
     }
 
     /// Columns of the output (the scored vocabulary of a language model).

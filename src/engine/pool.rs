@@ -268,6 +268,13 @@ impl Pool {
         Arc::new(Self { crew, workers, ring: Mutex::new(ring) })
     }
 
+    /// Upper bound of the bytes that a pool holds once it has met passes of `rows` tokens with
+    /// `positions` in the context. `columns` are those of the widest product, read and written
+    /// together: activations in 8 bits, results in pieces and the scores of a head.
+    pub const fn work_bytes(rows: usize, columns: usize, positions: usize) -> usize {
+        8 * rows * columns + 16 * positions + (256 << 10)
+    }
+
     /// Threads that compute, the caller's included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
