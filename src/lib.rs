@@ -12,6 +12,7 @@
 //! | (none)   | [`core`] and the index reader [`asg`]: `no_std`, no allocation |
 //! | `std`    | index builder, SIMD [`kernel`]s, bundles, text, WAV |
 //! | `engine` | the models: tract as executor over mapped weights |
+//! | `convert` | [`convert`]: stock models and bundles rewritten for faster products |
 //! | `audio`  | playback |
 //! | `cli`    | the `voxgrain` program |
 //! | `capi`, `capi-core` | the C ABI, and its bare-metal half |
@@ -27,6 +28,8 @@ pub mod core;
 
 #[cfg(feature = "std")]
 pub mod bundle;
+#[cfg(feature = "convert")]
+pub mod convert;
 #[cfg(feature = "std")]
 pub mod decode;
 #[cfg(feature = "engine")]
@@ -44,3 +47,7 @@ pub mod speech;
 
 #[cfg(feature = "std")]
 pub use error::{Error, ErrorKind, Result};
+
+// The kernel fills what the core draws from, and neither imports the other.
+#[cfg(feature = "std")]
+const _: () = assert!(kernel::SUM_BLOCK == crate::core::dist::BLOCK);

@@ -3,7 +3,7 @@
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use voxgrain::kernel::{
-    self, Attend, BLOCK, Bits, Kernel, PackedShape, QuantizedRows, RowMajor, RowScales, TILE,
+    self, Attend, Bits, Kernel, PackedShape, QuantizedRows, RowMajor, RowScales, SCALE_BLOCK, TILE,
 };
 
 fn random(rng: &mut StdRng, n: usize, scale: f32) -> Vec<f32> {
@@ -39,7 +39,7 @@ fn matrix(rng: &mut StdRng, n: usize, k: usize, bits: Bits) -> Matrix {
             Bits::Four => rng.random_range(-8i8..8),
         })
         .collect();
-    let half: Vec<u16> = (0..n * k / BLOCK)
+    let half: Vec<u16> = (0..n * k / SCALE_BLOCK)
         .map(|_| half::f16::from_f32(rng.random::<f32>() * 0.01 + 1e-4).to_bits())
         .collect();
     let packed = kernel::pack(shape, &weights, &half).unwrap();
@@ -133,7 +133,7 @@ fn products_match_double_precision() {
             let want: f64 = (0..k)
                 .map(|c| {
                     w.weights[r * k + c] as f64
-                        * w.scales[r * k / BLOCK + c / BLOCK] as f64
+                        * w.scales[r * k / SCALE_BLOCK + c / SCALE_BLOCK] as f64
                         * x[c] as f64
                 })
                 .sum();
@@ -484,8 +484,8 @@ impl Stock {
     /// Scales that f16 cannot hold, and zero points.
     fn random(rng: &mut StdRng, n: usize, k: usize, bits: Bits) -> Self {
         let mut s = Self::of(&matrix(rng, n, k, bits));
-        s.scales = random(rng, n * k / BLOCK, 0.02);
-        let bytes = n * RowMajor::zero_bytes(bits, k / BLOCK);
+        s.scales = random(rng, n * k / SCALE_BLOCK, 0.02);
+        let bytes = n * RowMajor::zero_bytes(bits, k / SCALE_BLOCK);
         s.zero = (0..bytes).map(|_| rng.random()).collect();
         s
     }
@@ -493,7 +493,7 @@ impl Stock {
     fn view(&self, half: bool, zero: bool) -> RowMajor<'_> {
         RowMajor {
             bits: self.bits,
-            blocks: self.k / BLOCK,
+            blocks: self.k / SCALE_BLOCK,
             weights: &self.weights,
             scales: if half { RowScales::F16(&self.half) } else { RowScales::F32(&self.scales) },
             zero_points: zero.then_some(&self.zero),
@@ -503,7 +503,7 @@ impl Stock {
 
 fn stock_product(kernel: Kernel, w: &RowMajor, x: &[f32]) -> Vec<f32> {
     let mut rows = QuantizedRows::default();
-    rows.fill_for_rows(kernel, x, w.blocks * BLOCK, w.bits);
+    rows.fill_for_rows(kernel, x, w.blocks * SCALE_BLOCK, w.bits);
     let mut out = vec![f32::NAN; w.rows().div_ceil(TILE) * TILE * rows.rows()];
     kernel.qgemm_rows(w, &rows, &mut out);
     out
@@ -511,7 +511,7 @@ fn stock_product(kernel: Kernel, w: &RowMajor, x: &[f32]) -> Vec<f32> {
 
 /// The definition, on integers of its own.
 fn naive(w: &Stock, zero: bool, x: &[f32]) -> Vec<f32> {
-    let (n, k, blocks) = (w.n, w.k, w.k / BLOCK);
+    let (n, k, blocks) = (w.n, w.k, w.k / SCALE_BLOCK);
     let m = x.len() / k;
     let mut out = vec![0.0; n.div_ceil(TILE) * TILE * m];
     let (mut q, mut s, mut sums) = (vec![0i8; k], vec![0f32; blocks], vec![0; blocks]);
@@ -527,14 +527,14 @@ fn naive(w: &Stock, zero: bool, x: &[f32]) -> Vec<f32> {
                     (true, Bits::Four) => nibble(&w.zero[row * blocks.div_ceil(2)..], b) as i32,
                     (true, Bits::Eight) => w.zero[row * blocks + b] as i32,
                 };
-                let dot: i32 = (0..BLOCK)
+                let dot: i32 = (0..SCALE_BLOCK)
                     .map(|c| {
-                        let at = row * k + b * BLOCK + c;
+                        let at = row * k + b * SCALE_BLOCK + c;
                         let stored = match w.bits {
                             Bits::Four => nibble(&w.weights, at),
                             Bits::Eight => w.weights[at],
                         };
-                        (stored as i32 - z) * q[b * BLOCK + c] as i32
+                        (stored as i32 - z) * q[b * SCALE_BLOCK + c] as i32
                     })
                     .sum();
                 acc = (dot as f32).mul_add(w.scales[row * blocks + b] * s[b], acc);
@@ -623,7 +623,7 @@ fn speed() {
                                     let scales = &scales[at..][..shape.scale_count()];
                                     let rows = RowMajor {
                                         bits: w,
-                                        blocks: k / BLOCK,
+                                        blocks: k / SCALE_BLOCK,
                                         weights,
                                         scales: RowScales::F32(scales),
                                         zero_points: None,

@@ -1,6 +1,6 @@
 //! Models whose matrix products are stock `com.microsoft.MatMulNBits` nodes: read in place,
 //! packed, and refused where they are not understood.
-#![cfg(feature = "engine")]
+#![cfg(feature = "convert")]
 
 use prost::Message;
 use serde_json::Value;
@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tract_onnx::pb;
-use voxgrain::engine::{CodecSession, Model, Pool, Session, pack, pack_bundle, stock_nodes};
+use voxgrain::convert::{pack, pack_bundle, stock_nodes};
+use voxgrain::engine::{CodecSession, Model, Pool, Session};
 use voxgrain::{ErrorKind, kernel};
 
 fn root() -> &'static Path {

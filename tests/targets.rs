@@ -4,7 +4,7 @@
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::collections::BTreeMap;
 use std::path::Path;
-use voxgrain::kernel::{self, Attend, BLOCK, Bits, Kernel, QuantizedRows, TILE};
+use voxgrain::kernel::{self, Attend, Bits, Kernel, QuantizedRows, SCALE_BLOCK, TILE};
 
 /// One kernel call of the sizes that the models use, for counting instructions
 /// (targets/cross/count.sh): `VOXGRAIN_WORK="<kernel> <function> <rows> <repetitions>"`.
@@ -23,8 +23,8 @@ fn work() {
         f @ ("qgemm8" | "qgemm4") => {
             let bits = if f == "qgemm8" { Bits::Eight } else { Bits::Four };
             let (k, tiles) = (512, 8);
-            let packed = vec![0x5a; tiles * k / BLOCK * bits.bytes_per_block()];
-            let scales = half(vec![0.01; tiles * k / BLOCK * TILE]);
+            let packed = vec![0x5a; tiles * k / SCALE_BLOCK * bits.bytes_per_block()];
+            let scales = half(vec![0.01; tiles * k / SCALE_BLOCK * TILE]);
             let mut x = QuantizedRows::default();
             x.fill(kernel, &floats(m * k), k);
             let mut out = vec![0.0; tiles * m * TILE];
@@ -107,9 +107,9 @@ fn digest(kernel: Kernel) -> u64 {
     let x = floats(m * k, 6.0);
     let mut rows = QuantizedRows::default();
     rows.fill(kernel, &x, k);
-    let scales = half(&floats(tiles * k / BLOCK * TILE, 0.02));
+    let scales = half(&floats(tiles * k / SCALE_BLOCK * TILE, 0.02));
     for bits in [Bits::Eight, Bits::Four] {
-        let packed: Vec<u8> = floats(tiles * k / BLOCK * bits.bytes_per_block(), 256.0)
+        let packed: Vec<u8> = floats(tiles * k / SCALE_BLOCK * bits.bytes_per_block(), 256.0)
             .iter()
             .map(|v| (v + 128.0) as u8)
             .collect();

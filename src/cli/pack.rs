@@ -3,7 +3,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Instant;
-use voxgrain::engine::{PackReport, pack, pack_bundle};
+use voxgrain::convert::{PackReport, pack, pack_bundle};
 
 const HELP: &str = "\
 A stock model multiplies with com.microsoft.MatMulNBits nodes (4 or 8 bits, block_size 32), as

@@ -5,17 +5,23 @@
 //! the mapped file from load to multiplication: nothing is copied, so loading takes
 //! milliseconds and resident memory is what has been touched.
 
-mod graph;
 mod kv;
-mod nbits;
+pub(crate) mod load;
+mod model;
+pub(crate) mod nbits;
+pub(crate) mod node;
 mod ops;
-mod pack;
 mod pool;
 mod program;
 mod session;
-mod wire;
+mod state;
+mod weight;
 
-pub use graph::{Model, TensorInfo};
-pub use pack::{PackReport, pack, pack_bundle, stock_nodes};
+pub use model::Model;
+pub use node::TensorInfo;
 pub use pool::{Pool, pin};
 pub use session::{CodecSession, Session};
+
+/// ONNX files as messages, for the converter.
+#[cfg(feature = "convert")]
+pub(crate) use tract_onnx::pb;

@@ -1,27 +1,27 @@
 //! `com.microsoft.MatMulNBits` nodes: what of the operator's definition is understood.
 
-use crate::kernel::{BLOCK, Bits, PackedShape, RowMajor};
+use crate::kernel::{Bits, PackedShape, RowMajor, SCALE_BLOCK};
 use crate::map::{Map, MappedSlice};
 use crate::{Error, ErrorKind, Result};
 use tract_onnx::pb;
 
 /// Whether the node multiplies by a stock quantized weight.
-pub(super) fn is(node: &pb::NodeProto) -> bool {
+pub(crate) fn is(node: &pb::NodeProto) -> bool {
     node.domain == "com.microsoft" && node.op_type == "MatMulNBits"
 }
 
 /// The places of a node's tensors among its inputs.
-pub(super) const WEIGHTS: usize = 1;
-pub(super) const SCALES: usize = 2;
-pub(super) const ZERO_POINTS: usize = 3;
+pub(crate) const WEIGHTS: usize = 1;
+pub(crate) const SCALES: usize = 2;
+pub(crate) const ZERO_POINTS: usize = 3;
 const GROUPS: usize = 4;
-pub(super) const BIAS: usize = 5;
+pub(crate) const BIAS: usize = 5;
 
 /// A tensor that a node may name: its bytes, element type and shape.
-pub(super) type Tensor<'a> = (&'a MappedSlice, &'a str, &'a [usize]);
+pub(crate) type Tensor<'a> = (&'a MappedSlice, &'a str, &'a [usize]);
 
 /// The checked content of one node.
-pub(super) struct Stock {
+pub(crate) struct Stock {
     pub shape: PackedShape,
     /// `[N][K/32]` blocks.
     pub weights: MappedSlice,
@@ -35,12 +35,12 @@ pub(super) struct Stock {
 }
 
 /// The name of an input that is there.
-pub(super) fn input(node: &pb::NodeProto, at: usize) -> Option<&str> {
+pub(crate) fn input(node: &pb::NodeProto, at: usize) -> Option<&str> {
     node.input.get(at).map(String::as_str).filter(|n| !n.is_empty())
 }
 
 /// Checks a node against the tensors that it names.
-pub(super) fn read<'a>(
+pub(crate) fn read<'a>(
     node: &pb::NodeProto,
     tensor: impl Fn(&str) -> Option<Tensor<'a>>,
 ) -> Result<Stock> {
@@ -61,12 +61,14 @@ pub(super) fn read<'a>(
     let count = int("bits").unwrap_or(4);
     let bits = Bits::from_count(count)
         .ok_or_else(|| unsupported(format!("weights of {count} bits; quantize to 4 or 8")))?;
-    if block != BLOCK as i64 {
-        return Err(unsupported(format!("block_size {block}; quantize with blocks of {BLOCK}")));
-    }
-    if k % BLOCK != 0 {
+    if block != SCALE_BLOCK as i64 {
         return Err(unsupported(format!(
-            "K is {k}, which is not a multiple of {BLOCK}: pad the weight with zero columns"
+            "block_size {block}; quantize with blocks of {SCALE_BLOCK}"
+        )));
+    }
+    if k % SCALE_BLOCK != 0 {
+        return Err(unsupported(format!(
+            "K is {k}, which is not a multiple of {SCALE_BLOCK}: pad the weight with zero columns"
         )));
     }
     if input(node, GROUPS).is_some() {

@@ -1,160 +1,11 @@
+//! The threads that products and attention are divided among.
+
 use super::kv::LayerCache;
-use super::nbits::Stock;
-use crate::kernel::{
-    Attend, BLOCK, Bits, Kernel, PackedShape, Place, QuantizedRows, RowMajor, RowScales, TILE,
-};
-use crate::map::MappedSlice;
-use crate::{Error, ErrorKind, Result};
-use half::slice::HalfFloatSliceExt;
+use super::weight::Weight;
+use crate::kernel::{Attend, Kernel, Place, QuantizedRows, TILE};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// A weight matrix, a view of the mapped file.
-#[derive(Debug, Clone)]
-pub(super) struct Weight {
-    shape: PackedShape,
-    packed: MappedSlice,
-    scales: MappedSlice,
-    layout: Layout,
-}
-
-/// How the bytes of a [`Weight`] lie.
-#[derive(Debug, Clone)]
-enum Layout {
-    /// Sixteen rows interleaved, see [`PackedShape`].
-    Packed,
-    /// Row by row, see [`RowMajor`].
-    Rows { half: bool, zero_points: Option<MappedSlice> },
-}
-
-impl Weight {
-    /// Checks lengths and alignment once.
-    pub fn new(shape: PackedShape, packed: MappedSlice, scales: MappedSlice) -> Result<Self> {
-        if packed.len() != shape.weight_bytes() || scales.len() != shape.scale_count() * 2 {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                format!(
-                    "a packed weight of {} x {} needs {} bytes and {} scales, the file has {} and {}",
-                    shape.n,
-                    shape.k,
-                    shape.weight_bytes(),
-                    shape.scale_count(),
-                    packed.len(),
-                    scales.len() / 2
-                ),
-            ));
-        }
-        scales.as_f16()?;
-        Ok(Self { shape, packed, scales, layout: Layout::Packed })
-    }
-
-    /// A stock weight, where it lies.
-    pub fn stock(s: Stock) -> Self {
-        let layout = Layout::Rows { half: s.half, zero_points: s.zero_points };
-        Self { shape: s.shape, packed: s.weights, scales: s.scales, layout }
-    }
-
-    /// Rows `rows` of a row-major weight; `None` for the other layout.
-    fn rows(&self, rows: std::ops::Range<usize>) -> Option<RowMajor<'_>> {
-        let Layout::Rows { half, zero_points } = &self.layout else { return None };
-        let PackedShape { bits, .. } = self.shape;
-        let blocks = self.shape.blocks();
-        let row = blocks * bits.bytes_per_row_block();
-        let scales = rows.start * blocks..rows.end * blocks;
-        let zero = RowMajor::zero_bytes(bits, blocks);
-        Some(RowMajor {
-            bits,
-            blocks,
-            weights: &self.packed[rows.start * row..rows.end * row],
-            // Checked at construction; an empty slice would fail the kernel's own check.
-            scales: if *half {
-                let all: &[u16] = self.scales.as_f16().unwrap_or_default().reinterpret_cast();
-                RowScales::F16(&all[scales])
-            } else {
-                RowScales::F32(&self.scales.as_f32().unwrap_or_default()[scales])
-            },
-            zero_points: zero_points.as_ref().map(|z| &z[rows.start * zero..rows.end * zero]),
-        })
-    }
-
-    /// Quantizes activations for this weight.
-    fn quantize(&self, q: &mut QuantizedRows, kernel: Kernel, x: &[f32]) {
-        match self.layout {
-            Layout::Packed => q.fill(kernel, x, self.shape.k),
-            Layout::Rows { .. } => q.fill_for_rows(kernel, x, self.shape.k, self.shape.bits),
-        }
-    }
-
-    pub fn shape(&self) -> PackedShape {
-        self.shape
-    }
-
-    /// The weights as floats, `[N][K]`.
-    pub fn dequantize(&self) -> Vec<f32> {
-        let PackedShape { n, k, bits } = self.shape;
-        let blocks = self.shape.blocks();
-        let mut out = vec![0.0; n * k];
-        if let Some(w) = self.rows(0..n) {
-            let bytes = bits.bytes_per_row_block();
-            for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-                let zero = w.zero_point(i / blocks, i % blocks) as i32;
-                let block = &w.weights[i * bytes..][..bytes];
-                for (c, o) in out.iter_mut().enumerate() {
-                    let stored = RowMajor::stored(bits, block, c) as i32;
-                    *o = (stored - zero) as f32 * w.scales.get(i);
-                }
-            }
-            return out;
-        }
-        let scales = self.scales.as_f16().unwrap_or_default();
-        for (row, out) in out.chunks_exact_mut(k).enumerate() {
-            for (c, o) in out.iter_mut().enumerate() {
-                let block = row / TILE * blocks + c / BLOCK;
-                let at = |c: usize| {
-                    block * bits.bytes_per_block() + (c / 4 * TILE + row % TILE) * 4 + c % 4
-                };
-                let w = match bits {
-                    Bits::Eight => self.packed[at(c % BLOCK)] as i32 - 128,
-                    Bits::Four => {
-                        let byte = self.packed[at(c % 16)];
-                        (if c % BLOCK < 16 { byte & 15 } else { byte >> 4 }) as i32 - 8
-                    }
-                };
-                *o = w as f32 * scales[block * TILE + row % TILE].to_f32();
-            }
-        }
-        out
-    }
-
-    /// `out[tile][m][16]` for `tiles`.
-    fn multiply(
-        &self,
-        kernel: Kernel,
-        x: &QuantizedRows,
-        tiles: std::ops::Range<usize>,
-        out: &mut [f32],
-    ) {
-        if let Some(w) = self.rows(tiles.start * TILE..(tiles.end * TILE).min(self.shape.n)) {
-            return kernel.qgemm_rows(&w, x, out);
-        }
-        let per_tile = self.shape.blocks() * self.shape.bits.bytes_per_block();
-        let per_scale = self.shape.blocks() * TILE;
-        // Checked at construction; an empty slice would fail the kernel's own check.
-        let scales = self.scales.as_f16().unwrap_or_default().reinterpret_cast();
-        kernel.qgemm(
-            self.shape.bits,
-            &self.packed[tiles.start * per_tile..tiles.end * per_tile],
-            &scales[tiles.start * per_scale..tiles.end * per_scale],
-            x,
-            out,
-        );
-    }
-
-    fn bytes(&self) -> usize {
-        self.packed.len() + self.scales.len()
-    }
-}
 
 /// Most pieces that one task is cut into.
 const MAX_PIECES: usize = 32;
@@ -169,7 +20,7 @@ const PATIENCE: Duration = Duration::from_micros(30);
 
 /// Attention of the rows of one pass over the cache of one layer.
 #[derive(Clone)]
-pub(super) struct Attention {
+pub(super) struct AttentionTask {
     pub layer: Arc<LayerCache>,
     /// Queries of one key/value head: `rows * group` of `head_dim`.
     pub head_dim: usize,
@@ -184,7 +35,7 @@ enum Task {
     #[default]
     None,
     Multiply(Arc<Weight>),
-    Attend(Attention),
+    Attend(AttentionTask),
 }
 
 /// Where one piece's result goes.
@@ -195,9 +46,9 @@ struct Buffer {
 }
 
 impl Buffer {
-    fn reserve(&mut self, most: &Most) {
-        self.out.reserve(most.out.saturating_sub(self.out.len()));
-        self.scratch.reserve(most.scratch.saturating_sub(self.scratch.len()));
+    fn reserve(&mut self, largest: &Sizes) {
+        self.out.reserve(largest.out.saturating_sub(self.out.len()));
+        self.scratch.reserve(largest.scratch.saturating_sub(self.scratch.len()));
     }
 }
 
@@ -208,10 +59,10 @@ struct Piece {
 }
 
 /// One task with everything that a thread needs for a piece of it. A worker that the
-/// system put aside in the middle of a piece keeps its `Work` and disturbs nobody: the
-/// caller computes the piece again and takes another `Work` for the next task.
+/// system put aside in the middle of a piece keeps its `Dispatch` and disturbs nobody: the
+/// caller computes the piece again and takes another `Dispatch` for the next task.
 #[derive(Default)]
-struct Work {
+struct Dispatch {
     task: Task,
     /// Activations of a product.
     x: QuantizedRows,
@@ -226,7 +77,7 @@ struct Work {
     pieces: Vec<Piece>,
 }
 
-impl Work {
+impl Dispatch {
     fn begin(&mut self, task: Task, units: usize, count: usize) {
         (self.task, self.units, self.count) = (task, units, count);
         *self.next.get_mut() = 0;
@@ -239,13 +90,13 @@ impl Work {
         self.units * piece / self.count..self.units * (piece + 1) / self.count
     }
 
-    fn reserve(&mut self, most: &Most) {
-        self.x.reserve(most.x);
-        self.query.reserve(most.query.saturating_sub(self.query.len()));
-        self.lens.reserve(most.lens.saturating_sub(self.lens.len()));
+    fn reserve(&mut self, largest: &Sizes) {
+        self.x.reserve(largest.x);
+        self.query.reserve(largest.query.saturating_sub(self.query.len()));
+        self.lens.reserve(largest.lens.saturating_sub(self.lens.len()));
     }
 
-    fn measure(&self, most: &mut Most) {
+    fn measure(&self, largest: &mut Sizes) {
         let units = self.units.div_ceil(self.count);
         let (out, scratch) = match &self.task {
             Task::None => (0, 0),
@@ -255,11 +106,11 @@ impl Work {
                 (units * t.rows * t.group * t.head_dim, 8 * longest)
             }
         };
-        most.out = most.out.max(out);
-        most.scratch = most.scratch.max(scratch);
-        most.x = most.x.max(self.x.rows() * self.x.columns());
-        most.query = most.query.max(self.query.len());
-        most.lens = most.lens.max(self.lens.len());
+        largest.out = largest.out.max(out);
+        largest.scratch = largest.scratch.max(scratch);
+        largest.x = largest.x.max(self.x.rows() * self.x.columns());
+        largest.query = largest.query.max(self.query.len());
+        largest.lens = largest.lens.max(self.lens.len());
     }
 
     fn compute(&self, kernel: Kernel, piece: usize, b: &mut Buffer) {
@@ -319,7 +170,7 @@ impl Work {
 
 /// What the workers share. A task is cut into pieces that any thread may claim, so a worker
 /// that is not scheduled costs nothing but its own help.
-struct Shared {
+struct Crew {
     kernel: Kernel,
     /// Bumped once a task; workers watch it and sleep on `current`.
     epoch: AtomicU64,
@@ -331,7 +182,7 @@ struct Shared {
 struct Current {
     epoch: u64,
     stop: bool,
-    work: Arc<Work>,
+    dispatch: Arc<Dispatch>,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -343,25 +194,25 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Each output channel and each head is computed whole by one thread in the kernel's fixed
 /// order, so the result does not depend on the number of threads.
 pub struct Pool {
-    shared: Arc<Shared>,
+    crew: Arc<Crew>,
     workers: Vec<std::thread::JoinHandle<()>>,
     /// One task at a time, also when two sessions share the pool.
-    works: Mutex<Works>,
+    ring: Mutex<Ring>,
 }
 
-/// Works to use again, in turn, so that each has room for every size of task.
-struct Works {
-    ring: Vec<Arc<Work>>,
+/// Dispatches to use again, in turn, so that each has room for every size of task.
+struct Ring {
+    all: Vec<Arc<Dispatch>>,
     next: usize,
     /// For pieces that are computed again.
     spare: Buffer,
-    most: Most,
+    largest: Sizes,
 }
 
-/// The largest sizes so far, so that every `Work` has room for them and which one a task gets
+/// The largest sizes so far, so that every `Dispatch` has room for them and which one a task gets
 /// does not decide when memory is taken.
 #[derive(Default, Clone, Copy)]
-struct Most {
+struct Sizes {
     /// Floats of a piece's result and scratch.
     out: usize,
     scratch: usize,
@@ -386,16 +237,16 @@ impl Pool {
     /// The same, with worker `i` (from 1) kept on the CPU `cpus[i]`, where there is one and
     /// the system allows it. The caller's own thread is pinned by [`pin`], or not at all.
     pub fn pinned(kernel: Kernel, threads: usize, cpus: &[usize]) -> Arc<Self> {
-        let shared = Arc::new(Shared {
+        let crew = Arc::new(Crew {
             kernel,
             epoch: AtomicU64::new(0),
             sleepers: AtomicUsize::new(0),
-            current: Mutex::new(Current { epoch: 0, stop: false, work: Arc::default() }),
+            current: Mutex::new(Current { epoch: 0, stop: false, dispatch: Arc::default() }),
             wake: Condvar::new(),
         });
         let workers: Vec<_> = (1..threads)
             .filter_map(|i| {
-                let shared = shared.clone();
+                let crew = crew.clone();
                 let cpu = cpus.get(i).copied();
                 std::thread::Builder::new()
                     .name(format!("voxgrain-{i}"))
@@ -405,16 +256,23 @@ impl Pool {
                         {
                             log::warn!("thread {i} could not be kept on CPU {cpu}");
                         }
-                        shared.work()
+                        crew.serve()
                     })
                     .map_err(|e| log::warn!("running with fewer threads: {e}"))
                     .ok()
             })
             .collect();
         // The last task's is still in `current`, and each worker may be late in another.
-        let ring = (0..workers.len() + 2).map(|_| Arc::default()).collect();
-        let works = Works { ring, next: 0, spare: Buffer::default(), most: Most::default() };
-        Arc::new(Self { shared, workers, works: Mutex::new(works) })
+        let all = (0..workers.len() + 2).map(|_| Arc::default()).collect();
+        let ring = Ring { all, next: 0, spare: Buffer::default(), largest: Sizes::default() };
+        Arc::new(Self { crew, workers, ring: Mutex::new(ring) })
+    }
+
+    /// Upper bound of the bytes that a pool holds once it has met passes of `rows` tokens with
+    /// `positions` in the context. `columns` are those of the widest product, read and written
+    /// together: activations in 8 bits, results in pieces and the scores of a head.
+    pub const fn work_bytes(rows: usize, columns: usize, positions: usize) -> usize {
+        8 * rows * columns + 16 * positions + (256 << 10)
     }
 
     /// Threads that compute, the caller's included.
@@ -424,7 +282,7 @@ impl Pool {
 
     /// The instruction set in use.
     pub fn kernel(&self) -> Kernel {
-        self.shared.kernel
+        self.crew.kernel
     }
 
     /// Pieces of a task that is worth `worth` of them.
@@ -444,33 +302,38 @@ impl Pool {
         residual: Option<&[f32]>,
         out: &mut [f32],
     ) {
-        let (n, tiles) = (w.shape.n, w.shape.tiles());
-        let m = x.len() / w.shape.k;
-        let prepare = |work: &mut Work| {
-            w.quantize(&mut work.x, self.shared.kernel, x);
+        let (n, tiles) = (w.shape().n, w.shape().tiles());
+        let m = x.len() / w.shape().k;
+        let prepare = |dispatch: &mut Dispatch| {
+            w.quantize(&mut dispatch.x, self.crew.kernel, x);
             let count = self.count(w.bytes() / MIN_PIECE_BYTES, tiles);
-            work.begin(Task::Multiply(w.clone()), tiles, count);
+            dispatch.begin(Task::Multiply(w.clone()), tiles, count);
         };
         self.run(prepare, |range, result| {
             let first = range.start * TILE;
             let place = Place { rows: m, columns: n, first, bias, residual };
-            self.shared.kernel.place(result, &place, out);
+            self.crew.kernel.place(result, &place, out);
         });
     }
 
     /// Attention of every head. `query` fills `[kv_heads][rows * group][head_dim]`, row by row
     /// and within a row by head of the group; `out` is `[rows][heads * head_dim]`.
-    pub(super) fn attend(&self, a: &Attention, query: impl FnOnce(&mut [f32]), out: &mut [f32]) {
+    pub(super) fn attend(
+        &self,
+        a: &AttentionTask,
+        query: impl FnOnce(&mut [f32]),
+        out: &mut [f32],
+    ) {
         let (kv_heads, d) = (a.layer.kv_heads(), a.head_dim);
         let per_head = a.rows * a.group;
-        let prepare = |work: &mut Work| {
-            work.query.resize(kv_heads * per_head * d, 0.0);
-            query(&mut work.query);
-            work.lens.clear();
-            work.lens.extend((0..per_head).map(|i| a.past + i / a.group + 1));
+        let prepare = |dispatch: &mut Dispatch| {
+            dispatch.query.resize(kv_heads * per_head * d, 0.0);
+            query(&mut dispatch.query);
+            dispatch.lens.clear();
+            dispatch.lens.extend((0..per_head).map(|i| a.past + i / a.group + 1));
             let cost = (a.past + a.rows) * d * (per_head + 2) * kv_heads;
             let count = self.count(cost / MIN_ATTEND * 4, kv_heads);
-            work.begin(Task::Attend(a.clone()), kv_heads, count);
+            dispatch.begin(Task::Attend(a.clone()), kv_heads, count);
         };
         self.run(prepare, |range, result| {
             for (head, result) in range.zip(result.chunks_exact(per_head * d)) {
@@ -484,44 +347,42 @@ impl Pool {
     /// Prepares a task, has it computed and hands the result of each piece to `take`.
     fn run(
         &self,
-        prepare: impl FnOnce(&mut Work),
+        prepare: impl FnOnce(&mut Dispatch),
         mut take: impl FnMut(std::ops::Range<usize>, &[f32]),
     ) {
-        let works = &mut *lock(&self.works);
-        let Works { ring, next, spare, most } = works;
-        let kernel = self.shared.kernel;
-        let n = ring.len();
-        let free =
-            (*next..*next + n).map(|i| i % n).find(|&i| Arc::get_mut(&mut ring[i]).is_some());
+        let Ring { all, next, spare, largest } = &mut *lock(&self.ring);
+        let kernel = self.crew.kernel;
+        let n = all.len();
+        let free = (*next..*next + n).map(|i| i % n).find(|&i| Arc::get_mut(&mut all[i]).is_some());
         let free = free.unwrap_or_else(|| {
-            ring.push(Arc::default());
+            all.push(Arc::default());
             n
         });
         *next = free + 1;
-        let Some(work) = Arc::get_mut(&mut ring[free]) else { return };
-        work.reserve(most);
+        let Some(dispatch) = Arc::get_mut(&mut all[free]) else { return };
+        dispatch.reserve(largest);
         let pieces = (self.threads() * 4).min(MAX_PIECES);
-        if work.pieces.len() < pieces {
-            work.pieces.resize_with(pieces, Piece::default);
+        if dispatch.pieces.len() < pieces {
+            dispatch.pieces.resize_with(pieces, Piece::default);
         }
-        prepare(work);
-        work.measure(most);
-        for piece in &mut work.pieces {
-            piece.buffer.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(most);
+        prepare(dispatch);
+        dispatch.measure(largest);
+        for piece in &mut dispatch.pieces {
+            piece.buffer.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(largest);
         }
-        if work.count > 1 {
-            spare.reserve(most);
+        if dispatch.count > 1 {
+            spare.reserve(largest);
         }
-        let work = &ring[free];
-        if work.count == 1 {
-            let mut buffer = lock(&work.pieces[0].buffer);
-            work.compute(kernel, 0, &mut buffer);
-            return take(work.range(0), &buffer.out);
+        let dispatch = &all[free];
+        if dispatch.count == 1 {
+            let mut buffer = lock(&dispatch.pieces[0].buffer);
+            dispatch.compute(kernel, 0, &mut buffer);
+            return take(dispatch.range(0), &buffer.out);
         }
-        self.shared.post(work);
-        let longest = work.help(kernel);
+        self.crew.post(dispatch);
+        let longest = dispatch.help(kernel);
         let waiting = Instant::now();
-        for (c, piece) in work.pieces[..work.count].iter().enumerate() {
+        for (c, piece) in dispatch.pieces[..dispatch.count].iter().enumerate() {
             let mut late = false;
             while !piece.done.load(Ordering::Acquire) && !late {
                 std::hint::spin_loop();
@@ -529,10 +390,10 @@ impl Pool {
             }
             if late {
                 // Its thread is not running now. The result is the same whoever computes it.
-                work.compute(kernel, c, spare);
-                take(work.range(c), &spare.out);
+                dispatch.compute(kernel, c, spare);
+                take(dispatch.range(c), &spare.out);
             } else {
-                take(work.range(c), &lock(&piece.buffer).out);
+                take(dispatch.range(c), &lock(&piece.buffer).out);
             }
         }
     }
@@ -541,11 +402,11 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         {
-            let mut current = lock(&self.shared.current);
+            let mut current = lock(&self.crew.current);
             current.stop = true;
             current.epoch += 1;
-            self.shared.epoch.store(current.epoch, Ordering::Release);
-            self.shared.wake.notify_all();
+            self.crew.epoch.store(current.epoch, Ordering::Release);
+            self.crew.wake.notify_all();
         }
         for w in self.workers.drain(..) {
             let _ = w.join();
@@ -558,11 +419,11 @@ pub fn pin(cpu: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
-impl Shared {
-    fn post(&self, work: &Arc<Work>) {
+impl Crew {
+    fn post(&self, dispatch: &Arc<Dispatch>) {
         let mut current = lock(&self.current);
         current.epoch += 1;
-        current.work = work.clone();
+        current.dispatch = dispatch.clone();
         self.epoch.store(current.epoch, Ordering::Release);
         // A worker goes to sleep under the same lock, so no wake-up is lost.
         if self.sleepers.load(Ordering::Relaxed) > 0 {
@@ -570,7 +431,7 @@ impl Shared {
         }
     }
 
-    fn work(&self) {
+    fn serve(&self) {
         let mut seen = 0;
         loop {
             let start = Instant::now();
@@ -587,29 +448,15 @@ impl Shared {
                     self.sleepers.fetch_sub(1, Ordering::Relaxed);
                 }
             }
-            let work = {
+            let dispatch = {
                 let current = lock(&self.current);
                 seen = current.epoch;
                 if current.stop {
                     return;
                 }
-                current.work.clone()
+                current.dispatch.clone()
             };
-            work.help(self.kernel);
+            dispatch.help(self.kernel);
         }
     }
-}
-
-/// From the operator's attributes.
-pub(super) fn packed_shape(n: i64, k: i64, bits: i64) -> Result<PackedShape> {
-    let malformed = |what: &str| {
-        Error::new(ErrorKind::Malformed, format!("matrix product with {what}: export it again"))
-    };
-    let bits = Bits::from_count(bits).ok_or_else(|| malformed("bits other than 4 or 8"))?;
-    let size = |v: i64| usize::try_from(v).ok().filter(|v| (1..1 << 24).contains(v));
-    let n = size(n).ok_or_else(|| malformed("N out of range"))?;
-    let k = size(k)
-        .filter(|k| k % crate::kernel::BLOCK == 0)
-        .ok_or_else(|| malformed("K not a multiple of 32"))?;
-    Ok(PackedShape { n, k, bits })
 }

@@ -4,11 +4,9 @@
 //! operators one after the other. Its own executor, which makes tensors and resolves symbols in
 //! every pass, is kept for graphs that have other operators too.
 
-use super::ops::{Operator, State};
+use super::ops::{Input, Node, Shape};
+use super::state::State;
 use tract_onnx::tract_hir::internal::*;
-
-/// Rows and columns.
-pub(super) type Shape = (usize, usize);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Source {
@@ -19,7 +17,7 @@ enum Source {
 
 #[derive(Debug)]
 struct Step {
-    operator: Operator,
+    node: Node,
     input: Source,
     residual: Option<Source>,
     out: usize,
@@ -61,7 +59,7 @@ impl Program {
                 continue;
             }
             let node = model.node(id);
-            let operator = node.op_as::<Operator>()?.clone();
+            let own = node.op_as::<Node>()?.clone();
             if node.outputs.len() != 1 || node.inputs.is_empty() || node.inputs.len() > 2 {
                 return None;
             }
@@ -71,7 +69,7 @@ impl Program {
                 Some(r) => Some(r?),
                 None => None,
             };
-            if operator.kind.reads_tokens() != (input == Source::Tokens) {
+            if own.operator.reads_tokens() != (input == Source::Tokens) {
                 return None;
             }
             // The output never shares a buffer with what it is made of.
@@ -92,7 +90,7 @@ impl Program {
                 free.push(out);
             }
             sources.insert(id, Source::Buffer(out));
-            steps.push(Step { operator, input, residual, out });
+            steps.push(Step { node: own, input, residual, out });
         }
         let outputs = model.outputs.iter().map(|o| match sources.get(&o.node) {
             Some(Source::Buffer(b)) => Some(*b),
@@ -106,7 +104,8 @@ impl Program {
         let mut shapes = vec![(0, 0); self.buffers];
         let mut most = vec![0; self.buffers];
         for step in &self.steps {
-            let shape = step.operator.out_shape(self.shape(step.input, rows, &shapes), wanted);
+            let from = self.shape(step.input, rows, &shapes);
+            let shape = step.node.out_shape(from, wanted).unwrap_or_default();
             shapes[step.out] = shape;
             most[step.out] = most[step.out].max(shape.0 * shape.1);
         }
@@ -144,7 +143,9 @@ impl Buffers {
         self.shapes.resize(program.buffers, (0, 0));
         for step in &program.steps {
             let from = program.shape(step.input, tokens.len(), &self.shapes);
-            let to = step.operator.out_shape(from, state.wanted);
+            let to = step.node.out_shape(from, state.wanted);
+            let to =
+                to.with_context(|| format!("{} columns came to {}", from.1, step.node.name))?;
             let mut out = std::mem::take(&mut self.values[step.out]);
             out.resize(to.0 * to.1, 0.0);
             let read = |source| match source {
@@ -153,7 +154,8 @@ impl Buffers {
                 Source::Buffer(b) => &self.values[b][..],
             };
             let (x, residual) = (read(step.input), step.residual.map(read));
-            let result = step.operator.compute(state, &self.tokens, x, from, residual, &mut out);
+            let input = Input { tokens: &self.tokens, x, columns: from.1, residual };
+            let result = step.node.compute(state, input, &mut out);
             self.values[step.out] = out;
             self.shapes[step.out] = to;
             result?;

@@ -1,7 +1,9 @@
-use super::graph::Model;
-use super::ops::{CODEBOOK, FACTORS, Shared, State, expand_logits};
+use super::model::Model;
+use super::ops::expand_logits;
 use super::pool::Pool;
 use super::program::Buffers;
+use super::state::{State, StateCell};
+use crate::kernel::{CODES, FACTORS};
 use crate::{Error, ErrorKind, Result};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ impl Runner {
             return Ok(Self::Own { model: model.clone(), state: own, buffers });
         }
         let mut state = model.plan.spawn().map_err(|e| failed("starting a session", e))?;
-        let own: Shared = RefCell::new(own);
+        let own: StateCell = RefCell::new(own);
         state.turn_state.shared.insert(own);
         let tokens = Arc::new(Tensor::zero::<i64>(&[1]).map_err(|e| failed("starting", e))?);
         let features = Tensor::zero::<f32>(&[1, model.feature_width()]);
@@ -43,7 +45,7 @@ impl Runner {
     fn with<T>(&mut self, f: impl FnOnce(&mut State) -> T) -> T {
         match self {
             Self::Own { state, .. } => f(state),
-            Self::Plan { state, .. } => match state.turn_state.shared.get_mut::<Shared>() {
+            Self::Plan { state, .. } => match state.turn_state.shared.get_mut::<StateCell>() {
                 Some(s) => f(s.get_mut()),
                 None => unreachable!("inserted by new"),
             },
@@ -245,7 +247,7 @@ impl Session {
 
     fn score_columns(&self) -> usize {
         match self.model.factored {
-            true => self.vocabulary() - CODEBOOK + FACTORS,
+            true => self.vocabulary() - CODES + FACTORS,
             false => self.vocabulary(),
         }
     }

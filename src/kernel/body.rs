@@ -2,7 +2,7 @@
 //! the same source with its own features, so the order of operations, and with it every
 //! bit of the result, is the same everywhere.
 
-use super::{Attend, Place, SUM_BLOCK};
+use super::{Attend, CODES, FACTORS, Place, SCALE_BLOCK, SUM_BLOCK};
 use half::f16;
 
 const LANES: usize = 16;
@@ -88,9 +88,9 @@ fn in_place(x: &mut [f32], f: impl Fn(f32) -> f32 + Copy) {
 
 #[inline(always)]
 pub(super) fn quantize(x: &[f32], q: &mut [i8], scale: &mut [f32], sum: &mut [i32]) {
-    for (((x, q), scale), sum) in
-        x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(scale.iter_mut()).zip(sum.iter_mut())
-    {
+    const { assert!(SCALE_BLOCK == 2 * LANES) };
+    let (x, q) = (x.chunks_exact(SCALE_BLOCK), q.chunks_exact_mut(SCALE_BLOCK));
+    for (((x, q), scale), sum) in x.zip(q).zip(scale.iter_mut()).zip(sum.iter_mut()) {
         let (a, b) = (load(&x[..16]), load(&x[16..]));
         let mut m = [0.0f32; LANES];
         for i in 0..LANES {
@@ -245,10 +245,14 @@ pub(super) fn conv(x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Index of pair `(a, b)`, a < b, among the 28 pairs of 8 digits in lexicographic order.
+/// Digits of a code and their pairs.
+pub(super) const DIGITS: usize = 8;
+pub(super) const PAIRS: usize = DIGITS * (DIGITS - 1) / 2;
+
+/// Index of pair `(a, b)`, a < b, among the pairs of digits in lexicographic order.
 #[inline(always)]
 const fn pair(a: usize, b: usize) -> usize {
-    a * (15 - a) / 2 + b - a - 1
+    a * (2 * DIGITS - 1 - a) / 2 + b - a - 1
 }
 
 /// Row of the digit table for digit `i` at `level`.
@@ -260,7 +264,22 @@ pub(super) const fn digit_row(i: usize, level: usize) -> usize {
 /// Row of the digit table for the pair of digits `(a, b)`, a < b.
 #[inline(always)]
 pub(super) const fn pair_row(a: usize, b: usize, level_a: usize, level_b: usize) -> usize {
-    32 + 16 * pair(a, b) + 4 * level_a + level_b
+    4 * DIGITS + 16 * pair(a, b) + 4 * level_a + level_b
+}
+
+/// The rows of a factorised table that make up `code`: its digits, then their pairs.
+pub fn factor_rows(code: usize) -> [u32; DIGITS + PAIRS] {
+    let mut rows = [0; DIGITS + PAIRS];
+    let level = |i: usize| code >> (2 * i) & 3;
+    let (digits, pairs) = rows.split_at_mut(DIGITS);
+    for (i, r) in digits.iter_mut().enumerate() {
+        *r = digit_row(i, level(i)) as u32;
+    }
+    let all = (0..DIGITS).flat_map(|a| (a + 1..DIGITS).map(move |b| (a, b)));
+    for (r, (a, b)) in pairs.iter_mut().zip(all) {
+        *r = pair_row(a, b, level(a), level(b)) as u32;
+    }
+    rows
 }
 
 // Explicit loops below, not `array::from_fn`: a closure that is not inlined is compiled without
@@ -454,7 +473,7 @@ pub(super) fn factor_softmax(
             *x += shifts[0][n & 3] + shifts[1][n >> 2] + own;
         }
     }
-    let extra = &scores[480..];
+    let extra = &scores[FACTORS..];
     let most = top(extra).max(top(high.as_flattened()) + low_top);
     in_place(high.as_flattened_mut(), |v| exp((v + low_top - most) * t));
     let weights = high.as_flattened();
@@ -474,7 +493,7 @@ pub(super) fn factor_softmax(
         let acc = mul(add(add(acc[0], acc[1]), add(acc[2], acc[3])), factors[0]);
         total = tree(acc).mul_add(*weight, total);
     }
-    let (codes, rest) = probs.split_at_mut(65536);
+    let (codes, rest) = probs.split_at_mut(CODES);
     for (p, &v) in rest.iter_mut().zip(extra) {
         *p = exp((v - most) * t);
         total += *p;
@@ -503,7 +522,7 @@ pub(super) fn factor_softmax(
 }
 
 /// How an instruction set reads f16.
-pub(super) trait Halves: Copy {
+pub(super) trait WidenHalf: Copy {
     /// The first 16 of `x`.
     fn widen(self, x: &[u16]) -> V;
     /// Asks for the cache line of `x[at]`, if there is one: caches of keys and values are
@@ -516,7 +535,7 @@ pub(super) trait Halves: Copy {
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
-impl Halves for Portable {
+impl WidenHalf for Portable {
     #[inline(always)]
     fn widen(self, x: &[u16]) -> V {
         let mut o = [0.0; LANES];
@@ -537,7 +556,7 @@ fn score_rows<const M: usize>(
     keys: &[u16],
     scores: &mut [f32],
     padded: usize,
-    halves: impl Halves,
+    halves: impl WidenHalf,
 ) {
     // One slice a row, as long as the loop: no check of bounds inside it.
     let q: [&[f32]; M] = std::array::from_fn(|i| &q[i * d..][..d]);
@@ -570,7 +589,7 @@ fn mix_rows<const M: usize, const W: usize>(
     values: &[u16],
     channel: usize,
     out: &mut [f32],
-    halves: impl Halves,
+    halves: impl WidenHalf,
 ) {
     let n = values.len() / d;
     let scores: [&[f32]; M] = std::array::from_fn(|i| &scores[i * padded..][..n]);
@@ -620,7 +639,7 @@ pub(super) fn attend<const WIDE: usize>(
     a: &Attend,
     scores: &mut [f32],
     out: &mut [f32],
-    halves: impl Halves,
+    halves: impl WidenHalf,
 ) {
     let d = a.head_dim;
     let n = a.longest();
@@ -714,7 +733,7 @@ pub(super) fn sum_rows(table: &[u16], rows: &[u32], out: &mut [f32]) {
 
 /// Sums stay in registers while all rows pass; every channel adds its rows in their order.
 #[inline(always)]
-pub(super) fn sum_rows_by(table: &[u16], rows: &[u32], out: &mut [f32], halves: impl Halves) {
+pub(super) fn sum_rows_by(table: &[u16], rows: &[u32], out: &mut [f32], halves: impl WidenHalf) {
     const WIDE: usize = 4 * LANES;
     let c = out.len();
     let mut at = 0;

@@ -7,6 +7,32 @@
 //! fixed order (16 lanes, then a fixed tree), and products are fused where the reference
 //! fuses them. That is what makes greedy speculation reproduce plain decoding exactly and
 //! audio independent of the machine's vector width.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `scalar.rs` | the reference: it defines every result |
+//! | `body.rs` | row-wise functions, one source that each instruction set compiles for itself |
+//! | `qmat.rs` | layouts of weights and quantized activations |
+//! | `portable.rs` | the products for whatever vectors the compiler finds, safe code |
+//! | `tiles.rs` | the walk over weights that SIMD kernels share, the one place that makes addresses |
+//! | `x86/`, `neon/` | a file an instruction set: its products, and the table of its functions |
+//!
+//! # To add a kernel
+//!
+//! For an instruction set of a known architecture write `x86/<name>.rs` or `neon/<name>.rs`: the
+//! functions that `instruction_set!` of that folder names, each `#[target_feature]`, and a call
+//! of the macro, which makes the table `KERNEL`. Add the table to `detect()` of the folder, narrowest
+//! first, behind checks of *every* feature that its functions enable: that is what every `unsafe`
+//! in the table rests on. Another architecture is a folder of its own with a `detect()` that
+//! [`all`] calls; what it has no better code for it takes from the reference, as `neon/` does.
+//!
+//! To add a function, define it in `scalar.rs` (or `body.rs`, if it works on rows), give [`Kernel`]
+//! a field for it and a method that checks every length that the vector code relies on, and
+//! name it in the tables.
+//!
+//! Then tests/kernel.rs compares every bit with the reference by itself, for all kernels of the
+//! CPU; tests/targets.rs holds one digest for all architectures; targets/cross/test.sh runs both
+//! on emulated CPUs and must be told which kernels each of them has.
 
 mod body;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
@@ -20,8 +46,10 @@ mod tiles;
 mod x86;
 
 pub use qmat::{
-    BLOCK, Bits, PackError, PackedShape, QuantizedRows, RowMajor, RowScales, TILE, pack,
+    Bits, PackError, PackedShape, QuantizedRows, RowMajor, RowScales, SCALE_BLOCK, TILE, pack,
 };
+
+pub use body::factor_rows;
 
 use body::FactorScratch;
 use std::cell::RefCell;
@@ -31,8 +59,15 @@ use std::sync::OnceLock;
 /// into tiles of this size while the weights of one tile stay in the first-level cache.
 pub const ROWS_PER_TILE: usize = 8;
 
-/// Tokens per partial sum of a probability row; equals `core::dist::BLOCK`.
+/// Tokens per partial sum of a probability row.
 pub const SUM_BLOCK: usize = 256;
+
+/// Codes of the factorised codebook: 8 digits of 4 levels.
+pub const CODES: usize = 1 << (2 * body::DIGITS);
+
+/// Rows of a factorised table, one for each level of a digit and each pair of levels of a pair
+/// of digits: 8 * 4 + 28 * 16 = 480.
+pub const FACTORS: usize = 4 * body::DIGITS + 16 * body::PAIRS;
 
 /// Entry points for one instruction set. Obtained from [`best`], [`all`] or [`scalar`], so a
 /// value exists only where the CPU qualifies.
@@ -117,14 +152,14 @@ impl Kernel {
         self.name
     }
 
-    /// Quantizes one row of `K` activations to int8 per block of [`BLOCK`].
+    /// Quantizes one row of `K` activations to int8 per block of [`SCALE_BLOCK`].
     ///
     /// `q[K]`, `scale[K/32]` (largest magnitude / 127) and `sum[K/32]` (sum of the block's
     /// int8 values) are overwritten. Non-finite activations quantize to unspecified values;
     /// they never panic.
     pub fn quantize(&self, x: &[f32], q: &mut [i8], scale: &mut [f32], sum: &mut [i32]) {
-        let blocks = x.len() / BLOCK;
-        assert!(x.len() % BLOCK == 0 && q.len() == x.len());
+        let blocks = x.len() / SCALE_BLOCK;
+        assert!(x.len() % SCALE_BLOCK == 0 && q.len() == x.len());
         assert!(scale.len() == blocks && sum.len() == blocks);
         (self.quantize)(x, q, scale, sum)
     }
@@ -221,10 +256,10 @@ impl Kernel {
         (self.conv)(x, weight, bias, out)
     }
 
-    /// The 65,536-way head in factor form (8 digits of 4 levels): `scores[480]` to
-    /// `logits[65536]`, about two additions a token.
+    /// The head in factor form, from `scores` of the [`FACTORS`] to `logits` of the [`CODES`]:
+    /// about two additions a token.
     pub fn factor_logits(&self, scores: &[f32], logits: &mut [f32]) {
-        assert!(scores.len() == 480 && logits.len() == 65536);
+        assert!(scores.len() == FACTORS && logits.len() == CODES);
         (self.factor_logits)(scores, logits)
     }
 
@@ -242,8 +277,9 @@ impl Kernel {
     }
 
     /// `probs = softmax(logits / temperature)` over the codes of
-    /// [`factor_logits`](Self::factor_logits) and the `scores` behind the 480, which stand for one token each,
-    /// without forming the logits. `probs[65536 + E]`, `sums` as in [`softmax`](Self::softmax).
+    /// [`factor_logits`](Self::factor_logits) and the `E` scores behind those of the factors,
+    /// which stand for one token each, without forming the logits. `scores[FACTORS + E]`,
+    /// `probs[CODES + E]`, `sums` as in [`softmax`](Self::softmax).
     ///
     /// `false` where the factors are so far apart that products of them underflow, or are not
     /// numbers: `probs` is unspecified then and the long way is needed.
@@ -255,8 +291,8 @@ impl Kernel {
         probs: &mut [f32],
         sums: &mut [f32],
     ) -> bool {
-        assert!(scores.len() >= 480 && scores.len() <= 480 + SUM_BLOCK);
-        assert!(probs.len() == scores.len() - 480 + 65536);
+        assert!(scores.len() >= FACTORS && scores.len() <= FACTORS + SUM_BLOCK);
+        assert!(probs.len() == scores.len() - FACTORS + CODES);
         assert!(sums.len() == probs.len().div_ceil(SUM_BLOCK));
         thread_local! {
             static SCRATCH: RefCell<Box<FactorScratch>> =

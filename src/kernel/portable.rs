@@ -4,7 +4,7 @@
 //! Lanes hold four columns of all rows of a tile, as the layout stores them, and the
 //! activations are repeated to match, so that every step works lane by lane.
 
-use super::{BLOCK, Bits, Kernel, QuantizedRows, RowMajor, TILE, body, scalar};
+use super::{Bits, Kernel, QuantizedRows, RowMajor, SCALE_BLOCK, TILE, body, scalar};
 
 pub(super) const KERNEL: Kernel =
     Kernel { name: "portable", qgemm8, qgemm4, qgemm_rows, ..scalar::KERNEL };
@@ -14,22 +14,22 @@ pub(super) const KERNEL: Kernel =
 const LANES: usize = 64;
 
 fn qgemm8(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
-    qgemm::<{ TILE * BLOCK }>(w, s, x, out, dot8)
+    qgemm::<{ TILE * SCALE_BLOCK }>(w, s, x, out, dot8)
 }
 
 fn qgemm4(w: &[u8], s: &[u16], x: &QuantizedRows, out: &mut [f32]) {
-    qgemm::<{ TILE * BLOCK / 2 }>(w, s, x, out, dot4)
+    qgemm::<{ TILE * SCALE_BLOCK / 2 }>(w, s, x, out, dot4)
 }
 
 fn qgemm_rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
     match w.bits {
-        Bits::Eight => rows::<{ TILE * BLOCK }>(w, x, out, dot8),
-        Bits::Four => rows::<{ TILE * BLOCK / 2 }>(w, x, out, dot4),
+        Bits::Eight => rows::<{ TILE * SCALE_BLOCK }>(w, x, out, dot8),
+        Bits::Four => rows::<{ TILE * SCALE_BLOCK / 2 }>(w, x, out, dot4),
     }
 }
 
 #[inline(always)]
-fn dot8(w: &[u8; TILE * BLOCK], q: &[i8; BLOCK]) -> [i32; TILE] {
+fn dot8(w: &[u8; TILE * SCALE_BLOCK], q: &[i8; SCALE_BLOCK]) -> [i32; TILE] {
     let mut sum = [0i32; LANES];
     for j in (0..8).step_by(2) {
         let (w0, w1) = (lanes(&w[j * LANES..]), lanes(&w[(j + 1) * LANES..]));
@@ -49,7 +49,7 @@ fn dot8(w: &[u8; TILE * BLOCK], q: &[i8; BLOCK]) -> [i32; TILE] {
 }
 
 #[inline(always)]
-fn dot4(w: &[u8; TILE * BLOCK / 2], q: &[i8; BLOCK]) -> [i32; TILE] {
+fn dot4(w: &[u8; TILE * SCALE_BLOCK / 2], q: &[i8; SCALE_BLOCK]) -> [i32; TILE] {
     let mut sum = [0i16; LANES];
     for j in 0..4 {
         let w = lanes(&w[j * LANES..]);
@@ -88,7 +88,7 @@ fn qgemm<const BYTES: usize>(
     scales: &[u16],
     x: &QuantizedRows,
     out: &mut [f32],
-    dot: impl Fn(&[u8; BYTES], &[i8; BLOCK]) -> [i32; TILE],
+    dot: impl Fn(&[u8; BYTES], &[i8; SCALE_BLOCK]) -> [i32; TILE],
 ) {
     let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
     for ((w, scales), out) in w
@@ -101,7 +101,8 @@ fn qgemm<const BYTES: usize>(
             let w: &[u8; BYTES] = w.try_into().unwrap();
             let scales: [f32; TILE] = std::array::from_fn(|r| body::widen(scales[r]));
             for (i, out) in out.chunks_exact_mut(TILE).enumerate() {
-                let q: &[i8; BLOCK] = x.q[i * k + b * BLOCK..][..BLOCK].try_into().unwrap();
+                let q: &[i8; SCALE_BLOCK] =
+                    x.q[i * k + b * SCALE_BLOCK..][..SCALE_BLOCK].try_into().unwrap();
                 let (dot, scale) = (dot(w, q), x.scale[i * blocks + b]);
                 for r in 0..TILE {
                     out[r] = (dot[r] as f32).mul_add(scales[r] * scale, out[r]);
@@ -117,7 +118,7 @@ fn rows<const BYTES: usize>(
     w: &RowMajor,
     x: &QuantizedRows,
     out: &mut [f32],
-    dot: impl Fn(&[u8; BYTES], &[i8; BLOCK]) -> [i32; TILE],
+    dot: impl Fn(&[u8; BYTES], &[i8; SCALE_BLOCK]) -> [i32; TILE],
 ) {
     let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
     let bytes = BYTES / TILE;
@@ -139,7 +140,8 @@ fn rows<const BYTES: usize>(
                 w.spread_offsets(t * TILE, valid, b, &mut offsets);
             }
             for (i, out) in out.chunks_exact_mut(TILE).enumerate() {
-                let q: &[i8; BLOCK] = x.q[i * k + b * BLOCK..][..BLOCK].try_into().unwrap();
+                let q: &[i8; SCALE_BLOCK] =
+                    x.q[i * k + b * SCALE_BLOCK..][..SCALE_BLOCK].try_into().unwrap();
                 let (dot, scale) = (dot(&block, q), x.scale[i * blocks + b]);
                 let sum = x.sum[i * blocks + b];
                 for r in 0..TILE {

@@ -3,7 +3,7 @@
 use half::f16;
 
 /// Columns that share one weight scale and one activation scale.
-pub const BLOCK: usize = 32;
+pub const SCALE_BLOCK: usize = 32;
 /// Weight rows interleaved in one tile.
 pub const TILE: usize = 16;
 
@@ -20,8 +20,8 @@ impl Bits {
     /// Bytes of one block of 32 columns of one tile of 16 rows.
     pub const fn bytes_per_block(self) -> usize {
         match self {
-            Bits::Four => TILE * BLOCK / 2,
-            Bits::Eight => TILE * BLOCK,
+            Bits::Four => TILE * SCALE_BLOCK / 2,
+            Bits::Eight => TILE * SCALE_BLOCK,
         }
     }
 
@@ -72,7 +72,7 @@ impl PackedShape {
     }
     /// Blocks of 32 columns.
     pub fn blocks(&self) -> usize {
-        self.k / BLOCK
+        self.k / SCALE_BLOCK
     }
     /// Bytes of the packed weights.
     pub fn weight_bytes(&self) -> usize {
@@ -114,7 +114,7 @@ pub fn pack(
     scales: &[u16],
 ) -> Result<(Vec<u8>, Vec<u16>), PackError> {
     let PackedShape { n, k, bits } = shape;
-    if k % BLOCK != 0 {
+    if k % SCALE_BLOCK != 0 {
         return Err(PackError::Columns);
     }
     let blocks = shape.blocks();
@@ -136,8 +136,8 @@ pub fn pack(
             let block = tile * blocks + b;
             packed_scales[block * TILE + r] = scales[row * blocks + b];
             let base = block * bits.bytes_per_block();
-            for c in 0..BLOCK {
-                let w = weights[row * k + b * BLOCK + c];
+            for c in 0..SCALE_BLOCK {
+                let w = weights[row * k + b * SCALE_BLOCK + c];
                 match bits {
                     Bits::Eight => {
                         packed[base + (c / 4 * TILE + r) * 4 + c % 4] = (w as i16 + 128) as u8
@@ -326,9 +326,9 @@ pub struct QuantizedRows {
 impl QuantizedRows {
     /// Quantizes `x[rows][k]`, reusing the buffers.
     pub fn fill(&mut self, kernel: super::Kernel, x: &[f32], k: usize) {
-        assert!(k % BLOCK == 0 && k > 0 && x.len() % k == 0);
+        assert!(k % SCALE_BLOCK == 0 && k > 0 && x.len() % k == 0);
         let rows = x.len() / k;
-        let blocks = k / BLOCK;
+        let blocks = k / SCALE_BLOCK;
         self.rows = rows;
         self.k = k;
         self.paired = false;
@@ -354,10 +354,10 @@ impl QuantizedRows {
         self.fill(kernel, x, k);
         self.paired = bits == Bits::Four;
         if self.paired {
-            for block in self.q.chunks_exact_mut(BLOCK) {
-                let old: [i8; BLOCK] = std::array::from_fn(|c| block[c]);
-                for i in 0..BLOCK / 2 {
-                    (block[i], block[BLOCK / 2 + i]) = (old[2 * i], old[2 * i + 1]);
+            for block in self.q.chunks_exact_mut(SCALE_BLOCK) {
+                let old: [i8; SCALE_BLOCK] = std::array::from_fn(|c| block[c]);
+                for i in 0..SCALE_BLOCK / 2 {
+                    (block[i], block[SCALE_BLOCK / 2 + i]) = (old[2 * i], old[2 * i + 1]);
                 }
             }
         }
@@ -365,7 +365,7 @@ impl QuantizedRows {
 
     /// Makes room for `values` activations, `m K`.
     pub fn reserve(&mut self, values: usize) {
-        let blocks = values / BLOCK;
+        let blocks = values / SCALE_BLOCK;
         self.q.reserve(values.saturating_sub(self.q.len()));
         self.scale.reserve(blocks.saturating_sub(self.scale.len()));
         for sums in [&mut self.sum, &mut self.start8, &mut self.start4] {
@@ -383,6 +383,6 @@ impl QuantizedRows {
     }
     /// `K / 32`.
     pub fn blocks(&self) -> usize {
-        self.k / BLOCK
+        self.k / SCALE_BLOCK
     }
 }

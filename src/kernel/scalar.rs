@@ -1,6 +1,6 @@
 //! The reference: plain loops, no vector types, the definition of every result.
 
-use super::{Attend, BLOCK, Kernel, QuantizedRows, RowMajor, TILE, body};
+use super::{Attend, Kernel, QuantizedRows, RowMajor, SCALE_BLOCK, TILE, body};
 use half::f16;
 
 pub(super) const KERNEL: Kernel = Kernel {
@@ -30,13 +30,13 @@ fn attend(a: &Attend, scores: &mut [f32], out: &mut [f32]) {
 }
 
 fn qgemm8(packed: &[u8], scales: &[u16], x: &QuantizedRows, out: &mut [f32]) {
-    qgemm(TILE * BLOCK, packed, scales, x, out, |block, r, c| {
+    qgemm(TILE * SCALE_BLOCK, packed, scales, x, out, |block, r, c| {
         block[(c / 4 * TILE + r) * 4 + c % 4] as i32 - 128
     })
 }
 
 fn qgemm4(packed: &[u8], scales: &[u16], x: &QuantizedRows, out: &mut [f32]) {
-    qgemm(TILE * BLOCK / 2, packed, scales, x, out, |block, r, c| {
+    qgemm(TILE * SCALE_BLOCK / 2, packed, scales, x, out, |block, r, c| {
         let byte = block[(c % 16 / 4 * TILE + r) * 4 + c % 4];
         (if c < 16 { byte & 15 } else { byte >> 4 }) as i32 - 8
     })
@@ -57,8 +57,9 @@ fn qgemm(
                 let mut acc = 0.0f32;
                 for b in 0..blocks {
                     let block = &packed[(t * blocks + b) * bytes..][..bytes];
-                    let q = &x.q[i * k + b * BLOCK..][..BLOCK];
-                    let dot: i32 = (0..BLOCK).map(|c| weight(block, r, c) * q[c] as i32).sum();
+                    let q = &x.q[i * k + b * SCALE_BLOCK..][..SCALE_BLOCK];
+                    let dot: i32 =
+                        (0..SCALE_BLOCK).map(|c| weight(block, r, c) * q[c] as i32).sum();
                     let s = f16::from_bits(scales[(t * blocks + b) * TILE + r]).to_f32()
                         * x.scale[i * blocks + b];
                     acc = (dot as f32).mul_add(s, acc);
@@ -79,8 +80,8 @@ fn qgemm_rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
             for b in 0..blocks {
                 let block = &w.weights[(row * blocks + b) * bytes..][..bytes];
                 let zero = w.zero_point(row, b) as i32;
-                let q = &x.q[i * k + b * BLOCK..][..BLOCK];
-                let dot: i32 = (0..BLOCK)
+                let q = &x.q[i * k + b * SCALE_BLOCK..][..SCALE_BLOCK];
+                let dot: i32 = (0..SCALE_BLOCK)
                     .map(|c| {
                         let a = q[if x.paired { c / 2 + c % 2 * 16 } else { c }];
                         (RowMajor::stored(w.bits, block, c) as i32 - zero) * a as i32

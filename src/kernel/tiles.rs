@@ -3,7 +3,7 @@
 //! addresses.
 #![allow(unsafe_code)]
 
-use super::{BLOCK, QuantizedRows, ROWS_PER_TILE, RowMajor, RowScales, TILE};
+use super::{QuantizedRows, ROWS_PER_TILE, RowMajor, RowScales, SCALE_BLOCK, TILE};
 
 /// [`TileArgs`] over the interleaved layout.
 pub(super) const PACKED: u8 = 0;
@@ -14,6 +14,9 @@ pub(super) const ROWS: u8 = 1;
 pub(super) const ROWS_ZERO: u8 = 2;
 
 /// One tile of 16 weight rows against up to eight activation rows.
+///
+/// Whoever makes one promises what each field says for as many activation rows as the function
+/// that it is given to handles; everything that is read or written rests on that.
 pub(super) struct TileArgs {
     /// `blocks * BYTES` packed weight bytes, or the first of 16 rows.
     pub(super) w: *const u8,
@@ -45,8 +48,50 @@ pub(super) struct TileArgs {
     pub(super) blocks: usize,
 }
 
-/// Writes `M * 16` floats to `out`; over rows it continues the sums that `out` holds. The
-/// pointers of [`TileArgs`] must cover `M` rows.
+impl TileArgs {
+    /// The 32 activations of block `b` of row `i`: an address, nothing is read.
+    #[inline(always)]
+    pub(super) fn activations(&self, i: usize, b: usize) -> *const i8 {
+        self.q.wrapping_add(i * self.k + b * SCALE_BLOCK)
+    }
+
+    /// The scale of block `b` of row `i`.
+    ///
+    /// # Safety
+    /// `x_scale` covers row `i`, and `b` is below `blocks`.
+    #[inline(always)]
+    pub(super) unsafe fn activation_scale(&self, i: usize, b: usize) -> f32 {
+        // SAFETY: the caller's promise puts the element inside what `x_scale` covers.
+        unsafe { *self.x_scale.add(i * self.x_blocks + b) }
+    }
+
+    /// Where the sum of block `b` of row `i` starts.
+    ///
+    /// # Safety
+    /// `x_start` covers row `i`, and `b` is below `blocks`.
+    #[inline(always)]
+    pub(super) unsafe fn start(&self, i: usize, b: usize) -> i32 {
+        // SAFETY: the caller's promise puts the element inside what `x_start` covers.
+        unsafe { *self.x_start.add(i * self.x_blocks + b) }
+    }
+
+    /// The sum of the activations of block `b` of row `i`.
+    ///
+    /// # Safety
+    /// `x_sum` covers row `i`, and `b` is below `blocks`.
+    #[inline(always)]
+    pub(super) unsafe fn activation_sum(&self, i: usize, b: usize) -> i32 {
+        // SAFETY: the caller's promise puts the element inside what `x_sum` covers.
+        unsafe { *self.x_sum.add(i * self.x_blocks + b) }
+    }
+}
+
+/// A tile against `M` activation rows: writes `M * 16` floats to `out`; over rows it continues
+/// the sums that `out` holds.
+///
+/// # Safety
+/// The CPU has the features of the table that the function is in, the fields of [`TileArgs`]
+/// hold for its layout and `M` rows, and `out` has `M * 16` floats.
 pub(super) type RowsFn = unsafe fn(&TileArgs, *mut f32);
 
 /// Walks the tiles; all rows of a tile are done while its weights are in the first cache.
@@ -61,7 +106,7 @@ pub(super) unsafe fn qgemm<const BYTES: usize>(
     table: &[RowsFn; ROWS_PER_TILE],
 ) {
     let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
-    let start = if BYTES == TILE * BLOCK { &x.start8 } else { &x.start4 };
+    let start = if BYTES == TILE * SCALE_BLOCK { &x.start8 } else { &x.start4 };
     for ((w, scales), out) in w
         .chunks_exact(blocks * BYTES)
         .zip(scales.chunks_exact(blocks * TILE))
@@ -83,7 +128,8 @@ pub(super) unsafe fn qgemm<const BYTES: usize>(
             x_blocks: blocks,
             blocks,
         };
-        // SAFETY: x and out have m rows.
+        // SAFETY: the chunks are a tile of `blocks` blocks, `x` has m rows of as many, the chunk
+        // of `out` has 16 m floats, and the caller answers for the features.
         unsafe { all_rows(args, m, out.as_mut_ptr(), table) }
     }
 }
@@ -95,14 +141,13 @@ unsafe fn all_rows(mut args: TileArgs, m: usize, out: *mut f32, table: &[RowsFn;
     let mut row = 0;
     while row < m {
         let rows = (m - row).min(ROWS_PER_TILE);
-        // SAFETY: `rows` rows follow in x and 16 * rows floats in out.
-        unsafe {
-            table[rows - 1](&args, out.add(row * TILE));
-            args.q = args.q.wrapping_add(rows * args.k);
-            args.x_scale = args.x_scale.wrapping_add(rows * args.x_blocks);
-            args.x_start = args.x_start.wrapping_add(rows * args.x_blocks);
-            args.x_sum = args.x_sum.wrapping_add(rows * args.x_blocks);
-        }
+        // SAFETY: `row + rows` is at most `m`: so many rows are left behind the pointers of `args`,
+        // which were moved on by `row`, and so many times 16 floats from there on in `out`.
+        unsafe { table[rows - 1](&args, out.add(row * TILE)) };
+        args.q = args.q.wrapping_add(rows * args.k);
+        args.x_scale = args.x_scale.wrapping_add(rows * args.x_blocks);
+        args.x_start = args.x_start.wrapping_add(rows * args.x_blocks);
+        args.x_sum = args.x_sum.wrapping_add(rows * args.x_blocks);
         row += rows;
     }
 }
@@ -123,10 +168,12 @@ pub(super) struct RowTables {
     /// The same for one activation row, reading weight rows one after the other.
     pub(super) one: RowsFn,
     pub(super) one_zero: RowsFn,
-    /// Four words of each of 16 rows, `stride` bytes apart, to `[4][16]`.
+    /// Four words of each of 16 rows, `stride` bytes apart, to `[4][16]`. To call it is safe where
+    /// the CPU has the features, 16 bytes are at the start of each row, and 64 floats behind the
+    /// last pointer.
     pub(super) transpose: unsafe fn(*const u8, usize, *mut f32),
     /// Asks for so many bytes from an address on, which need not exist.
-    pub(super) prefetch: unsafe fn(*const u8, usize),
+    pub(super) prefetch: fn(*const u8, usize),
 }
 
 /// The walk over rows. A tile is cut into spans of columns, so that its scales fit a small
@@ -142,13 +189,13 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
     tables: &RowTables,
 ) {
     let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
-    let starts = if ROW == BLOCK { &x.start8 } else { &x.start4 };
+    let starts = if ROW == SCALE_BLOCK { &x.start8 } else { &x.start4 };
     let stride = blocks * ROW;
     let rows = w.rows();
     let mut scales = [0f32; SPAN * TILE];
     let mut offsets = [0i32; SPAN * TILE];
     // A little apart, so that they do not meet in the same sets of the cache.
-    let mut copy = [[0u8; COPIED_SPAN * 32 + 64]; TILE];
+    let mut copy = [[0u8; COPIED_SPAN * SCALE_BLOCK + 64]; TILE];
     out.fill(0.0);
     for (t, out) in out.chunks_exact_mut(m * TILE).enumerate() {
         let valid = TILE.min(rows - t * TILE);
@@ -159,15 +206,15 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
             RowScales::F16(s) => (s.as_ptr().cast(), 2),
         };
         let bytes = TILE * blocks * size;
-        // SAFETY: a hint.
-        unsafe { (tables.prefetch)(start.wrapping_add((t + 1) * bytes), bytes) };
+        (tables.prefetch)(start.wrapping_add((t + 1) * bytes), bytes);
         let step = if copied { COPIED_SPAN } else { SPAN };
         for first in (0..blocks).step_by(step) {
             let span = step.min(blocks - first);
             let at = t * TILE * stride + first * ROW;
             w.spread_scales(t * TILE, valid, first, &mut scales[..span * TILE], |src, to| {
-                // SAFETY: `src` is the first of 16 rows with four scales each, `to` has room
-                // for 64.
+                // SAFETY: `spread_scales` calls it for a whole tile only: `src` spans 16 rows of
+                // `blocks` floats up to the last one's fourth, `to` has 64. The caller answers for
+                // the features.
                 unsafe { (tables.transpose)(src.as_ptr().cast(), blocks * 4, to.as_mut_ptr()) }
             });
             if w.zero_points.is_some() {
@@ -186,7 +233,7 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
                 scales: std::ptr::null(),
                 row_scales: scales.as_ptr(),
                 offsets: offsets.as_ptr(),
-                q: x.q[first * BLOCK..].as_ptr(),
+                q: x.q[first * SCALE_BLOCK..].as_ptr(),
                 x_scale: x.scale[first..].as_ptr(),
                 x_start: starts[first..].as_ptr(),
                 x_sum: x.sum[first..].as_ptr(),
@@ -199,10 +246,13 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
                 None => (&tables.plain, tables.one),
             };
             if m == 1 && TILE * stride <= STREAMED_BYTES && !copied {
-                // SAFETY: as below.
+                // SAFETY: as in the next branch, with one activation row and at most SPAN blocks.
                 unsafe { one(&args, out.as_mut_ptr()) }
             } else if !copied {
-                // SAFETY: 16 rows of `span` blocks from `at` on; x and out have m rows.
+                // SAFETY: the tile is whole, so 16 rows have `span` blocks from `at` on; `x` has m
+                // rows of `blocks` blocks, of which `first + span` are used, the buffers have scales
+                // and offsets of `span` blocks, and `out` has 16 m floats. The caller answers for
+                // the features.
                 unsafe { all_rows(args, m, out.as_mut_ptr(), table) }
             } else {
                 let width = span * ROW;
@@ -212,7 +262,8 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
                 }
                 args.w = copy.as_ptr().cast();
                 args.stride = size_of_val(&copy[0]);
-                // SAFETY: as above, with the rows of the copy.
+                // SAFETY: as above, but the 16 rows are those of `copy`, which have room for
+                // COPIED_SPAN blocks and were filled as far as `span`.
                 unsafe { all_rows(args, m, out.as_mut_ptr(), table) }
             }
         }

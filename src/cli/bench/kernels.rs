@@ -6,7 +6,7 @@ use crate::cli::output;
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
-use voxgrain::kernel::{self, BLOCK, Bits, Kernel, QuantizedRows, TILE};
+use voxgrain::kernel::{self, Bits, Kernel, QuantizedRows, SCALE_BLOCK, TILE};
 use voxgrain::map::Map;
 
 /// The target's largest shape.
@@ -58,7 +58,7 @@ struct Weights {
 
 impl Weights {
     fn new(bits: Bits, total: usize) -> Self {
-        let blocks = N / TILE * (K / BLOCK);
+        let blocks = N / TILE * (K / SCALE_BLOCK);
         let one = blocks * (bits.bytes_per_block() + TILE * 2);
         let n = (total / one).max(1);
         let mut word = 1u32;
@@ -85,7 +85,7 @@ impl Weights {
         threads: usize,
         limit: usize,
     ) -> (f64, usize) {
-        let blocks = N / TILE * (K / BLOCK);
+        let blocks = N / TILE * (K / SCALE_BLOCK);
         let (wide, narrow) = (blocks * self.bits.bytes_per_block(), blocks * TILE);
         let n = (self.packed.len() / wide).min(limit);
         let per = n.div_ceil(threads);
@@ -202,7 +202,7 @@ fn row(
         multiply_adds_per_ns: best / per_weight * m as f64,
         instructions_per_weight: counts
             .of(kernel.name(), std::env::consts::ARCH)
-            .map(|c| c.product(number(weights.bits), m) / (BLOCK * TILE) as f64),
+            .map(|c| c.product(number(weights.bits), m) / (SCALE_BLOCK * TILE) as f64),
     }
 }
 

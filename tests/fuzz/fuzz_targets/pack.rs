@@ -1,6 +1,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use voxgrain::engine::{Model, pack};
+use voxgrain::convert::pack;
+use voxgrain::engine::Model;
 
 // The graph is the input; the data file is 64 KiB of zeros. What is written must be damaged
 // nowhere that the input was not.

@@ -1,9 +1,11 @@
 //! Stock models to the interleaved layout, without loss.
 
-use super::graph::{Loader, TensorInfo};
-use super::nbits::{self, Stock};
 use super::wire;
 use crate::bundle::{self, Bundle};
+use crate::engine::load::{DOMAIN, Loader};
+use crate::engine::nbits::{self, Stock};
+use crate::engine::node::Tensors;
+use crate::engine::pb;
 use crate::kernel::{PackedShape, RowMajor, RowScales, TILE};
 use crate::map::{ALIGNMENT, Map, MappedSlice};
 use crate::part::{self, Part};
@@ -14,7 +16,6 @@ use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use tract_onnx::pb;
 
 /// What [`pack`] made of one model.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +40,7 @@ enum Content {
 }
 
 /// Where a tensor went.
-struct Place {
+struct Stored {
     offset: u64,
     length: u64,
     /// ONNX type and shape, where they changed.
@@ -57,7 +58,7 @@ struct Place {
 ///
 /// # Errors
 /// `InvalidArgument` if `output` is `input`, or exists and `force` is not set, or there is
-/// nothing to pack; `Unwritable`; and those of [`Model::load`](super::Model::load).
+/// nothing to pack; `Unwritable`; and those of [`Model::load`](crate::engine::Model::load).
 pub fn pack(
     input: &Path,
     output: &Path,
@@ -88,11 +89,13 @@ fn pack_parts(
     }
     let file_name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let graph_file = Map::open(input)?;
-    let loader = Loader::new(&file_name(input), Map::open(&input_data)?);
+    let data = Map::open(&input_data)?;
+    let bytes_before = data.len() as u64;
+    let loader = Loader::new(&file_name(input), data);
     let proto = loader.parse(&graph_file)?;
     let graph = proto.graph.as_ref().ok_or_else(|| loader.bad("no graph"))?;
 
-    let mut tensors: HashMap<String, (MappedSlice, TensorInfo)> = HashMap::new();
+    let mut tensors = Tensors::new();
     for t in &graph.initializer {
         if let Some((slice, info)) = loader.external(t)? {
             tensors.insert(t.name.clone(), (slice, info));
@@ -104,8 +107,7 @@ fn pack_parts(
     if !graph.node.iter().any(nbits::is) {
         return Err(nothing(input));
     }
-    let mut report =
-        PackReport { bytes_before: loader.data_bytes() as u64, ..PackReport::default() };
+    let mut report = PackReport { bytes_before, ..PackReport::default() };
     let chosen = choose(graph, &tensors, &mut report)?;
     let mut contents = HashMap::new();
     let mut dropped = HashSet::new();
@@ -131,7 +133,7 @@ fn pack_parts(
         .map(|(_, info)| info.bytes as u64)
         .sum();
     let mut done = 0;
-    let mut places = HashMap::new();
+    let mut stored = HashMap::new();
     for t in &graph.initializer {
         let Some((slice, _)) = tensors.get(&t.name) else { continue };
         if dropped.contains(&t.name) {
@@ -142,16 +144,17 @@ fn pack_parts(
             None if external.contains(&t.name) => Content::Same(slice.clone()),
             None => continue,
         };
-        let place = write_tensor(&mut writer, content, |bytes| progress(done + bytes, total))?;
+        let to = write_tensor(&mut writer, content, |bytes| progress(done + bytes, total))?;
         done += slice.len() as u64;
         progress(done, total);
-        places.insert(t.name.clone(), place);
+        stored.insert(t.name.clone(), to);
     }
     report.bytes_after = writer.offset;
 
     let location = format!("{}.data", file_name(output));
-    let rewritten = rewrite_model(&graph_file, graph, &chosen, &places, &dropped, &location)
-        .ok_or_else(|| loader.bad("not an ONNX model"))?;
+    let rewrite =
+        Rewrite { graph, chosen: &chosen, stored: &stored, dropped: &dropped, location: &location };
+    let rewritten = rewrite.model(&graph_file).ok_or_else(|| loader.bad("not an ONNX model"))?;
     let mut graph_writer = Output::create(output)?;
     graph_writer.write(&rewritten)?;
     // The graph makes sense of the data.
@@ -284,7 +287,7 @@ pub fn stock_nodes(path: &Path) -> Result<usize> {
 /// The content of each node that is to be packed.
 fn choose(
     graph: &pb::GraphProto,
-    tensors: &HashMap<String, (MappedSlice, TensorInfo)>,
+    tensors: &Tensors,
     report: &mut PackReport,
 ) -> Result<Vec<Option<Stock>>> {
     let mut stocks = Vec::new();
@@ -367,7 +370,7 @@ fn write_tensor(
     out: &mut Output,
     content: Content,
     mut progress: impl FnMut(u64),
-) -> Result<Place> {
+) -> Result<Stored> {
     out.align()?;
     let offset = out.offset;
     let changed = match content {
@@ -415,106 +418,106 @@ fn write_tensor(
             Some((10, vec![shape.tiles() as u64, blocks as u64, TILE as u64]))
         }
     };
-    Ok(Place { offset, length: out.offset - offset, changed })
+    Ok(Stored { offset, length: out.offset - offset, changed })
 }
 
 fn shape_bits(shape: PackedShape) -> u64 {
     shape.bits.bytes_per_row_block() as u64 / 4
 }
 
-/// The graph file with its new nodes and the new places of its tensors; every other byte as it
-/// was. `None` if it is damaged.
-fn rewrite_model(
-    file: &[u8],
-    graph: &pb::GraphProto,
-    chosen: &[Option<Stock>],
-    places: &HashMap<String, Place>,
-    dropped: &HashSet<String>,
-    location: &str,
-) -> Option<Vec<u8>> {
-    let any = chosen.iter().any(Option::is_some);
-    let stays = |domain: &str| {
-        let mut nodes = graph.node.iter().zip(chosen);
-        nodes.any(|(n, stock)| n.domain == domain && stock.is_none())
-    };
-    let mut own = !any;
-    let mut graphs = 0;
-    let mut out = Vec::with_capacity(file.len());
-    for f in wire::fields(file)? {
-        match f.number {
-            7 => {
-                graphs += 1;
-                let g = rewrite_graph(f.payload, graph, chosen, places, dropped, location)?;
-                wire::put_bytes(&mut out, 7, &g);
-            }
-            // An imported operator set: field 1 is its domain.
-            8 => {
-                let parts = wire::fields(f.payload)?;
-                let domain = parts.iter().find(|p| p.number == 1).map_or(&b""[..], |p| p.payload);
-                own |= domain == super::graph::DOMAIN.as_bytes();
-                if !any || domain != b"com.microsoft" || stays("com.microsoft") {
-                    out.extend_from_slice(f.raw);
-                }
-            }
-            _ => out.extend_from_slice(f.raw),
-        }
-    }
-    if !own {
-        let mut set = Vec::new();
-        wire::put_bytes(&mut set, 1, super::graph::DOMAIN.as_bytes());
-        wire::put_int(&mut set, 2, 1);
-        wire::put_bytes(&mut out, 8, &set);
-    }
-    (graphs == 1).then_some(out)
+/// What a graph file is rewritten by.
+struct Rewrite<'a> {
+    graph: &'a pb::GraphProto,
+    /// Of each node: what it becomes, if it is packed.
+    chosen: &'a [Option<Stock>],
+    stored: &'a HashMap<String, Stored>,
+    dropped: &'a HashSet<String>,
+    /// The name of the data file.
+    location: &'a str,
 }
 
-fn rewrite_graph(
-    message: &[u8],
-    graph: &pb::GraphProto,
-    chosen: &[Option<Stock>],
-    places: &HashMap<String, Place>,
-    dropped: &HashSet<String>,
-    location: &str,
-) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(message.len());
-    let (mut nodes, mut tensors, mut inputs) = (0, 0, 0);
-    for f in wire::fields(message)? {
-        match f.number {
-            1 => {
-                match chosen.get(nodes)? {
-                    Some(stock) => {
-                        wire::put_bytes(&mut out, 1, &packed_node(graph.node.get(nodes)?, stock));
+impl Rewrite<'_> {
+    /// The graph file with its new nodes and the new places of its tensors; every other byte as
+    /// it was. `None` if it is damaged.
+    fn model(&self, file: &[u8]) -> Option<Vec<u8>> {
+        let any = self.chosen.iter().any(Option::is_some);
+        let stays = |domain: &str| {
+            let mut nodes = self.graph.node.iter().zip(self.chosen);
+            nodes.any(|(n, stock)| n.domain == domain && stock.is_none())
+        };
+        let mut own = !any;
+        let mut graphs = 0;
+        let mut out = Vec::with_capacity(file.len());
+        for f in wire::fields(file)? {
+            match f.number {
+                7 => {
+                    graphs += 1;
+                    wire::put_bytes(&mut out, 7, &self.graph(f.payload)?);
+                }
+                // An imported operator set: field 1 is its domain.
+                8 => {
+                    let parts = wire::fields(f.payload)?;
+                    let domain =
+                        parts.iter().find(|p| p.number == 1).map_or(&b""[..], |p| p.payload);
+                    own |= domain == DOMAIN.as_bytes();
+                    if !any || domain != b"com.microsoft" || stays("com.microsoft") {
+                        out.extend_from_slice(f.raw);
                     }
-                    None => out.extend_from_slice(f.raw),
                 }
-                nodes += 1;
+                _ => out.extend_from_slice(f.raw),
             }
-            5 => {
-                let name = &graph.initializer.get(tensors)?.name;
-                tensors += 1;
-                if dropped.contains(name) {
-                    continue;
-                }
-                match places.get(name) {
-                    Some(place) => {
-                        let t = rewrite_tensor(f.payload, place, location)?;
-                        wire::put_bytes(&mut out, 5, &t);
-                    }
-                    None => out.extend_from_slice(f.raw),
-                }
-            }
-            // Old writers list initializers among the inputs, with their shapes.
-            11 => {
-                let name = &graph.input.get(inputs)?.name;
-                inputs += 1;
-                if !dropped.contains(name) && !places.contains_key(name) {
-                    out.extend_from_slice(f.raw);
-                }
-            }
-            _ => out.extend_from_slice(f.raw),
         }
+        if !own {
+            let mut set = Vec::new();
+            wire::put_bytes(&mut set, 1, DOMAIN.as_bytes());
+            wire::put_int(&mut set, 2, 1);
+            wire::put_bytes(&mut out, 8, &set);
+        }
+        (graphs == 1).then_some(out)
     }
-    Some(out)
+
+    fn graph(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(message.len());
+        let (mut nodes, mut tensors, mut inputs) = (0, 0, 0);
+        for f in wire::fields(message)? {
+            match f.number {
+                1 => {
+                    match self.chosen.get(nodes)? {
+                        Some(stock) => {
+                            let node = packed_node(self.graph.node.get(nodes)?, stock);
+                            wire::put_bytes(&mut out, 1, &node);
+                        }
+                        None => out.extend_from_slice(f.raw),
+                    }
+                    nodes += 1;
+                }
+                5 => {
+                    let name = &self.graph.initializer.get(tensors)?.name;
+                    tensors += 1;
+                    if self.dropped.contains(name) {
+                        continue;
+                    }
+                    match self.stored.get(name) {
+                        Some(stored) => {
+                            let t = rewrite_tensor(f.payload, stored, self.location)?;
+                            wire::put_bytes(&mut out, 5, &t);
+                        }
+                        None => out.extend_from_slice(f.raw),
+                    }
+                }
+                // Old writers list initializers among the inputs, with their shapes.
+                11 => {
+                    let name = &self.graph.input.get(inputs)?.name;
+                    inputs += 1;
+                    if !self.dropped.contains(name) && !self.stored.contains_key(name) {
+                        out.extend_from_slice(f.raw);
+                    }
+                }
+                _ => out.extend_from_slice(f.raw),
+            }
+        }
+        Some(out)
+    }
 }
 
 fn packed_node(node: &pb::NodeProto, stock: &Stock) -> Vec<u8> {
@@ -538,25 +541,25 @@ fn packed_node(node: &pb::NodeProto, stock: &Stock) -> Vec<u8> {
         wire::put_int(&mut attribute, 20, 2);
         wire::put_bytes(&mut out, 5, &attribute);
     }
-    wire::put_bytes(&mut out, 7, super::graph::DOMAIN.as_bytes());
+    wire::put_bytes(&mut out, 7, DOMAIN.as_bytes());
     out
 }
 
-fn rewrite_tensor(message: &[u8], place: &Place, location: &str) -> Option<Vec<u8>> {
+fn rewrite_tensor(message: &[u8], stored: &Stored, location: &str) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    if let Some((data_type, dims)) = &place.changed {
+    if let Some((data_type, dims)) = &stored.changed {
         dims.iter().for_each(|&d| wire::put_int(&mut out, 1, d));
         wire::put_int(&mut out, 2, *data_type);
     }
     for f in wire::fields(message)? {
         match f.number {
-            1 | 2 if place.changed.is_some() => {}
+            1 | 2 if stored.changed.is_some() => {}
             // Values in the graph itself, the old place.
             4 | 5 | 9 | 13 | 14 => {}
             _ => out.extend_from_slice(f.raw),
         }
     }
-    let (offset, length) = (place.offset.to_string(), place.length.to_string());
+    let (offset, length) = (stored.offset.to_string(), stored.length.to_string());
     for (key, value) in [("location", location), ("offset", &offset), ("length", &length)] {
         let mut entry = Vec::new();
         wire::put_bytes(&mut entry, 1, key.as_bytes());

@@ -1,0 +1,127 @@
+//! Operators that mix rows, those of earlier passes among them.
+
+use super::{Input, Operator};
+use crate::Result;
+use crate::engine::node::NodeReader;
+use crate::engine::pool::AttentionTask;
+use crate::engine::state::State;
+use crate::engine::weight::Floats;
+use std::sync::Arc;
+use tract_onnx::tract_hir::internal::*;
+
+/// Causal attention with rotary positions over the session's cache of this layer.
+#[derive(Debug)]
+pub(super) struct Attention {
+    layer: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    rope_base: f32,
+}
+
+impl Attention {
+    pub fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+        let (heads, kv_heads, head_dim) =
+            (node.size("heads")?, node.size("kv_heads")?, node.size("head_dim")?);
+        if heads % kv_heads != 0 || head_dim % 16 != 0 || heads * head_dim > 1 << 16 {
+            return Err(node.bad("heads must be a multiple of kv_heads, head_dim of 16"));
+        }
+        node.needs.caches.push((kv_heads, head_dim));
+        let layer = node.needs.caches.len() - 1;
+        let rope_base = node.positive("rope_base")?;
+        Ok(Arc::new(Self { layer, heads, kv_heads, head_dim, rope_base }))
+    }
+}
+
+impl Operator for Attention {
+    /// From queries, keys and values beside each other.
+    fn columns(&self, input: usize) -> Option<usize> {
+        let need = (self.heads + 2 * self.kv_heads) * self.head_dim;
+        (input == need).then_some(self.heads * self.head_dim)
+    }
+    fn compute(&self, state: &mut State, input: Input<'_>, out: &mut [f32]) -> TractResult<()> {
+        let kernel = state.pool.kernel();
+        let &Self { heads, kv_heads, head_dim: d, rope_base, .. } = self;
+        let Input { x, columns, .. } = input;
+        let (rows, group) = (x.len() / columns, heads / kv_heads);
+        let past = state.len;
+        let State { rope, layers, pool, rotated, half, .. } = state;
+        rope.cover(rope_base, d, past + rows);
+        rotated.resize(d, 0.0);
+        half.resize(d, 0);
+        let layer = layers[self.layer].clone();
+        for kv in 0..kv_heads {
+            let mut cache = layer.head_mut(kv);
+            for (r, x) in x.chunks_exact(columns).enumerate() {
+                rotated.copy_from_slice(&x[(heads + kv) * d..][..d]);
+                rope.rotate(kernel, rotated, past + r);
+                let value = &x[(heads + kv_heads + kv) * d..][..d];
+                cache.store(kernel, past + r, rotated, value, half);
+            }
+        }
+        let scale = 1.0 / (d as f32).sqrt();
+        let query = |query: &mut [f32]| {
+            let mut query = query.chunks_exact_mut(d);
+            for kv in 0..kv_heads {
+                for (r, x) in x.chunks_exact(columns).enumerate() {
+                    let heads = x[kv * group * d..][..group * d].chunks_exact(d);
+                    for (x, q) in heads.zip(&mut query) {
+                        for (q, x) in q.iter_mut().zip(x) {
+                            *q = x * scale;
+                        }
+                        rope.rotate(kernel, q, past + r);
+                    }
+                }
+            }
+        };
+        pool.attend(&AttentionTask { layer, head_dim: d, group, past, rows }, query, out);
+        Ok(())
+    }
+}
+
+/// A depthwise convolution over a row and those before it.
+#[derive(Debug)]
+pub(super) struct CausalConv {
+    tail: usize,
+    taps: usize,
+    /// `[taps][channels]`.
+    weight: Floats,
+    bias: Floats,
+}
+
+impl CausalConv {
+    pub fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+        let (_, dims) = node.weight(1, "f32")?;
+        let (weight, bias) = (node.floats(1)?, node.floats(2)?);
+        let &[taps, channels] = dims.as_slice() else {
+            return Err(node.bad("weight must be [taps, channels]"));
+        };
+        node.same(bias.len(), channels, "bias and channels")?;
+        if taps == 0 || taps > 1024 {
+            return Err(node.bad("taps out of range"));
+        }
+        node.needs.tails.push((taps - 1) * channels);
+        let tail = node.needs.tails.len() - 1;
+        Ok(Arc::new(Self { tail, taps, weight, bias }))
+    }
+}
+
+impl Operator for CausalConv {
+    fn columns(&self, input: usize) -> Option<usize> {
+        (input == self.bias.len()).then_some(input)
+    }
+    fn compute(&self, state: &mut State, input: Input<'_>, out: &mut [f32]) -> TractResult<()> {
+        let (kernel, columns) = (state.pool.kernel(), input.columns);
+        let past = &mut state.tails[self.tail];
+        let window = &mut state.window;
+        window.clear();
+        window.extend_from_slice(past);
+        window.extend_from_slice(input.x);
+        for (r, o) in out.chunks_exact_mut(columns).enumerate() {
+            let x = &window[r * columns..][..self.taps * columns];
+            kernel.conv(x, self.weight.get(), self.bias.get(), o);
+        }
+        past.copy_from_slice(&window[window.len() - (self.taps - 1) * columns..]);
+        Ok(())
+    }
+}
