@@ -32,6 +32,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::core::dist::SamplingTransforms;
+use crate::decode::{self, Costs, MAX_GAMMA};
 use crate::{Error, ErrorKind, Result};
 
 /// The version of `bundle.toml` that this build reads.
@@ -253,7 +255,7 @@ pub struct Sampling {
     pub top_p: f32,
     /// Drops tokens below this fraction of the likeliest; 0 drops none.
     pub min_p: f32,
-    /// Tokens proposed a round; 0 decodes without a draft.
+    /// Tokens proposed a round, at most [`MAX_GAMMA`]; 0 decodes without a draft.
     pub gamma: usize,
     /// What a draft step costs in target passes of one row. With `row_cost` it lets the
     /// number of drafts follow the running acceptance; absent, `gamma` is always drafted.
@@ -263,8 +265,17 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// The largest `gamma` that is accepted.
-    pub const MAX_GAMMA: usize = 32;
+    /// How logits become the law that tokens are drawn from.
+    pub fn law(&self) -> decode::Sampling {
+        decode::Sampling {
+            temperature: self.temperature,
+            transforms: SamplingTransforms {
+                top_k: u32::try_from(self.top_k).unwrap_or(u32::MAX),
+                top_p: self.top_p,
+                min_p: self.min_p,
+            },
+        }
+    }
 }
 
 /// `[groups]`: the default group index.
@@ -915,31 +926,15 @@ impl LanguageModel {
 }
 
 impl Sampling {
+    /// What is accepted here can be decoded with: the bounds are the decoder's.
     fn check(&self) -> std::result::Result<(), String> {
-        ensure!(
-            self.temperature.is_finite() && (0.0..=100.0).contains(&self.temperature),
-            "sampling.temperature {} is not within 0..=100",
-            self.temperature
-        );
-        ensure!(
-            self.top_p > 0.0 && self.top_p <= 1.0,
-            "sampling.top_p {} is not above 0 and at most 1",
-            self.top_p
-        );
-        ensure!(
-            (0.0..1.0).contains(&self.min_p),
-            "sampling.min_p {} is not at least 0 and below 1",
-            self.min_p
-        );
-        ensure!(
-            self.gamma <= Self::MAX_GAMMA,
-            "sampling.gamma {} is above {}",
-            self.gamma,
-            Self::MAX_GAMMA
-        );
+        if let Some((name, range)) = self.law().fault() {
+            return Err(format!("sampling.{} must be {range}", name.replace('-', "_")));
+        }
+        ensure!(self.gamma <= MAX_GAMMA, "sampling.gamma {} is above {MAX_GAMMA}", self.gamma);
         for (name, cost) in [("draft_cost", self.draft_cost), ("row_cost", self.row_cost)] {
             ensure!(
-                cost.is_none_or(|c| (0.0..=100.0).contains(&c)),
+                cost.is_none_or(|c| Costs { draft: c, row: c }.are_valid()),
                 "sampling.{name} is not within 0..=100"
             );
         }

@@ -230,15 +230,7 @@ impl Voice {
 
     /// The voice's own sampling.
     pub fn sampling(&self) -> Sampling {
-        let s = &self.bundle.sampling;
-        Sampling {
-            temperature: s.temperature,
-            transforms: crate::core::dist::SamplingTransforms {
-                top_k: u32::try_from(s.top_k).unwrap_or(u32::MAX),
-                top_p: s.top_p,
-                min_p: s.min_p,
-            },
-        }
+        self.bundle.sampling.law()
     }
 
     /// The voice's own number of drafts a round: by the running acceptance where the voice says
