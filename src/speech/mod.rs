@@ -8,4 +8,6 @@ pub mod play;
 #[cfg(feature = "engine")]
 pub mod synth;
 pub mod text;
+#[cfg(feature = "engine")]
+pub mod voice;
 pub mod wav;
