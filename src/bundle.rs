@@ -298,6 +298,28 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+impl FileEntry {
+    /// Checks the length of the file, which is in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Mismatch`] if it differs.
+    pub fn check(&self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() as u64 == self.bytes {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Mismatch,
+            format!(
+                "{} has {} bytes in memory and {FILE_NAME} lists {}; it is cut short or of another export",
+                self.path,
+                bytes.len(),
+                self.bytes
+            ),
+        ))
+    }
+}
+
 /// How far [`Bundle::verify`] is.
 #[derive(Debug, Clone, Copy)]
 pub struct VerifyProgress<'a> {
@@ -386,7 +408,7 @@ impl Bundle {
         let malformed = |e: toml::de::Error| {
             Error::with_source(
                 ErrorKind::Malformed,
-                format!("{} is not a valid bundle description: {e}", place.display()),
+                format!("{} is not a valid bundle description", place.display()),
                 e,
             )
         };
@@ -552,26 +574,6 @@ impl Bundle {
         Ok(())
     }
 
-    /// Checks the length of a listed file that is in memory.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Mismatch`] if it differs.
-    pub fn check_file(&self, entry: &FileEntry, bytes: &[u8]) -> Result<()> {
-        if bytes.len() as u64 == entry.bytes {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Mismatch,
-            format!(
-                "{} has {} bytes in memory and {FILE_NAME} lists {}; it is cut short or of another export",
-                entry.path,
-                bytes.len(),
-                entry.bytes
-            ),
-        ))
-    }
-
     /// Number of the speaker called `name`.
     ///
     /// # Errors
@@ -632,7 +634,8 @@ impl std::ops::Deref for Bundle {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits, as hashes are written.
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut s, b| {
         let _ = write!(s, "{b:02x}");

@@ -44,3 +44,9 @@ pub mod speech;
 
 #[cfg(feature = "std")]
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "engine")]
+pub use speech::stream::{Options, Stream};
+#[cfg(feature = "engine")]
+pub use speech::synth::Synthesizer;
+#[cfg(feature = "engine")]
+pub use speech::voice::Voice;

@@ -190,7 +190,11 @@ fn every_contradiction_is_refused() {
         let broken = text.replacen(from, to, 1);
         let e = Bundle::parse(&broken, "some/where").expect_err(&format!("{from} -> {to}"));
         assert_eq!(e.kind(), ErrorKind::Malformed, "{from} -> {to}: {e}");
-        let said = e.to_string();
+        // With its cause, which the message itself does not quote.
+        let said = format!("{e:#}");
+        if let Some(cause) = std::error::Error::source(&e) {
+            assert!(!e.to_string().contains(&cause.to_string()), "{from} -> {to}: {e}");
+        }
         assert!(said.contains("bundle.toml"), "{from} -> {to}: {said}");
         assert!(said.contains(mention), "{from} -> {to}: {said}");
     }

@@ -454,6 +454,26 @@ fn a_voice_in_memory_speaks_like_one_in_files() {
     }
 }
 
+/// VX_VOICE_COPY does not map a file for a moment either: it works where nothing can be mapped.
+#[cfg(target_os = "linux")]
+#[test]
+fn copied_files_are_read() {
+    let unmappable = ["/sys/kernel/profiling", "/sys/devices/system/cpu/possible"]
+        .into_iter()
+        .find(|p| std::fs::read(p).is_ok_and(|b| !b.is_empty()));
+    let Some(path) = unmappable else {
+        println!("skipped: no such file here");
+        return;
+    };
+    let path = CString::new(path).unwrap();
+    for (flags, expected) in [(0, VX_E_UNREADABLE), (VX_VOICE_COPY, VX_E_MALFORMED)] {
+        // Read or not: an index it is not.
+        let o = vx_voice_options { flags, groups_path: path.as_ptr(), ..zeroed() };
+        let mut v = null_mut();
+        is(unsafe { vx_voice_open(tiny().as_ptr(), &o, &mut v) }, expected);
+    }
+}
+
 // ------------------------------------------------------------------ what fails
 
 #[test]

@@ -11,7 +11,7 @@ mod stats;
 
 pub use gamma::{Costs, DraftLength};
 pub use sampler::Sampling;
-pub use speculate::{Arm, MAX_GAMMA, Options, RoundEnd, Speculator};
+pub use speculate::{Arm, DEFAULT_BETA, MAX_GAMMA, Options, RoundEnd, Speculator};
 pub use stats::SpecStats;
 
 use crate::Result;

@@ -14,6 +14,9 @@ use std::time::Instant;
 /// that read the weights once.
 pub const MAX_GAMMA: usize = 15;
 
+/// What [`Arm::Tolerance`] adds where nobody says otherwise; arXiv 2505.15380 uses it.
+pub const DEFAULT_BETA: f32 = 0.4;
+
 /// How tokens are found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arm {

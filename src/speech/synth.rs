@@ -137,6 +137,11 @@ impl Synthesizer {
         SpeechStats { spec: *self.speculator.stats(), ..self.stats }
     }
 
+    /// Whether the utterance that was begun has more to come.
+    pub fn is_speaking(&self) -> bool {
+        !self.done
+    }
+
     /// Tokens of the utterance that is being spoken, those of its last round included.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
