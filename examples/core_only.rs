@@ -31,24 +31,27 @@ struct Buffers<'a> {
     draft: (&'a mut [f32], &'a mut [f32]),
 }
 
-/// What a toy model expects after a token: one favourite and two others.
-fn law(favourite: u32, probs: &mut [f32], sums: &mut [f32]) -> Result<(), DistError> {
-    probs.fill(1e-7);
-    for (i, weight) in [0.7, 0.2, 0.1].into_iter().enumerate() {
-        probs[(favourite as usize + i * 911) % CODEBOOK as usize] = weight;
-    }
-    RowMut::new(probs, sums)?.normalise()
-}
-
-/// The target's favourite after `token`.
+/// The sound that follows `token`, by one of the tokens that sound so.
 fn next(token: u32) -> u32 {
     token.wrapping_mul(40_503).wrapping_add(12_345) % CODEBOOK
 }
 
-/// The draft knows how it sounds but not which token it is: its favourite is another member
-/// of the same group.
-fn nearly<D: AsRef<[u8]>>(index: &Index<D>, token: u32) -> u32 {
-    index.members(token).find(|&other| other != token).unwrap_or(token)
+/// What a toy model expects: tokens that sound like `sound`, and `favourite` above all. Target
+/// and draft agree on the sound and not on the favourite.
+fn law<D: AsRef<[u8]>>(
+    index: &Index<D>,
+    sound: u32,
+    favourite: u32,
+    probs: &mut [f32],
+    sums: &mut [f32],
+) -> Result<(), DistError> {
+    probs.fill(1e-8);
+    let each = 0.5 / index.member_count(sound) as f32;
+    for token in index.members(sound) {
+        probs[token as usize] += each;
+    }
+    probs[favourite as usize] += 0.5;
+    RowMut::new(probs, sums)?.normalise()
 }
 
 /// One round: the draft proposes, the target judges. Needs neither `std` nor `alloc`.
@@ -64,14 +67,17 @@ fn round<D: AsRef<[u8]>>(
     let mut before = last;
     let (probs, sums) = (&mut *memory.draft.0, &mut *memory.draft.1);
     for (i, (probs, sums)) in probs.chunks_mut(V).zip(sums.chunks_mut(blocks)).enumerate() {
-        law(nearly(index, next(before)), probs, sums)?;
+        let sound = next(before);
+        let other = index.members(sound).find(|&token| token != sound).unwrap_or(sound);
+        law(index, sound, other, probs, sums)?;
         drafted[i] = sample(RowMut::new(probs, sums)?.into_row(), rng)?;
         before = drafted[i];
     }
     let mut before = last;
     let (probs, sums) = (&mut *memory.target.0, &mut *memory.target.1);
     for (i, (probs, sums)) in probs.chunks_mut(V).zip(sums.chunks_mut(blocks)).enumerate() {
-        law(next(before), probs, sums)?;
+        let sound = next(before);
+        law(index, sound, sound, probs, sums)?;
         before = *drafted.get(i).unwrap_or(&before);
     }
     let target = RowBuffer::new(memory.target.0, memory.target.1, V, GAMMA + 1)?;
@@ -93,8 +99,9 @@ fn main() {
         eprintln!("core_only: {path}: {e}");
         process::exit(1)
     });
-    let members: u32 = (0..1000).map(|g| index.member_count(g)).sum();
-    println!("{path}: {} groups, {:.1} tokens each", index.header().codebook, members as f32 / 1e3);
+    let groups = index.header().codebook;
+    let members: u64 = (0..groups).map(|g| u64::from(index.member_count(g))).sum();
+    println!("{path}: {groups} groups, {:.1} tokens each", members as f64 / f64::from(groups));
 
     let blocks = block_count(V);
     let mut target = (vec![0.0; (GAMMA + 1) * V], vec![0.0; (GAMMA + 1) * blocks]);
