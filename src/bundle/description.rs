@@ -9,6 +9,7 @@ use crate::{Error, ErrorKind, Result, decode};
 /// The content of `bundle.toml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Description {
     /// Version of the description, [`FORMAT`].
     pub format: u32,
@@ -46,6 +47,7 @@ pub struct Description {
 /// `[audio]`: rates and the inverse transform that turns a spectrum into samples.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Audio {
     /// PCM samples a second.
     pub sample_rate_hz: u32,
@@ -132,6 +134,7 @@ impl Vocabulary {
 /// prompt says which of them speaks; everything else is shared.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Speaker {
     /// What the speaker is chosen by.
     pub name: String,
@@ -150,6 +153,7 @@ impl Speaker {
 /// `[target]` and `[draft]`: the shape of a language model.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct LanguageModel {
     /// ONNX file, relative to the bundle folder.
     pub file: String,
@@ -180,6 +184,7 @@ pub struct LanguageModel {
 /// `[codec]`: the decoder from speech tokens to spectra.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Codec {
     /// ONNX file, relative to the bundle folder.
     pub file: String,
@@ -197,6 +202,7 @@ pub struct Codec {
 /// `[sampling]`: defaults of the voice.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most likely token.
     pub temperature: f32,
@@ -232,6 +238,7 @@ impl Sampling {
 /// `[groups]`: the default group index.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Groups {
     /// Index file, relative to the bundle folder; may lie outside it.
     pub file: String,
@@ -240,6 +247,7 @@ pub struct Groups {
 /// `[[files]]`: one file of the bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FileEntry {
     /// Path inside the bundle folder, with `/`.
     pub path: String,

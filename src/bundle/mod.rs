@@ -60,6 +60,7 @@ pub struct Bundle {
 
 /// How far [`Bundle::verify`] is.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct VerifyProgress<'a> {
     /// The file being read, as listed.
     pub path: &'a str,

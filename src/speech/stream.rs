@@ -144,8 +144,7 @@ impl Options {
         let products = widest(&b.target).max(widest(&b.draft)) + 16 * n + (256 << 10);
         let samples =
             (codec_rows + 2) * b.audio.samples_per_frame() + 8 * b.audio.fft_size as usize;
-        // Text grows on the way to words; its own parts are small.
-        let text = 24 * self.max_text + (1 << 20);
+        let text = TEXT_GROWTH * self.max_text + TEXT_PASS;
         let work = probabilities + passes + products + 8 * samples + text;
         Ok(Memory { voice: voice.memory(), state: state as u64, work: work as u64 })
     }
@@ -303,6 +302,11 @@ impl Handle {
         self.shared.memory
     }
 }
+
+/// What a byte of text takes at most while it waits, by then as words: "%" is nine letters.
+const TEXT_GROWTH: usize = 24;
+/// What the front end needs for one part of a text.
+const TEXT_PASS: usize = 1 << 20;
 
 /// Text goes to the front end word by word, so that every way to cut it gives the same
 /// sentences, and in parts no longer than this, which bounds what it needs at a time.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 /// Totals of one [`Synthesizer`].
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct SpeechStats {
     /// Utterances spoken to their end.
     pub utterances: u64,
@@ -97,11 +98,11 @@ impl Synthesizer {
     }
 
     /// Begins to speak one chunk of the text front end; whatever was being spoken ends.
-    /// The samples come from the iterator, or from [`Speech::next_into`] without
+    /// The samples come from the iterator, or from [`Speaking::next_into`] without
     /// allocation.
-    pub fn speak(&mut self, text: &str) -> Result<Speech<'_>> {
+    pub fn speak(&mut self, text: &str) -> Result<Speaking<'_>> {
         self.begin(text)?;
-        Ok(Speech { synthesizer: self })
+        Ok(Speaking { synthesizer: self })
     }
 
     /// [`speak`](Self::speak) for callers that keep the synthesizer themselves and go on
@@ -190,11 +191,11 @@ impl Synthesizer {
 
 /// One utterance being spoken: an iterator of PCM chunks, one a round.
 #[derive(Debug)]
-pub struct Speech<'a> {
+pub struct Speaking<'a> {
     synthesizer: &'a mut Synthesizer,
 }
 
-impl Speech<'_> {
+impl Speaking<'_> {
     /// Appends the next samples to `pcm`; `false` once the utterance is over.
     pub fn next_into(&mut self, pcm: &mut Vec<f32>) -> Result<bool> {
         self.synthesizer.next_into(pcm)
@@ -206,7 +207,7 @@ impl Speech<'_> {
     }
 }
 
-impl Iterator for Speech<'_> {
+impl Iterator for Speaking<'_> {
     type Item = Result<Vec<f32>>;
 
     fn next(&mut self) -> Option<Self::Item> {

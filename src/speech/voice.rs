@@ -62,9 +62,10 @@ impl VoiceMemory {
 
     /// With a map that is held besides.
     fn and(self, map: &Map) -> Self {
+        let bytes = map.len() as u64;
         match map.heap_bytes() {
-            0 => Self { mapped: self.mapped + map.len() as u64, ..self },
-            heap => Self { heap: self.heap + heap as u64, ..self },
+            0 => Self { mapped: self.mapped + bytes, ..self },
+            _ => Self { heap: self.heap + bytes, ..self },
         }
     }
 }
