@@ -24,10 +24,30 @@ pub enum ErrorKind {
     Numeric,
     /// The caller asked to stop.
     Cancelled,
+    /// More is waiting than was allowed to; nothing was taken. Later there may be room.
+    Full,
+    /// A memory budget does not suffice, or the system does not give the memory; nothing was
+    /// made.
+    Memory,
+    /// A bug in this library left the object half done: drop it and make another.
+    Internal,
 }
 
 /// The error of every fallible call: a kind to branch on, a message that says what to
 /// do next, and the underlying cause where there is one.
+///
+/// One rule for its texts: **a message never quotes its cause.** The cause is told by
+/// [`source`](std::error::Error::source) alone, so that whoever prints the whole chain says
+/// nothing twice. `{}` is the message, `{:#}` the message and every cause behind it, with
+/// colons between.
+///
+/// ```
+/// use voxgrain::{Error, ErrorKind};
+/// let cause = std::io::Error::other("no space left");
+/// let e = Error::with_source(ErrorKind::Unwritable, "cannot write out.wav", cause);
+/// assert_eq!(format!("{e}"), "cannot write out.wav");
+/// assert_eq!(format!("{e:#}"), "cannot write out.wav: no space left");
+/// ```
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -44,7 +64,7 @@ impl Error {
         Self { kind, context: context.into(), source: None }
     }
 
-    /// An error that keeps `source` as its cause.
+    /// An error that keeps `source` as its cause, which `context` does not repeat.
     pub fn with_source(
         kind: ErrorKind,
         context: impl Into<String>,
@@ -61,7 +81,15 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.context)
+        f.write_str(&self.context)?;
+        if f.alternate() {
+            let mut cause = std::error::Error::source(self);
+            while let Some(c) = cause {
+                write!(f, ": {c}")?;
+                cause = c.source();
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,11 +7,41 @@
 //!      -> committed tokens -> CodecDecoder -> PCM chunks -> WAV, speaker, callback
 //! ```
 //!
+//! Text to sound, on the defaults of a voice:
+//!
+//! ```
+//! # #[cfg(feature = "engine")]
+//! # fn main() -> voxgrain::Result<()> {
+//! use voxgrain::speech::wav::WavFile;
+//! use voxgrain::{Options, Stream, Voice};
+//!
+//! let voice = Voice::open("models/tiny")?;
+//! let mut stream = Stream::new(&voice, &Options::for_voice(&voice))?;
+//! stream.feed("The birch canoe slid on the smooth planks.")?;
+//! stream.flush()?;
+//! # let path = std::env::temp_dir().join(format!("voxgrain-doc-{}.wav", std::process::id()));
+//! let mut file = WavFile::create(&path, voice.bundle().audio.sample_rate_hz)?;
+//! while let Some(pcm) = stream.next_pcm()? {
+//!     file.write(pcm)?;
+//! }
+//! file.finish()?;
+//! # assert!(std::fs::metadata(&path).unwrap().len() > 1000);
+//! # std::fs::remove_file(&path).unwrap();
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "engine"))]
+//! # fn main() {}
+//! ```
+//!
+//! A [`Stream`](speech::stream::Stream) takes text as it comes and gives samples as they come;
+//! [`Synthesizer`](speech::synth::Synthesizer) is the layer below, one utterance at a time;
+//! [`core`] is the acceptance rule alone. `examples/` has a program for each of them.
+//!
 //! | feature  | adds |
 //! |----------|------|
 //! | (none)   | [`core`] and the index reader [`asg`]: `no_std`, no allocation |
-//! | `std`    | index builder, SIMD [`kernel`]s, bundles, text, WAV |
-//! | `engine` | the models: tract as executor over mapped weights |
+//! | `std`    | index builder, SIMD [`kernel`]s, the decoding loop ([`decode`]), bundles, text, WAV |
+//! | `engine` | the models: tract as executor over mapped weights; with them voices and streams |
 //! | `convert` | [`convert`]: stock models and bundles rewritten for faster products |
 //! | `audio`  | playback |
 //! | `cli`    | the `voxgrain` program |
@@ -47,6 +77,12 @@ pub mod speech;
 
 #[cfg(feature = "std")]
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "engine")]
+pub use speech::stream::{Options, Stream};
+#[cfg(feature = "engine")]
+pub use speech::synth::Synthesizer;
+#[cfg(feature = "engine")]
+pub use speech::voice::Voice;
 
 // The kernel fills what the core draws from, and neither imports the other.
 #[cfg(feature = "std")]

@@ -87,7 +87,8 @@ impl Map {
         Ok(Self::new(Backing::Mapped(mapped), path.display().to_string()))
     }
 
-    /// Reads the file at `path` into memory instead of mapping it.
+    /// Reads the file at `path` into memory instead of mapping it; the copy is the only
+    /// allocation. What is appended meanwhile is not read.
     ///
     /// # Errors
     ///
@@ -95,14 +96,32 @@ impl Map {
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut file = open_regular(path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|e| {
+        let unreadable = |e: std::io::Error| {
             Error::with_source(ErrorKind::Unreadable, format!("cannot read {}", path.display()), e)
-        })?;
-        if bytes.is_empty() {
+        };
+        let bytes = file.metadata().map_err(unreadable)?.len();
+        let (mut buffer, start) = aligned_buffer(usize::try_from(bytes).unwrap_or(usize::MAX))
+            .ok_or_else(|| {
+                let what = format!(
+                    "the system does not give the {bytes} bytes for a copy of {}",
+                    path.display()
+                );
+                Error::new(ErrorKind::Memory, what)
+            })?;
+        let end = buffer.len();
+        let mut len = 0;
+        while start + len < end {
+            match file.read(&mut buffer[start + len..]) {
+                Ok(0) => break,
+                Ok(n) => len += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(unreadable(e)),
+            }
+        }
+        if len == 0 {
             return Err(empty(path));
         }
-        Ok(Self::new(aligned(bytes), path.display().to_string()))
+        Ok(Self::new(Backing::Owned { buffer, start, len }, path.display().to_string()))
     }
 
     /// Takes bytes that are already in memory, copying them once if they are not aligned to
@@ -141,6 +160,14 @@ impl Map {
     /// The path it came from, for messages.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// Bytes that the map itself takes of the heap: none for a mapped file or borrowed bytes.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.inner.backing {
+            Backing::Owned { buffer, .. } => buffer.len(),
+            Backing::Mapped(_) | Backing::Static(_) => 0,
+        }
     }
 
     /// Whether the bytes are the file's own pages rather than a copy.
@@ -227,6 +254,16 @@ fn aligned_copy(bytes: &[u8]) -> Backing {
     let start = buffer.as_ptr().align_offset(ALIGNMENT);
     buffer[start..start + len].copy_from_slice(bytes);
     Backing::Owned { buffer, start, len }
+}
+
+/// Zeros for `len` bytes that begin aligned, at the second value; `None` if the system does
+/// not give so many.
+fn aligned_buffer(len: usize) -> Option<(Vec<u8>, usize)> {
+    let mut buffer = Vec::<u8>::new();
+    buffer.try_reserve_exact(len.checked_add(ALIGNMENT - 1)?).ok()?;
+    let start = buffer.as_ptr().align_offset(ALIGNMENT);
+    buffer.resize(start + len, 0);
+    Some((buffer, start))
 }
 
 impl AsRef<[u8]> for Map {
@@ -416,6 +453,8 @@ mod tests {
         let copy = Map::read(&full).unwrap();
         assert!(!copy.is_mapped());
         assert_eq!(copy.as_ref(), map.as_ref());
+        assert_eq!(copy.as_ptr() as usize % ALIGNMENT, 0);
+        assert!(map.heap_bytes() == 0 && copy.heap_bytes() >= 5000);
         for bad in [&none, &dir, &dir.join("absent")] {
             assert_eq!(Map::open(bad).unwrap_err().kind(), ErrorKind::Unreadable);
             assert_eq!(Map::read(bad).unwrap_err().kind(), ErrorKind::Unreadable);

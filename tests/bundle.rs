@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use voxgrain::ErrorKind;
 use voxgrain::bundle::Bundle;
+use voxgrain::core::dist::SamplingTransforms;
+use voxgrain::decode::{MAX_GAMMA, Sampling};
 
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
@@ -159,7 +161,9 @@ fn every_contradiction_is_refused() {
         ("top_p = 1.0", "top_p = 0.0", "top_p"),
         ("top_p = 1.0", "top_p = 1.5", "top_p"),
         ("min_p = 0.0", "min_p = 1.0", "min_p"),
+        ("gamma = 4", "gamma = 16", "gamma"),
         ("gamma = 4", "gamma = 33", "gamma"),
+        ("gamma = 4", "gamma = 4\ndraft_cost = 101.0", "draft_cost"),
         ("file = \"../../asg-cache/tiny.asg\"", "file = \"/tiny.asg\"", "groups"),
         ("file = \"target.onnx\"", "file = \"other.onnx\"", "other.onnx"),
         ("path = \"target.onnx\"", "path = \"../target.onnx\"", "inside"),
@@ -186,7 +190,11 @@ fn every_contradiction_is_refused() {
         let broken = text.replacen(from, to, 1);
         let e = Bundle::parse(&broken, "some/where").expect_err(&format!("{from} -> {to}"));
         assert_eq!(e.kind(), ErrorKind::Malformed, "{from} -> {to}: {e}");
-        let said = e.to_string();
+        // With its cause, which the message itself does not quote.
+        let said = format!("{e:#}");
+        if let Some(cause) = std::error::Error::source(&e) {
+            assert!(!e.to_string().contains(&cause.to_string()), "{from} -> {to}: {e}");
+        }
         assert!(said.contains("bundle.toml"), "{from} -> {to}: {said}");
         assert!(said.contains(mention), "{from} -> {to}: {said}");
     }
@@ -275,4 +283,30 @@ fn optional_sections() {
         1,
     );
     assert_eq!(Bundle::parse(&more, "x").unwrap().codec.context_frames, Some(33));
+}
+
+/// A voice that opens can speak: no default of a bundle is out of the decoder's range.
+#[test]
+fn what_a_bundle_may_say_can_be_decoded_with() {
+    for (key, from, values) in [
+        ("temperature", "temperature = 1.0", ["0.0", "100.0", "100.5", "-0.5"]),
+        ("top_p", "top_p = 1.0", ["0.001", "1.0", "0.0", "1.001"]),
+        ("min_p", "min_p = 0.0", ["0.0", "0.999", "1.0", "-0.1"]),
+    ] {
+        for (i, value) in values.iter().enumerate() {
+            let text = sound().replacen(from, &format!("{key} = {value}"), 1);
+            let decodes = |b: &Bundle| b.sampling.law().check().is_ok();
+            let opened = Bundle::parse(&text, "d");
+            assert_eq!(opened.is_ok(), i < 2, "{key} = {value}");
+            assert!(opened.is_ok_and(|b| decodes(&b)) == (i < 2), "{key} = {value}");
+        }
+    }
+    let longest = sound().replacen("gamma = 4", &format!("gamma = {MAX_GAMMA}"), 1);
+    assert_eq!(Bundle::parse(&longest, "d").unwrap().sampling.gamma, MAX_GAMMA);
+    // The same bound where an option says it.
+    let off = SamplingTransforms::default();
+    for (min_p, sound) in [(0.999, true), (1.0, false)] {
+        let law = Sampling { transforms: SamplingTransforms { min_p, ..off }, temperature: 1.0 };
+        assert_eq!(law.check().is_ok(), sound, "min_p {min_p}");
+    }
 }

@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,9 +15,7 @@ use voxgrain::asg::Index;
 use voxgrain::capi::*;
 use voxgrain::core::{self as core_, Row, Rule, SeededRng};
 use voxgrain::decode::Arm;
-use voxgrain::engine::Pool;
-use voxgrain::speech::synth::{Synthesizer, Voice};
-use voxgrain::speech::text::TextFrontend;
+use voxgrain::{Options, Stream, Voice};
 
 // ------------------------------------------------------------------ an allocator that counts
 
@@ -190,21 +189,17 @@ fn reference(arm: Arm, seed: u64, gamma: Option<usize>, text: &str) -> Vec<f32> 
 }
 
 fn spoken_by(voice: &Voice, arm: Arm, seed: u64, gamma: Option<usize>, text: &str) -> Vec<f32> {
-    let mut o = voice.options(arm);
-    o.seed = seed;
+    let mut o = Options::for_voice(voice);
+    (o.decode.arm, o.decode.seed, o.threads) = (arm, seed, 1);
     if let Some(gamma) = gamma {
-        o.gamma = gamma.into();
+        o.decode.gamma = gamma.into();
     }
-    let pool = Pool::new(voxgrain::kernel::best(), 1);
-    let mut s = Synthesizer::new(voice, o, &pool).unwrap();
     let mut pcm = Vec::new();
-    let mut frontend = TextFrontend::default();
-    let mut chunks = frontend.feed(text);
-    chunks.extend(frontend.flush());
-    for chunk in chunks {
-        let mut speech = s.speak(&chunk.text).unwrap();
-        while speech.next_into(&mut pcm).unwrap() {}
-    }
+    let mut collect = |part: &[f32]| {
+        pcm.extend_from_slice(part);
+        ControlFlow::Continue(())
+    };
+    Stream::new(voice, &o).unwrap().speak(text, &mut collect).unwrap();
     pcm
 }
 
@@ -451,6 +446,26 @@ fn a_voice_in_memory_speaks_like_one_in_files() {
         let mut v = null_mut();
         is(unsafe { vx_voice_open(tiny().as_ptr(), &o, &mut v) }, VX_OK);
         assert!(VoiceHandle(v).engine(&options()).speak("No.").1 == want);
+    }
+}
+
+/// VX_VOICE_COPY does not map a file for a moment either: it works where nothing can be mapped.
+#[cfg(target_os = "linux")]
+#[test]
+fn copied_files_are_read() {
+    let unmappable = ["/sys/kernel/profiling", "/sys/devices/system/cpu/possible"]
+        .into_iter()
+        .find(|p| std::fs::read(p).is_ok_and(|b| !b.is_empty()));
+    let Some(path) = unmappable else {
+        println!("skipped: no such file here");
+        return;
+    };
+    let path = CString::new(path).unwrap();
+    for (flags, expected) in [(0, VX_E_UNREADABLE), (VX_VOICE_COPY, VX_E_MALFORMED)] {
+        // Read or not: an index it is not.
+        let o = vx_voice_options { flags, groups_path: path.as_ptr(), ..zeroed() };
+        let mut v = null_mut();
+        is(unsafe { vx_voice_open(tiny().as_ptr(), &o, &mut v) }, expected);
     }
 }
 

@@ -11,7 +11,7 @@ mod stats;
 
 pub use gamma::{Costs, DraftLength, MAX_GAMMA};
 pub use sampler::Sampling;
-pub use speculate::{Arm, Options, RoundEnd, Speculator};
+pub use speculate::{Arm, DEFAULT_BETA, Options, RoundEnd, Speculator};
 pub use stats::SpecStats;
 
 use crate::Result;

@@ -18,23 +18,35 @@ impl Default for Sampling {
 }
 
 impl Sampling {
+    /// The first value that is out of its range: its name, and what it must be.
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let SamplingTransforms { top_p, min_p, .. } = self.transforms;
+        if !(0.0..=100.0).contains(&self.temperature) {
+            return Some(("temperature", "between 0 (greedy) and 100"));
+        }
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Some(("top-p", "above 0 and at most 1 (1 keeps every token)"));
+        }
+        if !(0.0..1.0).contains(&min_p) {
+            return Some((
+                "min-p",
+                "at least 0 (off) and below 1 (for the likeliest alone: temperature 0)",
+            ));
+        }
+        None
+    }
+
     /// Whether every value is in its range.
     ///
     /// # Errors
     /// `InvalidArgument` naming the option.
     pub fn check(&self) -> Result<()> {
-        let SamplingTransforms { top_p, min_p, .. } = self.transforms;
-        let bad = |what: &str| Err(Error::new(ErrorKind::InvalidArgument, what));
-        if !(0.0..=100.0).contains(&self.temperature) {
-            return bad("temperature must be between 0 (greedy) and 100");
+        match self.fault() {
+            Some((name, range)) => {
+                Err(Error::new(ErrorKind::InvalidArgument, format!("{name} must be {range}")))
+            }
+            None => Ok(()),
         }
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            return bad("top-p must be above 0 and at most 1 (1 keeps every token)");
-        }
-        if !(0.0..=1.0).contains(&min_p) {
-            return bad("min-p must be between 0 (off) and 1");
-        }
-        Ok(())
     }
 
     /// Turns row `row` of the model's last pass into probabilities and block sums: the law

@@ -9,6 +9,9 @@ use crate::core::rng::SeededRng;
 use crate::{Error, ErrorKind, Result};
 use std::time::Instant;
 
+/// What [`Arm::Tolerance`] adds where nobody says otherwise; arXiv 2505.15380 uses it.
+pub const DEFAULT_BETA: f32 = 0.4;
+
 /// How tokens are found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 /// Speech tokens to PCM, as they come.
 ///
-/// The network is causal; a frame's sound is complete once the next token's spectra are
-/// in (the window reaches over four hops). Any split of the tokens into pushes gives the
-/// same samples: `n` tokens have `n * 320` of them, the last ones from
+/// The network is causal; a frame's sound is complete once the spectra are in that its window
+/// overlaps. Any split of the tokens into pushes gives the same samples: `n` tokens have `n` times
+/// [`samples_per_frame`](Audio::samples_per_frame) of them, the last ones from
 /// [`finish`](Self::finish).
 pub struct CodecDecoder {
     network: CodecSession,

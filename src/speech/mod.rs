@@ -8,6 +8,10 @@ pub mod pace;
 #[cfg(feature = "audio")]
 pub mod play;
 #[cfg(feature = "engine")]
+pub mod stream;
+#[cfg(feature = "engine")]
 pub mod synth;
 pub mod text;
+#[cfg(feature = "engine")]
+pub mod voice;
 pub mod wav;

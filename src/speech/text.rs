@@ -121,6 +121,9 @@ pub struct TextFrontend {
 }
 
 impl TextFrontend {
+    /// Bytes without a sentence end that are held back at most.
+    pub const MAX_PENDING: usize = 4096;
+
     /// A front end with settings of your own.
     ///
     /// # Errors
@@ -174,16 +177,12 @@ impl TextFrontend {
     /// be part of an abbreviation or a number, when a blank line follows, or when 4096 bytes
     /// have come without an end. The parts may be cut anywhere between characters.
     pub fn feed(&mut self, text: &str) -> Vec<Chunk> {
-        /// Bytes without a sentence end that are held back.
-        const MAX_PENDING: usize = 4096;
         self.pending.push_str(text);
-        if !text.contains(|c: char| c.is_whitespace() || "。！？".contains(c))
-            && self.pending.len() <= MAX_PENDING
-        {
+        if !text.contains(may_end_sentence) && self.pending.len() <= Self::MAX_PENDING {
             return Vec::new();
         }
         let mut cut = complete(&self.pending);
-        if self.pending.len() - cut > MAX_PENDING {
+        if self.pending.len() - cut > Self::MAX_PENDING {
             let tail = &self.pending[cut..];
             cut += match tail.rfind(char::is_whitespace) {
                 Some(at) if at > 0 => at,
@@ -274,12 +273,20 @@ fn nothing(text: &str, report: &Report) -> Error {
     Error::new(ErrorKind::InvalidText, what)
 }
 
+/// Full stops that need no space behind them.
+const WIDE_STOPS: [char; 3] = ['。', '！', '？'];
+
+/// Whether a sentence may turn out to be complete with this character.
+pub(crate) fn may_end_sentence(c: char) -> bool {
+    c.is_whitespace() || WIDE_STOPS.contains(&c)
+}
+
 /// How many bytes of `text` end in a sentence end that nothing that follows can undo.
 fn complete(text: &str) -> usize {
     let mut cut = 0;
     let mut start = 0;
     for (at, c) in text.char_indices() {
-        if matches!(c, '。' | '！' | '？') {
+        if WIDE_STOPS.contains(&c) {
             cut = at + c.len_utf8();
             start = cut;
             continue;

@@ -223,7 +223,7 @@ typedef struct vx_options {
   float temperature;      /* up to 100; VX_OFF: the most probable token; 0: the voice's */
   int32_t top_k;          /* keep so many; VX_OFF: all; 0: the voice's */
   float top_p;            /* keep this mass, up to 1; VX_OFF (or 1): all; 0: the voice's */
-  float min_p;            /* keep from this share of the best; VX_OFF: all; 0: the voice's */
+  float min_p;            /* keep from this share of the best, below 1; VX_OFF: all; 0: the voice's */
   uint32_t max_chars;     /* longest stretch in one breath, 20..1000; 0: 200 */
   uint32_t max_text;      /* bytes of text waiting to be spoken; 0: 65536 */
   uint32_t reserved;      /* 0 */
