@@ -1,4 +1,5 @@
-use super::{VoiceArgs, output, usage};
+use super::args::VoiceArgs;
+use super::{output, usage};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -236,7 +237,7 @@ impl Build {
         };
         let sha = target_sha256(&bundle)?;
         let clock = Instant::now();
-        let bar = super::say::progress(1000, self.json);
+        let bar = output::progress(1000, self.json);
         let on_progress = |f: f32| bar.set_position((f * 1000.0) as u64);
         let fsq = matches!(metric, Metric::FsqL1 | Metric::FsqHamming);
         let source = match (fsq, self.source) {

@@ -1,5 +1,6 @@
 //! Commands over the library's public API. Data goes to stdout, status to stderr.
 
+mod args;
 mod asg;
 mod bench;
 mod eval;
@@ -10,14 +11,10 @@ mod pack;
 mod passes;
 mod say;
 
-use clap::{Args, Parser, Subcommand};
-use std::path::{Path, PathBuf};
+use clap::{Parser, Subcommand};
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use voxgrain::bundle::Bundle;
-use voxgrain::engine::{Pool, pin};
-use voxgrain::speech::synth::Voice;
-use voxgrain::{Error, ErrorKind, kernel};
+use voxgrain::{Error, ErrorKind};
 
 /// Speech on a CPU, drawn token by token and decoded as it comes.
 #[derive(Parser)]
@@ -70,59 +67,6 @@ enum Command {
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
     Passes(passes::Passes),
-}
-
-/// Where the voice comes from and what it runs on.
-#[derive(Args, Clone)]
-struct VoiceArgs {
-    /// Folder of the voice [default: models/voice, found beside the program or the source]
-    #[arg(long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
-    /// Group index to use instead of the bundle's own
-    #[arg(long, value_name = "FILE")]
-    groups: Option<PathBuf>,
-    /// Threads that compute [default: the machine's cores, at most 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    threads: Option<u16>,
-    /// Keep the threads on these CPUs, the first one on the first; as many threads unless
-    /// --threads says otherwise
-    #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
-    pin: Vec<usize>,
-}
-
-impl VoiceArgs {
-    fn open(&self) -> voxgrain::Result<Voice> {
-        let voice = Voice::open(Bundle::find(self.bundle.as_deref())?)?;
-        match &self.groups {
-            Some(path) => voice.with_groups(path),
-            None => Ok(voice),
-        }
-    }
-
-    /// With the speaker of that name, if one is named.
-    fn open_as(&self, speaker: Option<&str>) -> voxgrain::Result<Voice> {
-        let voice = self.open()?;
-        match speaker {
-            Some(name) => voice.with_speaker(name),
-            None => Ok(voice),
-        }
-    }
-
-    fn threads(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let default = if self.pin.is_empty() { cores.min(4) } else { self.pin.len() };
-        self.threads.map_or(default, usize::from)
-    }
-
-    fn pool(&self) -> Arc<Pool> {
-        let threads = self.threads();
-        if let Some(&first) = self.pin.first()
-            && !pin(first)
-        {
-            log::warn!("this thread could not be kept on CPU {first}");
-        }
-        Pool::pinned(kernel::best(), threads, &self.pin)
-    }
 }
 
 pub fn run() -> ExitCode {

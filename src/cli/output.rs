@@ -1,5 +1,5 @@
 use serde_json::Value;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// Writes one JSON value and a newline to stdout.
 pub fn json(value: &Value) -> voxgrain::Result<()> {
@@ -18,6 +18,16 @@ pub fn line(text: &str) -> voxgrain::Result<()> {
 /// Status for a person, on stderr; nobody listening is no error.
 pub fn status(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A bar on stderr, hidden where nobody watches.
+pub fn progress(length: u64, quiet: bool) -> indicatif::ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} {eta} left {msg}")
+        .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
+    indicatif::ProgressBar::new(length).with_style(style)
 }
 
 /// The error with its causes, leaving out those whose text is already told.

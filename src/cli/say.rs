@@ -1,13 +1,14 @@
-use super::output::{self, status};
-use super::{VoiceArgs, read_file, usage};
-use clap::{Args, ValueEnum};
+use super::args::{ArmName, EmissionName, Gamma, VoiceArgs, WeightsName, parse_gamma};
+use super::output::{self, progress, status};
+use super::{read_file, usage};
+use clap::Args;
 use serde_json::json;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 use voxgrain::asg::Weights;
 use voxgrain::core::accept::Emission;
-use voxgrain::decode::{Arm, DraftLength, MAX_GAMMA, Options};
+use voxgrain::decode::{Arm, Options};
 #[cfg(feature = "audio")]
 use voxgrain::speech::play::Speaker;
 use voxgrain::speech::synth::{SpeechStats, Synthesizer, Voice};
@@ -32,48 +33,6 @@ impl Speaker {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum ArmName {
-    /// One token a pass of the target
-    Ar,
-    /// Speculation, accepted token by token; the law is the target's
-    Sd,
-    /// Accepted token by token with a tolerance (--beta)
-    Tolerance,
-    /// Accepted by acoustic similarity group
-    Pcg,
-    /// Accepted by token or for a similar token: at most one step of the index from the target's law
-    Transport,
-}
-
-impl ArmName {
-    pub fn arm(self, beta: f32, emission: Emission) -> Arm {
-        match self {
-            ArmName::Ar => Arm::Ar,
-            ArmName::Sd => Arm::Sd,
-            ArmName::Tolerance => Arm::Tolerance { beta },
-            ArmName::Pcg => Arm::Pcg { emission },
-            ArmName::Transport => Arm::Transport,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum EmissionName {
-    /// An accepted draft stands in for its group
-    StandIn,
-    /// An accepted draft is replaced by a draw from its group: the law is the target's
-    Resample,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum WeightsName {
-    /// A token's mass is split evenly over its groups
-    Equal,
-    /// By similarity, with the power that the index was built with
-    Similarity,
-}
-
 const EXAMPLES: &str = "\
 Examples:
   voxgrain say \"The birch canoe slid on the smooth planks.\"
@@ -85,45 +44,6 @@ Examples:
   voxgrain say --seed 7 --temperature 0.8 \"Another reading of the same words.\"
 
 The same seed, build and bundle give the same sound, whatever the number of threads.";
-
-/// What `--gamma` takes.
-#[derive(Debug, Clone, Copy)]
-pub enum Gamma {
-    Fixed(usize),
-    Auto,
-    Measured,
-}
-
-impl Gamma {
-    pub fn length(self, voice: &Voice) -> DraftLength {
-        match self {
-            Gamma::Fixed(n) => DraftLength::Fixed(n),
-            Gamma::Auto => voice.draft_length(),
-            Gamma::Measured => DraftLength::Measured,
-        }
-    }
-}
-
-impl std::fmt::Display for Gamma {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Gamma::Fixed(n) => n.fmt(f),
-            Gamma::Auto => f.write_str("auto"),
-            Gamma::Measured => f.write_str("measured"),
-        }
-    }
-}
-
-pub fn parse_gamma(s: &str) -> Result<Gamma, String> {
-    match s {
-        "auto" => Ok(Gamma::Auto),
-        "measured" => Ok(Gamma::Measured),
-        n => match n.parse() {
-            Ok(n) if n <= MAX_GAMMA => Ok(Gamma::Fixed(n)),
-            _ => Err(format!("{n:?} is neither 0 to {MAX_GAMMA} nor `auto` nor `measured`")),
-        },
-    }
-}
 
 /// Speak text through the sound device, or write it to a file or pipe
 #[derive(Args)]
@@ -397,16 +317,6 @@ impl Say {
         bar.finish_and_clear();
         Ok(())
     }
-}
-
-/// A bar on stderr, hidden where nobody watches.
-pub fn progress(length: u64, quiet: bool) -> indicatif::ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
-        return indicatif::ProgressBar::hidden();
-    }
-    let style = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} {eta} left {msg}")
-        .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
-    indicatif::ProgressBar::new(length).with_style(style)
 }
 
 struct Job<F> {

@@ -2,9 +2,8 @@
 
 use super::machine::{self, Rss};
 use super::stats::{Spread, spread};
-use crate::cli::output;
-use crate::cli::say::ArmName;
-use crate::cli::{VoiceArgs, usage};
+use crate::cli::args::{ArmName, VoiceArgs};
+use crate::cli::{output, usage};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};

@@ -10,8 +10,9 @@ mod report;
 mod run;
 pub mod stats;
 
-use super::say::{ArmName, Gamma, parse_gamma, progress};
-use super::{VoiceArgs, output, read_file, usage};
+use super::args::{ArmName, Gamma, VoiceArgs, parse_gamma};
+use super::output::{self, progress};
+use super::{read_file, usage};
 use clap::{Args, ValueEnum};
 use run::{Lane, Report, Sentence, Settings, VoiceFacts};
 use sha2::{Digest, Sha256};

@@ -8,7 +8,7 @@ use super::{
     Engine, Named, SamplingArgs, Sentences, describe_sampling, open_indexes, output, shown, table,
     usage,
 };
-use crate::cli::say::progress;
+use crate::cli::output::progress;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;

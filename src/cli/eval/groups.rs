@@ -2,7 +2,7 @@ use super::coarse::map;
 use super::mel::Mel;
 use super::{Engine, output, table, usage};
 use crate::cli::asg::{target_sha256, write_whole};
-use crate::cli::say::progress;
+use crate::cli::output::progress;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;

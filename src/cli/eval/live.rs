@@ -5,7 +5,7 @@ use super::{
     usage,
 };
 use crate::cli::bench::stats::{Spread, spread};
-use crate::cli::say::progress;
+use crate::cli::output::progress;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;

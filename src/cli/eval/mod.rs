@@ -14,7 +14,8 @@ mod speech;
 mod swap;
 mod walk;
 
-use super::{VoiceArgs, output, read_file, usage};
+use super::args::VoiceArgs;
+use super::{output, read_file, usage};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -4,7 +4,8 @@ use super::{
     usage,
 };
 use crate::cli::bench::stats::median_interval;
-use crate::cli::say::{ArmName, Gamma, parse_gamma, progress};
+use crate::cli::args::{ArmName, Gamma, parse_gamma};
+use crate::cli::output::progress;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;

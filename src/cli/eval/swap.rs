@@ -2,7 +2,7 @@ use super::interval::Tally;
 use super::mel::{Mel, distance};
 use super::walk::Walk;
 use super::{Engine, Sentences, Sounds, open_indexes, output, shown, table};
-use crate::cli::say::progress;
+use crate::cli::output::progress;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
