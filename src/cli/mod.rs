@@ -10,6 +10,7 @@ mod output;
 mod pack;
 mod passes;
 mod say;
+mod stats;
 
 use clap::{Parser, Subcommand};
 use std::path::Path;

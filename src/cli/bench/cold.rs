@@ -1,8 +1,8 @@
 //! Cold start: what a fresh process needs until it is heard, measured by starting some.
 
 use super::machine::{self, Rss};
-use super::stats::{Spread, spread};
 use crate::cli::args::{ArmName, VoiceArgs};
+use crate::cli::stats::{Spread, spread};
 use crate::cli::{output, usage};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 
 use super::report::{field, interval, voice_name};
 use super::run::{Report, Utterance};
-use super::stats::median_interval;
+use crate::cli::stats::median_interval;
 use crate::cli::usage;
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 
 use super::report::{accepted_at, facts, interval, maybe, start_facts};
 use super::run::{ArmReport, Report, Split};
-use super::stats::{self, Spread};
+use crate::cli::stats::{self, Spread};
 use std::fmt::Write;
 
 const STYLE: &str = "

@@ -8,7 +8,6 @@ mod machine;
 mod predict;
 mod report;
 mod run;
-pub mod stats;
 
 use super::args::{ArmName, Gamma, VoiceArgs, parse_gamma};
 use super::output::{self, progress};

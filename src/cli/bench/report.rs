@@ -1,7 +1,7 @@
 //! A run as Markdown and as a table.
 
 use super::run::{ArmReport, Report, Split, VoiceFacts};
-use super::stats::Spread;
+use crate::cli::stats::Spread;
 use std::fmt::Write;
 
 pub fn maybe<T>(value: &Option<T>, f: impl Fn(&T) -> String) -> String {

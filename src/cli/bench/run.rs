@@ -2,7 +2,7 @@
 
 use super::cold::ColdStart;
 use super::machine::{Build, Conditions, Machine, Watch};
-use super::stats::{self, Spread, spread};
+use crate::cli::stats::{self, Spread, spread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,6 +1,5 @@
 use super::coarse::{Batch, map};
 use super::flow::{self, Support};
-use super::interval::Tally;
 use super::kernels;
 use super::lists::Lists;
 use super::walk::{Law, Walk};
@@ -9,6 +8,7 @@ use super::{
     usage,
 };
 use crate::cli::output::progress;
+use crate::cli::stats::Tally;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;

@@ -1,11 +1,10 @@
-use super::interval::Tally;
 use super::walk::{Law, Walk, numeric};
 use super::{
     Engine, Named, SamplingArgs, Sentences, describe_sampling, open_index, output, shown, table,
     usage,
 };
-use crate::cli::bench::stats::{Spread, spread};
 use crate::cli::output::progress;
+use crate::cli::stats::{Spread, Tally, spread};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;

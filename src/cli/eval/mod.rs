@@ -5,7 +5,6 @@ mod acceptance;
 mod coarse;
 mod flow;
 mod groups;
-mod interval;
 mod kernels;
 mod lists;
 mod live;

@@ -1,11 +1,10 @@
-use super::interval::ratio;
 use super::{
     Engine, SamplingArgs, Sentences, Sounds, describe_sampling, open_indexes, output, shown, table,
     usage,
 };
-use crate::cli::bench::stats::median_interval;
 use crate::cli::args::{ArmName, Gamma, parse_gamma};
 use crate::cli::output::progress;
+use crate::cli::stats::{median_interval, ratio};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;

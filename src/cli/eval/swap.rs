@@ -1,8 +1,8 @@
-use super::interval::Tally;
 use super::mel::{Mel, distance};
 use super::walk::Walk;
 use super::{Engine, Sentences, Sounds, open_indexes, output, shown, table};
 use crate::cli::output::progress;
+use crate::cli::stats::Tally;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
