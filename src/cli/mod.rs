@@ -11,6 +11,7 @@ mod pack;
 mod passes;
 mod say;
 mod stats;
+mod table;
 
 use clap::{Parser, Subcommand};
 use std::path::Path;

@@ -4,6 +4,7 @@
 use super::report::{accepted_at, facts, interval, maybe, start_facts};
 use super::run::{ArmReport, Report, Split};
 use crate::cli::stats::{self, Spread};
+use crate::cli::table::{self, escape};
 use std::fmt::Write;
 
 const STYLE: &str = "
@@ -48,10 +49,6 @@ tr:last-child td{border-bottom:0}
 .prefill{--c:var(--prefill)}.draft{--c:var(--draft)}.verify{--c:var(--verify)}
 .sampling{--c:var(--sampling)}.codec{--c:var(--codec)}.other{--c:var(--other)}
 ";
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 /// Round numbers from 0 to at least `max`, about `wanted` of them.
 fn ticks(max: f64, wanted: usize) -> Vec<f64> {
@@ -456,23 +453,6 @@ fn conditions(r: &Report) -> String {
     out
 }
 
-fn table(class: &str, head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut out = format!("<div class=\"wrap\"><table class=\"{class}\">");
-    if !head.is_empty() {
-        out.push_str("<thead><tr>");
-        head.iter().for_each(|h| out.push_str(&format!("<th>{}</th>", escape(h))));
-        out.push_str("</tr></thead>");
-    }
-    out.push_str("<tbody>");
-    for row in rows {
-        out.push_str("<tr>");
-        row.iter().for_each(|c| out.push_str(&format!("<td>{}</td>", escape(c))));
-        out.push_str("</tr>");
-    }
-    out.push_str("</tbody></table></div>\n");
-    out
-}
-
 fn pairs(rows: Vec<(&'static str, String)>) -> Vec<Vec<String>> {
     rows.into_iter().map(|(k, v)| vec![k.to_owned(), v]).collect()
 }
@@ -557,7 +537,7 @@ pub fn page(r: &Report) -> String {
         })
         .collect();
     let head = ["arm", "first token", "first audio", "a token", "a round", "codec, a token"];
-    out.push_str(&table("", &head, &rows));
+    out.push_str(&table::html("", &head, &rows));
     out.push_str("<h2>Decoding and playback</h2>\n");
     let rows: Vec<Vec<String>> = r
         .arms
@@ -585,7 +565,7 @@ pub fn page(r: &Report) -> String {
         "underruns",
         "least queued, ms (p5)",
     ];
-    out.push_str(&table("", &head, &rows));
+    out.push_str(&table::html("", &head, &rows));
     out.push_str("<p>Playback is simulated: the measured times of the chunks against the clock and buffers of a player; no sound device was used.</p>\n");
     out.push_str("<h2>By length</h2>\n");
     let mut rows = Vec::new();
@@ -603,11 +583,11 @@ pub fn page(r: &Report) -> String {
         }
     }
     let head = ["set, arm", "utterances", "tokens/s", "rtf", "speed-up [95 %]", "first audio, ms"];
-    out.push_str(&table("", &head, &rows));
+    out.push_str(&table::html("", &head, &rows));
     out.push_str("<h2>Start and memory</h2>\n");
-    out.push_str(&table("facts", &[], &pairs(start_facts(r))));
+    out.push_str(&table::html("facts", &[], &pairs(start_facts(r))));
     out.push_str("<h2>Measured on</h2>\n");
-    out.push_str(&table("facts", &[], &pairs(facts(r))));
+    out.push_str(&table::html("facts", &[], &pairs(facts(r))));
     out.push_str("</main>\n</body>\n</html>\n");
     out
 }

@@ -2,6 +2,7 @@
 
 use super::run::{ArmReport, Report, Split, VoiceFacts};
 use crate::cli::stats::Spread;
+use crate::cli::table::field;
 use std::fmt::Write;
 
 pub fn maybe<T>(value: &Option<T>, f: impl Fn(&T) -> String) -> String {
@@ -280,15 +281,6 @@ pub fn markdown(r: &Report) -> String {
         let _ = writeln!(w, "| {k} | {v} |");
     }
     out
-}
-
-/// Quoted where it must be.
-pub fn field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
 }
 
 pub fn csv(r: &Report) -> String {

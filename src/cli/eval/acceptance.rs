@@ -4,11 +4,11 @@ use super::kernels;
 use super::lists::Lists;
 use super::walk::{Law, Walk};
 use super::{
-    Engine, Named, SamplingArgs, Sentences, describe_sampling, open_indexes, output, shown, table,
-    usage,
+    Engine, Named, SamplingArgs, Sentences, describe_sampling, open_indexes, output, shown, usage,
 };
 use crate::cli::output::progress;
 use crate::cli::stats::Tally;
+use crate::cli::table;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -342,7 +342,7 @@ fn markdown(report: &Value) -> String {
             })
             .collect();
         let head = ["groups", "members", "MB", "by group", "- by token", "shift", "by transport"];
-        out.push_str(&table(&head, &rows));
+        out.push_str(&table::markdown(&head, &rows));
         out.push('\n');
         let bounded: Vec<_> = families.iter().filter(|f| !f["near_low"].is_null()).collect();
         if bounded.is_empty() {
@@ -361,7 +361,7 @@ fn markdown(report: &Value) -> String {
             })
             .collect();
         out.push_str(&format!("bounds at {} of the positions\n\n", bounded[0]["bound_positions"]));
-        out.push_str(&table(
+        out.push_str(&table::markdown(
             &[
                 "groups",
                 "by token",

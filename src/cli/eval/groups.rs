@@ -1,8 +1,9 @@
 use super::coarse::map;
 use super::mel::Mel;
-use super::{Engine, output, table, usage};
+use super::{Engine, output, usage};
 use crate::cli::asg::{target_sha256, write_whole};
 use crate::cli::output::progress;
+use crate::cli::table;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -212,7 +213,7 @@ impl Groups {
             ]
         };
         let rows: Vec<_> = rows.iter().map(cells).collect();
-        output::line(table(&["groups", "members", "most", "MB"], &rows).trim_end())?;
+        output::line(table::markdown(&["groups", "members", "most", "MB"], &rows).trim_end())?;
         Ok(())
     }
 

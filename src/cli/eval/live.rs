@@ -1,10 +1,10 @@
 use super::walk::{Law, Walk, numeric};
 use super::{
-    Engine, Named, SamplingArgs, Sentences, describe_sampling, open_index, output, shown, table,
-    usage,
+    Engine, Named, SamplingArgs, Sentences, describe_sampling, open_index, output, shown, usage,
 };
 use crate::cli::output::progress;
 use crate::cli::stats::{Spread, Tally, spread};
+use crate::cli::table;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -245,7 +245,7 @@ impl Live {
             "MB index",
         ];
         let rows: Vec<_> = rows.iter().map(cells).collect();
-        output::line(table(&head, &rows).trim_end())?;
+        output::line(table::markdown(&head, &rows).trim_end())?;
         Ok(())
     }
 }

@@ -277,12 +277,3 @@ impl<'a> Sounds<'a> {
 fn shown(v: &[f64; 3], digits: usize) -> String {
     format!("{:.digits$} [{:.digits$}, {:.digits$}]", v[0], v[1], v[2])
 }
-
-/// A Markdown table.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut out = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
-    for row in rows {
-        out.push_str(&format!("| {} |\n", row.join(" | ")));
-    }
-    out
-}

@@ -1,10 +1,10 @@
 use super::{
-    Engine, SamplingArgs, Sentences, Sounds, describe_sampling, open_indexes, output, shown, table,
-    usage,
+    Engine, SamplingArgs, Sentences, Sounds, describe_sampling, open_indexes, output, shown, usage,
 };
 use crate::cli::args::{ArmName, Gamma, parse_gamma};
 use crate::cli::output::progress;
 use crate::cli::stats::{median_interval, ratio};
+use crate::cli::table;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -181,7 +181,7 @@ impl Speech {
             })
             .collect();
         let head = ["lane", "accepted", "tokens a round", "speed-up", "rtf"];
-        output::line(table(&head, &rows).trim_end())?;
+        output::line(table::markdown(&head, &rows).trim_end())?;
         Ok(())
     }
 }
