@@ -1,15 +1,14 @@
 use super::args::VoiceArgs;
+use super::files::{target_sha256, write_whole};
 use super::{output, usage};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use voxgrain::asg::{BuildOptions, Family, Header, Index, IndexBuilder, Metric, Order, RowSource};
 use voxgrain::bundle::Bundle;
 use voxgrain::engine::Model;
 use voxgrain::map::Map;
-use voxgrain::part::Part;
 use voxgrain::{Error, ErrorKind};
 
 /// Build, inspect and verify group indexes
@@ -293,34 +292,6 @@ impl Build {
         }
         Ok(())
     }
-}
-
-/// The target's weights as the bundle lists them: what an index is bound to.
-pub fn target_sha256(bundle: &Bundle) -> voxgrain::Result<[u8; 32]> {
-    let weights = format!("{}.data", bundle.target.file);
-    let listed = bundle.listed_sha256(&weights).unwrap_or_default();
-    let mut sha = [0u8; 32];
-    for (i, b) in sha.iter_mut().enumerate() {
-        let digits = listed.get(2 * i..2 * i + 2).unwrap_or_default();
-        *b = u8::from_str_radix(digits, 16).map_err(|_| usage("bundle.toml lists no sha256"))?;
-    }
-    Ok(sha)
-}
-
-/// A reader never sees half of it.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> voxgrain::Result<()> {
-    let write = || {
-        if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-            std::fs::create_dir_all(dir)?;
-        }
-        let mut file = Part::create(path)?;
-        file.write_all(bytes)?;
-        file.finish()
-    };
-    write().map_err(|e| {
-        let what = format!("cannot write {}: {e}", path.display());
-        Error::with_source(ErrorKind::Unwritable, what, e)
-    })
 }
 
 impl Inspect {

@@ -4,6 +4,7 @@ mod args;
 mod asg;
 mod bench;
 mod eval;
+mod files;
 mod inspect;
 mod interrupt;
 mod output;
@@ -14,7 +15,6 @@ mod stats;
 mod table;
 
 use clap::{Parser, Subcommand};
-use std::path::Path;
 use std::process::ExitCode;
 use voxgrain::{Error, ErrorKind};
 
@@ -109,10 +109,4 @@ fn exit_code(e: &anyhow::Error) -> u8 {
 /// `InvalidArgument`, for what clap cannot check.
 fn usage(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, what)
-}
-
-fn read_file(path: &Path) -> voxgrain::Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| {
-        Error::with_source(ErrorKind::Unreadable, format!("cannot read {}: {e}", path.display()), e)
-    })
 }

@@ -1,6 +1,7 @@
 use super::args::{ArmName, EmissionName, Gamma, VoiceArgs, WeightsName, parse_gamma};
+use super::files::read_file;
 use super::output::{self, progress, status};
-use super::{read_file, usage};
+use super::usage;
 use clap::Args;
 use serde_json::json;
 use std::io::{BufRead, IsTerminal, Read, Write};

@@ -10,11 +10,11 @@ mod report;
 mod run;
 
 use super::args::{ArmName, Gamma, VoiceArgs, parse_gamma};
+use super::files::{read_file, sha256};
 use super::output::{self, progress};
-use super::{read_file, usage};
+use super::usage;
 use clap::{Args, ValueEnum};
 use run::{Lane, Report, Sentence, Settings, VoiceFacts};
-use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use voxgrain::bundle::Bundle;
@@ -181,11 +181,6 @@ fn load(path: &Path) -> voxgrain::Result<Report> {
         }
     }
     serde_json::from_value(value).map_err(|e| malformed(format!("{}: {e}", path.display())))
-}
-
-fn sha256(path: &Path) -> voxgrain::Result<String> {
-    let digest = Sha256::digest(read_file(path)?);
-    Ok(digest.iter().map(|b| format!("{b:02x}")).collect())
 }
 
 impl Bench {

@@ -1,7 +1,7 @@
 use super::coarse::map;
 use super::mel::Mel;
 use super::{Engine, output, usage};
-use crate::cli::asg::{target_sha256, write_whole};
+use crate::cli::files::{target_sha256, write_whole};
 use crate::cli::output::progress;
 use crate::cli::table;
 use clap::Args;

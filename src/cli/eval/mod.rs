@@ -14,7 +14,8 @@ mod swap;
 mod walk;
 
 use super::args::VoiceArgs;
-use super::{output, read_file, usage};
+use super::files::read_file;
+use super::{output, usage};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,0 +1,48 @@
+//! Files that are read and written whole, and their checksums.
+
+use super::usage;
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::path::Path;
+use voxgrain::bundle::Bundle;
+use voxgrain::part::Part;
+use voxgrain::{Error, ErrorKind};
+
+pub fn read_file(path: &Path) -> voxgrain::Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| {
+        Error::with_source(ErrorKind::Unreadable, format!("cannot read {}: {e}", path.display()), e)
+    })
+}
+
+/// A reader never sees half of it.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> voxgrain::Result<()> {
+    let write = || {
+        if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+            std::fs::create_dir_all(dir)?;
+        }
+        let mut file = Part::create(path)?;
+        file.write_all(bytes)?;
+        file.finish()
+    };
+    write().map_err(|e| {
+        let what = format!("cannot write {}: {e}", path.display());
+        Error::with_source(ErrorKind::Unwritable, what, e)
+    })
+}
+
+pub fn sha256(path: &Path) -> voxgrain::Result<String> {
+    let digest = Sha256::digest(read_file(path)?);
+    Ok(digest.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// The target's weights as the bundle lists them: what an index is bound to.
+pub fn target_sha256(bundle: &Bundle) -> voxgrain::Result<[u8; 32]> {
+    let weights = format!("{}.data", bundle.target.file);
+    let listed = bundle.listed_sha256(&weights).unwrap_or_default();
+    let mut sha = [0u8; 32];
+    for (i, b) in sha.iter_mut().enumerate() {
+        let digits = listed.get(2 * i..2 * i + 2).unwrap_or_default();
+        *b = u8::from_str_radix(digits, 16).map_err(|_| usage("bundle.toml lists no sha256"))?;
+    }
+    Ok(sha)
+}
