@@ -2,7 +2,6 @@
 
 #[cfg(feature = "engine")]
 pub mod codec;
-pub mod pace;
 #[cfg(feature = "audio")]
 pub mod play;
 #[cfg(feature = "engine")]

@@ -5,6 +5,7 @@ mod compare;
 mod html;
 mod kernels;
 mod machine;
+mod pace;
 mod predict;
 mod report;
 mod run;
