@@ -18,8 +18,8 @@ use voxgrain::decode::Sampling;
 ///
 /// At each position the groups are made of the tokens that the target or the draft may emit
 /// there, by the cosine of their embedding rows (--theta) or their codec digits (--fsq). The
-/// kernel is one for both laws and depends on them through this support only, so the group
-/// law stays exact; it is not the index's kernel, whose groups reach beyond the support.
+/// split is one for both laws and depends on them through this support only, so the group
+/// law stays exact; it is not the index's split, whose groups reach beyond the support.
 /// Printed for every sampling setting: the support's size, exact acceptance by token, by
 /// these groups (with the shift of the emitted token's law) and by the index, and the time and memory that one verification takes.
 #[derive(Args)]

@@ -5,11 +5,11 @@ mod acceptance;
 mod coarse;
 mod flow;
 mod groups;
-mod kernels;
 mod lists;
 mod live;
 mod mel;
 mod speech;
+mod splits;
 mod swap;
 mod walk;
 
