@@ -3,13 +3,12 @@
 mod args;
 mod asg;
 mod bench;
-mod eval;
 mod files;
 mod inspect;
 mod interrupt;
+mod lab;
 mod output;
 mod pack;
-mod passes;
 mod say;
 mod stats;
 mod table;
@@ -63,12 +62,12 @@ enum Command {
     /// Measure every decoding arm on this machine, compare runs, predict boards
     Bench(bench::Bench),
     /// Measure what groups give and cost: acceptance, bounds, damage, speech by many indexes
-    Eval(eval::Eval),
+    Eval(lab::eval::Eval),
     /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
     Pack(pack::Pack),
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
-    Passes(passes::Passes),
+    Passes(lab::passes::Passes),
 }
 
 pub fn run() -> ExitCode {

@@ -13,9 +13,9 @@ mod splits;
 mod swap;
 mod walk;
 
-use super::args::VoiceArgs;
-use super::files::read_file;
-use super::{output, usage};
+use crate::cli::args::VoiceArgs;
+use crate::cli::files::read_file;
+use crate::cli::{output, usage};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -171,7 +171,7 @@ fn describe_sampling(s: &Sampling) -> serde_json::Value {
     })
 }
 
-const HARVARD: &str = include_str!("../../../tools/data/harvard.txt");
+const HARVARD: &str = include_str!("../../../../tools/data/harvard.txt");
 
 impl Sentences {
     /// The chunks that the text front end makes of each sentence.

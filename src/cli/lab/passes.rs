@@ -1,6 +1,6 @@
 //! Bare passes of one model, timed: what tools/compare measures against other engines.
 
-use super::{output, table, usage};
+use crate::cli::{output, table, usage};
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};

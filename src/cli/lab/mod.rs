@@ -1,0 +1,4 @@
+//! What only research needs.
+
+pub mod eval;
+pub mod passes;
