@@ -483,9 +483,13 @@ fn bench_writes_every_format() {
     let o = ok(bench(&dir, &["--compare", "slow.json", "a.json", "--csv"]));
     assert!(stdout(&o).lines().all(|l| l.split(',').count() == 10));
     // A saved run tells the prediction what is accepted.
-    let p = json(&ok(bench(&dir, &["--predict", "--from", "a.json", "--json"])));
-    assert!(p["bundles"][0]["behaviour"]["source"].as_str().unwrap().contains("--from"));
+    if cfg!(feature = "lab") {
+        let p = json(&ok(bench(&dir, &["--predict", "--from", "a.json", "--json"])));
+        assert!(p["bundles"][0]["behaviour"]["source"].as_str().unwrap().contains("--from"));
+    }
 
+    // Without the laboratory its options are unknown, and the message says where they are.
+    let lab = |words: &'static str| if cfg!(feature = "lab") { words } else { "--features lab" };
     for (args, code, words) in [
         (&["--compare", "a.json", "missing.json"][..], 3, "missing.json"),
         (&["--compare", "a.csv", "a.json"], 4, "not JSON"),
@@ -495,8 +499,8 @@ fn bench_writes_every_format() {
         (&["--compare", "nobody.json", "a.json"], 2, "no utterance in common"),
         (&["--compare", "a.json"], 2, "--compare"),
         (&["--json", "--csv"], 2, "stdout"),
-        (&["--kernels", "--predict"], 2, "--predict"),
-        (&["--from", "a.json"], 2, "--predict"),
+        (&["--kernels", "--predict"], 2, lab("--predict")),
+        (&["--from", "a.json"], 2, lab("--predict")),
         (&["--quick", "--no-cold-start", "--csv=no/such/place.csv"], 5, "place.csv"),
         (&["-f", "none.txt"], 2, "no sentences"),
         (&["-f", "missing.txt"], 3, "missing.txt"),
@@ -533,6 +537,7 @@ fn well_formed(html: &str) {
     assert!(open.is_empty(), "left open: {open:?}");
 }
 
+#[cfg(feature = "lab")]
 #[test]
 fn bench_counts_kernels_against_the_memory() {
     let dir = Dir::new("bench-kernels");
@@ -554,6 +559,7 @@ fn bench_counts_kernels_against_the_memory() {
     assert!(rows.iter().all(|r| r["gb_s"].as_f64().unwrap() > 0.0));
 }
 
+#[cfg(feature = "lab")]
 #[test]
 fn bench_predicts_and_says_so() {
     let dir = Dir::new("bench-predict");
@@ -938,6 +944,20 @@ fn absurd_options_are_refused() {
 }
 
 #[test]
+fn a_small_program_says_where_its_laboratory_is() {
+    let dir = Dir::new("lab");
+    for line in [&["eval", "groups", "--out", "x"][..], &["passes", "m.onnx"]] {
+        let o = run(&dir, line, b"");
+        let text = stderr(&o);
+        let told = text.contains("cargo build --release --features lab");
+        assert_eq!(told, !cfg!(feature = "lab"), "{line:?}: {text}");
+        assert_ne!(o.status.code(), Some(0));
+    }
+    let o = ok(run(&dir, &["--help"], b""));
+    assert_eq!(stdout(&o).contains("\n  eval "), cfg!(feature = "lab"));
+}
+
+#[test]
 fn help_teaches_by_example() {
     let dir = Dir::new("help");
     for args in [
@@ -955,17 +975,20 @@ fn help_teaches_by_example() {
     assert!(String::from_utf8_lossy(&o.stdout).contains(env!("CARGO_PKG_VERSION")));
 }
 
+#[cfg(feature = "lab")]
 fn eval(dir: &Dir, args: &[&str]) -> Output {
     run(dir, &[&["eval"], &args[..1], TINY, &args[1..]].concat(), b"")
 }
 
 /// `[value, low, high]` in order.
+#[cfg(feature = "lab")]
 fn interval(v: &Value) -> [f64; 3] {
     let v: Vec<f64> = v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
     assert!(v.len() == 3 && v[1] <= v[0] + 1e-9 && v[0] <= v[2] + 1e-9, "{v:?}");
     [v[0], v[1], v[2]]
 }
 
+#[cfg(feature = "lab")]
 #[test]
 fn eval_builds_families_and_accepts_by_them() {
     let dir = Dir::new("eval");
@@ -1026,6 +1049,7 @@ fn eval_builds_families_and_accepts_by_them() {
     }
 }
 
+#[cfg(feature = "lab")]
 #[test]
 fn eval_swaps_speaks_and_groups_on_the_fly() {
     let dir = Dir::new("eval-sounds");

@@ -4,8 +4,10 @@ mod args;
 mod asg;
 mod bench;
 mod files;
+mod hints;
 mod inspect;
 mod interrupt;
+#[cfg(feature = "lab")]
 mod lab;
 mod output;
 mod pack;
@@ -13,7 +15,7 @@ mod say;
 mod stats;
 mod table;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use voxgrain::{Error, ErrorKind};
 
@@ -59,19 +61,24 @@ enum Command {
     Asg(asg::Asg),
     /// Show what is in a bundle
     Inspect(inspect::Inspect),
-    /// Measure every decoding arm on this machine, compare runs, predict boards
+    /// Measure every decoding arm on this machine, compare runs
     Bench(bench::Bench),
+    #[cfg(feature = "lab")]
     /// Measure what groups give and cost: acceptance, bounds, damage, speech by many indexes
     Eval(lab::eval::Eval),
     /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
     Pack(pack::Pack),
+    #[cfg(feature = "lab")]
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
     Passes(lab::passes::Passes),
 }
 
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return hints::refuse(e, &Cli::command()),
+    };
     interrupt::listen();
     output::init_log(cli.verbose);
     let result = match cli.command {
@@ -79,8 +86,10 @@ pub fn run() -> ExitCode {
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),
+        #[cfg(feature = "lab")]
         Command::Eval(c) => c.run(),
         Command::Pack(c) => c.run(),
+        #[cfg(feature = "lab")]
         Command::Passes(c) => c.run(),
     };
     interrupt::exit(|| match result {

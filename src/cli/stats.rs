@@ -1,4 +1,4 @@
-//! Summaries of measurements: spreads, and intervals by one bootstrap.
+//! Summaries of measurements: spreads, and intervals by the bootstrap.
 
 use serde::{Deserialize, Serialize};
 use voxgrain::core::rng::{SeededRng, Uniform};
@@ -55,7 +55,7 @@ pub fn percentiles(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
 
 /// The 95 % interval of `statistic` by the bootstrap: 2000 times as many of `items` as there are,
 /// drawn with replacement and a fixed seed.
-fn bootstrap<T: Copy>(items: &[T], statistic: impl Fn(&mut [T]) -> f64) -> [f64; 2] {
+pub fn bootstrap<T: Copy>(items: &[T], statistic: impl Fn(&mut [T]) -> f64) -> [f64; 2] {
     let n = items.len();
     let mut rng = SeededRng::new(7);
     let mut draw = items.to_vec();
@@ -79,50 +79,4 @@ pub fn median_interval(values: impl IntoIterator<Item = f64>) -> Option<[f64; 3]
         quantile(draw, 0.5)
     });
     Some([quantile(&all, 0.5), low, high])
-}
-
-/// `sum / count` over sentences with its 95 % interval; NaN where nothing was counted.
-pub fn ratio(sentences: &[(f64, f64)]) -> [f64; 3] {
-    let used: Vec<_> = sentences.iter().copied().filter(|s| s.1 > 0.0).collect();
-    let mean = |of: &[(f64, f64)]| {
-        let (sum, count) = of.iter().fold((0.0, 0.0), |a, s| (a.0 + s.0, a.1 + s.1));
-        sum / count
-    };
-    if used.is_empty() {
-        return [f64::NAN; 3];
-    }
-    let [low, high] = bootstrap(&used, |draw| mean(draw));
-    [mean(&used), low, high]
-}
-
-/// Sums and counts by sentence, for means over positions with intervals over sentences.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    sums: Vec<(f64, f64)>,
-}
-
-impl Tally {
-    pub fn add(&mut self, sentence: usize, value: f64) {
-        if self.sums.len() <= sentence {
-            self.sums.resize(sentence + 1, (0.0, 0.0));
-        }
-        self.sums[sentence].0 += value;
-        self.sums[sentence].1 += 1.0;
-    }
-
-    pub fn count(&self) -> usize {
-        self.sums.iter().map(|s| s.1).sum::<f64>() as usize
-    }
-
-    /// The mean and its 95 % interval, sentences drawn anew each time.
-    pub fn interval(&self) -> [f64; 3] {
-        ratio(&self.sums)
-    }
-
-    /// The same of the difference to `base`, which covers the same positions.
-    pub fn minus(&self, base: &Tally) -> [f64; 3] {
-        let pairs: Vec<_> =
-            self.sums.iter().zip(&base.sums).map(|(a, b)| (a.0 - b.0, a.1)).collect();
-        ratio(&pairs)
-    }
 }

@@ -2,12 +2,12 @@ use super::coarse::{Batch, map};
 use super::flow::{self, Support};
 use super::lists::Lists;
 use super::splits;
+use super::tally::Tally;
 use super::walk::{Law, Walk};
 use super::{
     Engine, Named, SamplingArgs, Sentences, describe_sampling, open_indexes, output, shown, usage,
 };
 use crate::cli::output::progress;
-use crate::cli::stats::Tally;
 use crate::cli::table;
 use clap::Args;
 use serde_json::{Value, json};

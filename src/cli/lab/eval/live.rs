@@ -1,9 +1,10 @@
+use super::tally::Tally;
 use super::walk::{Law, Walk, numeric};
 use super::{
     Engine, Named, SamplingArgs, Sentences, describe_sampling, open_index, output, shown, usage,
 };
 use crate::cli::output::progress;
-use crate::cli::stats::{Spread, Tally, spread};
+use crate::cli::stats::{Spread, spread};
 use crate::cli::table;
 use clap::Args;
 use serde_json::{Value, json};

@@ -11,6 +11,7 @@ mod mel;
 mod speech;
 mod splits;
 mod swap;
+mod tally;
 mod walk;
 
 use crate::cli::args::VoiceArgs;

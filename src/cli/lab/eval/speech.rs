@@ -1,9 +1,10 @@
+use super::tally::ratio;
 use super::{
     Engine, SamplingArgs, Sentences, Sounds, describe_sampling, open_indexes, output, shown, usage,
 };
 use crate::cli::args::{ArmName, Gamma, parse_gamma};
 use crate::cli::output::progress;
-use crate::cli::stats::{median_interval, ratio};
+use crate::cli::stats::median_interval;
 use crate::cli::table;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 use super::mel::{Mel, distance};
+use super::tally::Tally;
 use super::walk::Walk;
 use super::{Engine, Sentences, Sounds, open_indexes, output, shown};
 use crate::cli::output::progress;
-use crate::cli::stats::Tally;
 use crate::cli::table;
 use clap::Args;
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! The matrix kernels against the memory: weights larger than the caches are read once a call.
 
-use super::machine::{self, Build, Machine};
+use super::memory;
 use super::predict::Counts;
+use crate::cli::bench::machine::{self, Build, Machine};
 use crate::cli::{output, table};
 use serde::Serialize;
 use std::fmt::Write;
@@ -118,13 +119,13 @@ pub fn measure(threads: usize, quick: bool, files: &[Map]) -> Kernels {
     let budget = Duration::from_millis(if quick { 20 } else { 300 });
     let most = std::thread::available_parallelism().map_or(1, |n| n.get()).max(threads);
     output::status("bench: reading memory");
-    let field = machine::field();
+    let field = memory::field();
     let files: Vec<&[u8]> = files.iter().map(|f| &f[..]).collect();
     let read: Vec<Read> = (1..=most)
         .map(|t| Read {
             threads: t,
-            gb_s: machine::read_gb_s(&[&field], t, 2 * budget),
-            voice_gb_s: (!files.is_empty()).then(|| machine::read_gb_s(&files, t, 2 * budget)),
+            gb_s: memory::read_gb_s(&[&field], t, 2 * budget),
+            voice_gb_s: (!files.is_empty()).then(|| memory::read_gb_s(&files, t, 2 * budget)),
         })
         .collect();
     let total = if quick { field.len() / 4 } else { field.len() };

@@ -11,6 +11,7 @@
 //! since products are split among threads and wait for memory, and the rest (attention,
 //! norms, softmax, the codec's transform) runs on one thread out of the caches.
 
+use crate::cli::bench::machine;
 use crate::cli::table::{self, field};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -452,7 +453,7 @@ pub fn check(
     // The assumption of the profile with this kernel.
     let same = profiles.iter().find(|(_, p)| p.kernel == kernel);
     let (Some(counts), Some((_, p)), Some(mhz)) =
-        (all.of(kernel, std::env::consts::ARCH), same, super::machine::sample().mhz)
+        (all.of(kernel, std::env::consts::ARCH), same, machine::sample().mhz)
     else {
         return Ok(None);
     };
