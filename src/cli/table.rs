@@ -1,8 +1,9 @@
 //! Tables: the same cells as Markdown or HTML, and the quoting of CSV.
 
 /// A Markdown table; every row has as many cells as `head`.
-pub fn markdown(head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut out = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
+pub fn markdown<H: AsRef<str>>(head: &[H], rows: &[Vec<String>]) -> String {
+    let names: Vec<&str> = head.iter().map(H::as_ref).collect();
+    let mut out = format!("| {} |\n|{}\n", names.join(" | "), "---|".repeat(names.len()));
     for row in rows {
         out.push_str(&format!("| {} |\n", row.join(" | ")));
     }
@@ -10,11 +11,11 @@ pub fn markdown(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// An HTML table of `class`; without a head if there are no names for it.
-pub fn html(class: &str, head: &[&str], rows: &[Vec<String>]) -> String {
+pub fn html<H: AsRef<str>>(class: &str, head: &[H], rows: &[Vec<String>]) -> String {
     let mut out = format!("<div class=\"wrap\"><table class=\"{class}\">");
     if !head.is_empty() {
         out.push_str("<thead><tr>");
-        head.iter().for_each(|h| out.push_str(&format!("<th>{}</th>", escape(h))));
+        head.iter().for_each(|h| out.push_str(&format!("<th>{}</th>", escape(h.as_ref()))));
         out.push_str("</tr></thead>");
     }
     out.push_str("<tbody>");
