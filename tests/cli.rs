@@ -450,6 +450,15 @@ fn bench_writes_every_format() {
     }
     assert!(html.matches("<svg ").count() >= 6 && html.contains("prefers-color-scheme:dark"));
     assert!(!html.contains("NaN") && !html.contains("inf\""));
+    // One utterance leaves nothing to draw from, so there is no interval to show.
+    let one = ["--quick", "--no-cold-start", "-n", "1", "--seed", "4"];
+    let lanes = ["--arm", "ar", "--arm", "sd", "--html=one.html"];
+    let o = ok(bench(&dir, &[&one[..], &lanes].concat()));
+    let page = std::fs::read_to_string(dir.path("one.html")).unwrap();
+    for (text, shown) in [(stdout(&o), "| sd |"), (page.as_str(), " times ar</span>")] {
+        let text = text.replace("[95 %]", "");
+        assert!(text.contains(shown) && !text.contains('['), "an interval in {text}");
+    }
     // One arm without drafts makes a page as well.
     let o = ok(bench(&dir, &["--quick", "--no-cold-start", "--arm", "ar", "--html"]));
     well_formed(stdout(&o));

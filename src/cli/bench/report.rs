@@ -9,7 +9,12 @@ pub fn maybe<T>(value: &Option<T>, f: impl Fn(&T) -> String) -> String {
     value.as_ref().map_or_else(|| "-".into(), f)
 }
 
+/// Value and interval; the value alone where one utterance was all that there was to draw from,
+/// which is when the interval has no width.
 pub fn interval(v: &[f64; 3]) -> String {
+    if v[1] == v[2] {
+        return format!("{:.2}", v[0]);
+    }
     format!("{:.2} [{:.2}, {:.2}]", v[0], v[1], v[2])
 }
 
@@ -342,4 +347,17 @@ pub fn csv(r: &Report) -> String {
         out.push('\n');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::stats::median_interval;
+
+    #[test]
+    fn one_utterance_has_no_interval() {
+        let shown = |values: &[f64]| interval(&median_interval(values.iter().copied()).unwrap());
+        assert_eq!(shown(&[1.237]), "1.24");
+        assert_eq!(shown(&[1.0, 2.0, 3.0, 4.0, 5.0]), "3.00 [1.00, 5.00]");
+    }
 }
