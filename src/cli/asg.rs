@@ -1,5 +1,5 @@
 use super::args::VoiceArgs;
-use super::files::{target_sha256, write_whole};
+use super::files::{make_folder_of, target_sha256, write_whole};
 use super::{output, usage};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -187,9 +187,8 @@ pub fn one_line(index: &Index<Map>) -> String {
 }
 
 fn open(path: &Path) -> voxgrain::Result<Index<Map>> {
-    Index::open(Map::open(path)?).map_err(|e| {
-        Error::with_source(ErrorKind::Malformed, format!("{}: {e}", path.display()), e)
-    })
+    Index::open(Map::open(path)?)
+        .map_err(|e| Error::with_source(ErrorKind::Malformed, path.display().to_string(), e))
 }
 
 /// The named file, or the one that the bundle names.
@@ -273,6 +272,7 @@ impl Build {
         let bad = |e| Error::with_source(ErrorKind::InvalidArgument, "cannot build the index", e);
         let (bytes, written) = built.and_then(|b| b.to_bytes()).map_err(bad)?;
         bar.finish_and_clear();
+        make_folder_of(&path)?;
         write_whole(&path, &bytes)?;
         let seconds = clock.elapsed().as_secs_f64();
         let index = open(&path)?;
@@ -332,9 +332,9 @@ impl Verify {
         let path = place(&self.file, &self.voice)?;
         let clock = Instant::now();
         let index = open(&path)?;
-        index.verify().map_err(|e| {
-            Error::with_source(ErrorKind::Malformed, format!("{}: {e}", path.display()), e)
-        })?;
+        index
+            .verify()
+            .map_err(|e| Error::with_source(ErrorKind::Malformed, path.display().to_string(), e))?;
         let seconds = clock.elapsed().as_secs_f64();
         if self.json {
             let mut value = describe(&index);

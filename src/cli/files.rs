@@ -10,22 +10,32 @@ use voxgrain::{Error, ErrorKind};
 
 pub fn read_file(path: &Path) -> voxgrain::Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| {
-        Error::with_source(ErrorKind::Unreadable, format!("cannot read {}: {e}", path.display()), e)
+        Error::with_source(ErrorKind::Unreadable, format!("cannot read {}", path.display()), e)
     })
 }
 
-/// A reader never sees half of it.
+/// Makes the folder that `path` is to lie in.
+pub fn make_folder_of(path: &Path) -> voxgrain::Result<()> {
+    let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) else { return Ok(()) };
+    make_folder(dir)
+}
+
+pub fn make_folder(dir: &Path) -> voxgrain::Result<()> {
+    std::fs::create_dir_all(dir).map_err(|e| {
+        let what = format!("cannot create the folder {}", dir.display());
+        Error::with_source(ErrorKind::Unwritable, what, e)
+    })
+}
+
+/// A reader never sees half of it, and what was there before stays if it fails.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> voxgrain::Result<()> {
     let write = || {
-        if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-            std::fs::create_dir_all(dir)?;
-        }
         let mut file = Part::create(path)?;
         file.write_all(bytes)?;
         file.finish()
     };
     write().map_err(|e| {
-        let what = format!("cannot write {}: {e}", path.display());
+        let what = format!("cannot write {}", path.display());
         Error::with_source(ErrorKind::Unwritable, what, e)
     })
 }

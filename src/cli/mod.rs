@@ -12,11 +12,13 @@ mod lab;
 mod output;
 mod pack;
 mod say;
+mod sink;
 mod stats;
 mod table;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
+use voxgrain::speech::synth::SpeechStats;
 use voxgrain::{Error, ErrorKind};
 
 /// Speech on a CPU, drawn token by token and decoded as it comes.
@@ -46,7 +48,8 @@ Exit codes:
   4  a file is damaged, of another version, or does not belong to the others
   5  the output cannot be written
   6  the text cannot be spoken
-  7  no usable sound device
+  7  no usable sound device (-o and --fallback of `say` write a file)
+  8  spoken, but some of it was cut at the length limit because the voice did not end it
   130  interrupted (Ctrl-C; 143 by SIGTERM, 129 by a closed terminal): nothing half-written stays
 
 Environment:
@@ -103,6 +106,9 @@ pub fn run() -> ExitCode {
 }
 
 fn exit_code(e: &anyhow::Error) -> u8 {
+    if e.is::<Cut>() {
+        return 8;
+    }
     match e.downcast_ref::<Error>().map(Error::kind) {
         Some(ErrorKind::InvalidArgument) => 2,
         Some(ErrorKind::Unreadable) => 3,
@@ -113,6 +119,32 @@ fn exit_code(e: &anyhow::Error) -> u8 {
         _ => 1,
     }
 }
+
+/// All is done, but the voice did not end some of what it said.
+#[derive(Debug)]
+struct Cut {
+    cut: u64,
+    of: u64,
+}
+
+impl Cut {
+    fn check(stats: &SpeechStats) -> anyhow::Result<()> {
+        let (cut, of) = (stats.cut, stats.utterances);
+        if cut == 0 { Ok(()) } else { Err(Cut { cut, of }.into()) }
+    }
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (cut, of) = (self.cut, self.of);
+        write!(
+            f,
+            "{cut} of {of} stretches met the length limit before the voice ended them: try another --seed"
+        )
+    }
+}
+
+impl std::error::Error for Cut {}
 
 /// `InvalidArgument`, for what clap cannot check.
 fn usage(what: impl Into<String>) -> Error {

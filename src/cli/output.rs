@@ -10,8 +10,8 @@ pub fn json(value: &Value) -> voxgrain::Result<()> {
 pub fn line(text: &str) -> voxgrain::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| {
-        let what = format!("cannot write to standard output: {e}");
-        voxgrain::Error::with_source(voxgrain::ErrorKind::Unwritable, what, e)
+        let kind = voxgrain::ErrorKind::Unwritable;
+        voxgrain::Error::with_source(kind, "cannot write to standard output", e)
     })
 }
 
@@ -30,17 +30,24 @@ pub fn progress(length: u64, quiet: bool) -> indicatif::ProgressBar {
     indicatif::ProgressBar::new(length).with_style(style)
 }
 
-/// The error with its causes, leaving out those whose text is already told.
+/// What ended the program.
 pub fn error(e: &anyhow::Error) {
-    let mut text = format!("voxgrain: {e}");
-    for cause in e.chain().skip(1) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
+    status(&format!("voxgrain: {}", chain(e.as_ref())));
+}
+
+/// An error with its causes, leaving out those whose text is already told.
+pub fn chain(e: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = e.to_string();
+    let mut next = e.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
             text.push_str(": ");
-            text.push_str(&cause);
+            text.push_str(&words);
         }
+        next = cause.source();
     }
-    status(&text);
+    text
 }
 
 struct StderrLog;

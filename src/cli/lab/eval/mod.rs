@@ -15,7 +15,7 @@ mod tally;
 mod walk;
 
 use crate::cli::args::VoiceArgs;
-use crate::cli::files::read_file;
+use crate::cli::files::{make_folder, read_file};
 use crate::cli::{output, usage};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
@@ -85,8 +85,8 @@ struct Engine {
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// Who speaks, of the bundle's speakers [default: its first]
-    #[arg(long, value_name = "NAME")]
-    voice: Option<String>,
+    #[arg(long, visible_alias = "voice", value_name = "NAME")]
+    speaker: Option<String>,
     /// Threads that compute [default: the machine's cores, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
@@ -104,7 +104,7 @@ impl Engine {
 
     fn open(&self) -> voxgrain::Result<(Voice, Arc<Pool>)> {
         let args = self.args();
-        Ok((args.open_as(self.voice.as_deref())?, args.pool()))
+        Ok((args.open_as(self.speaker.as_deref())?, args.pool()))
     }
 
     fn threads(&self) -> usize {
@@ -258,10 +258,7 @@ impl<'a> Sounds<'a> {
     ) -> voxgrain::Result<Self> {
         for name in names {
             let Some(path) = folder.map(|f| f.join(name)) else { break };
-            std::fs::create_dir_all(&path).map_err(|e| {
-                let what = format!("cannot create {}", path.display());
-                Error::with_source(ErrorKind::Unwritable, what, e)
-            })?;
+            make_folder(&path)?;
         }
         Ok(Self { folder, sample_rate_hz })
     }
