@@ -109,7 +109,7 @@ fn start(voice: &VoiceArgs, speaker: Option<&str>, arm: ArmName) -> voxgrain::Re
         }
     }
     if let Some(name) = speaker {
-        command.arg(format!("--voice={name}"));
+        command.arg(format!("--speaker={name}"));
     }
     if let Some(threads) = voice.threads {
         command.arg("--threads").arg(threads.to_string());

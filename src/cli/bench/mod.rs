@@ -16,12 +16,12 @@ mod report;
 pub mod run;
 
 use super::args::{ArmName, Gamma, VoiceArgs, parse_gamma};
-use super::files::{read_file, sha256};
+use super::files::{read_file, sha256, write_whole};
 use super::output::{self, progress};
+use super::sink::is_stdout;
 use super::usage;
 use clap::{Args, ValueEnum};
 use run::{Lane, Report, Sentence, Settings, VoiceFacts};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::Options;
@@ -93,7 +93,7 @@ pub struct Bench {
     #[arg(long, hide = true)]
     probe: bool,
     /// Who speaks; `voxgrain inspect` shows the names [default: the bundle's first]
-    #[arg(long = "voice", value_name = "NAME")]
+    #[arg(long, visible_alias = "voice", value_name = "NAME")]
     pub speaker: Option<String>,
     #[command(flatten)]
     pub voice: VoiceArgs,
@@ -136,18 +136,10 @@ fn sentence(set: &'static str, line: &str) -> voxgrain::Result<Sentence> {
 
 /// Where a format goes: a file, or stdout.
 fn write_to(path: &Path, text: &str) -> voxgrain::Result<()> {
-    if path.as_os_str() == "-" {
+    if is_stdout(path) {
         return output::line(text.trim_end());
     }
-    let write = || {
-        let mut file = std::fs::File::create(path)?;
-        file.write_all(text.as_bytes())?;
-        file.write_all(if text.ends_with('\n') { b"" } else { b"\n" })
-    };
-    write().map_err(|e| {
-        let what = format!("cannot write {}: {e}", path.display());
-        Error::with_source(ErrorKind::Unwritable, what, e)
-    })
+    write_whole(path, format!("{}\n", text.trim_end()).as_bytes())
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> voxgrain::Result<String> {
@@ -159,8 +151,9 @@ fn to_json<T: serde::Serialize>(value: &T) -> voxgrain::Result<String> {
 pub fn load(path: &Path) -> voxgrain::Result<Report> {
     let bytes = read_file(path)?;
     let malformed = |what: String| Error::new(ErrorKind::Malformed, what);
-    let value: serde_json::Value = serde_json::from_slice(&bytes)
-        .map_err(|e| malformed(format!("{} is not JSON: {e}", path.display())))?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| {
+        Error::with_source(ErrorKind::Malformed, format!("{} is not JSON", path.display()), e)
+    })?;
     match value["voxgrain_bench"].as_u64() {
         Some(v) if v == u64::from(run::FORMAT) => {}
         Some(v) => {
@@ -176,13 +169,14 @@ pub fn load(path: &Path) -> voxgrain::Result<Report> {
             return Err(malformed(what));
         }
     }
-    serde_json::from_value(value).map_err(|e| malformed(format!("{}: {e}", path.display())))
+    serde_json::from_value(value)
+        .map_err(|e| Error::with_source(ErrorKind::Malformed, path.display().to_string(), e))
 }
 
 impl Bench {
     pub fn run(self) -> anyhow::Result<()> {
         let stdout = [&self.json, &self.csv, &self.html];
-        if stdout.iter().filter(|p| p.as_ref().is_some_and(|p| p.as_os_str() == "-")).count() > 1 {
+        if stdout.iter().filter(|p| p.as_deref().is_some_and(is_stdout)).count() > 1 {
             return Err(usage(
                 "only one format can go to stdout: give the others a file, as in --csv=FILE",
             )
@@ -204,7 +198,7 @@ impl Bench {
         let report = self.measure()?;
         if let Some(path) = &self.html {
             write_to(path, &html::page(&report))?;
-            if path.as_os_str() == "-" {
+            if is_stdout(path) {
                 return Ok(());
             }
         }
@@ -220,11 +214,11 @@ impl Bench {
     ) -> anyhow::Result<()> {
         let mut taken = false;
         if let Some(path) = &self.json {
-            taken |= path.as_os_str() == "-";
+            taken |= is_stdout(path);
             write_to(path, &to_json(value)?)?;
         }
         if let Some(path) = &self.csv {
-            taken |= path.as_os_str() == "-";
+            taken |= is_stdout(path);
             write_to(path, &csv(value))?;
         }
         if !taken {

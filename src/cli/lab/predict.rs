@@ -357,8 +357,8 @@ fn token(board: &Board, voice: &Voice, facts: &BundleFacts, arm: &str) -> Cost {
 fn profiles() -> voxgrain::Result<Vec<(&'static str, Profile)>> {
     let parse = |(id, text): (&'static str, &str)| {
         let profile = toml::from_str(text).map_err(|e| {
-            let what = format!("device profile {id}: {e}");
-            voxgrain::Error::new(voxgrain::ErrorKind::Malformed, what)
+            let what = format!("device profile {id}");
+            voxgrain::Error::with_source(voxgrain::ErrorKind::Malformed, what, e)
         })?;
         Ok((id, profile))
     };
