@@ -1,5 +1,6 @@
 //! Arguments that several commands share.
 
+use super::usage;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,6 +92,17 @@ pub fn parse_gamma(s: &str) -> Result<Gamma, String> {
     }
 }
 
+/// Most threads that are started.
+const MOST_THREADS: usize = 64;
+
+/// Number of a CPU, within what a system's sets of CPUs hold: beyond it they are not asked.
+fn cpu(s: &str) -> Result<usize, String> {
+    match s.trim().parse() {
+        Ok(n) if n < 1024 => Ok(n),
+        _ => Err("a CPU is a number from 0 to 1023".into()),
+    }
+}
+
 /// Where the voice comes from and what it runs on.
 #[derive(Args, Clone)]
 pub struct VoiceArgs {
@@ -101,16 +113,20 @@ pub struct VoiceArgs {
     #[arg(long, value_name = "FILE")]
     pub groups: Option<PathBuf>,
     /// Threads that compute [default: the machine's cores, at most 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
     pub threads: Option<u16>,
     /// Keep the threads on these CPUs, the first one on the first; as many threads unless
     /// --threads says otherwise
-    #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
+    #[arg(long, value_name = "CPU,...", value_delimiter = ',', value_parser = cpu)]
     pub pin: Vec<usize>,
 }
 
 impl VoiceArgs {
     pub fn open(&self) -> voxgrain::Result<Voice> {
+        if self.pin.len() > MOST_THREADS {
+            let what = format!("--pin names {} CPUs; {MOST_THREADS} are the most", self.pin.len());
+            return Err(usage(what));
+        }
         let voice = Voice::open(Bundle::find(self.bundle.as_deref())?)?;
         match &self.groups {
             Some(path) => voice.with_groups(path),

@@ -1,5 +1,5 @@
 use super::args::VoiceArgs;
-use super::files::{make_folder_of, target_sha256, write_whole};
+use super::files::{hex, make_folder_of, target_sha256, write_whole};
 use super::{output, usage};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -169,7 +169,7 @@ pub fn describe(index: &Index<Map>) -> Value {
         "codebook": h.codebook, "family": family(h), "metric": metric(h), "source": source(h),
         "symmetric": h.symmetric, "power": h.power, "cap": h.cap, "entries": h.entries,
         "mean_members": h.entries as f64 / h.codebook as f64, "max_members": h.max_members,
-        "target_sha256": h.weights_sha256.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+        "target_sha256": hex(&h.weights_sha256),
     })
 }
 

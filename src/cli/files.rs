@@ -42,7 +42,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> voxgrain::Result<()> {
 
 pub fn sha256(path: &Path) -> voxgrain::Result<String> {
     let digest = Sha256::digest(read_file(path)?);
-    Ok(digest.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&digest))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The target's weights as the bundle lists them: what an index is bound to.

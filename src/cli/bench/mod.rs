@@ -107,9 +107,11 @@ pub enum SetName {
     All,
 }
 
+pub const HARVARD: &str = include_str!("../../../tools/data/harvard.txt");
+
 const SETS: [(&str, &str); 3] = [
     ("short", include_str!("sentences/short.txt")),
-    ("medium", include_str!("../../../tools/data/harvard.txt")),
+    ("medium", HARVARD),
     ("long", include_str!("sentences/long.txt")),
 ];
 

@@ -15,6 +15,7 @@ mod tally;
 mod walk;
 
 use crate::cli::args::VoiceArgs;
+use crate::cli::bench::HARVARD;
 use crate::cli::files::{make_folder, read_file};
 use crate::cli::{output, usage};
 use clap::{Args, Subcommand};
@@ -171,8 +172,6 @@ fn describe_sampling(s: &Sampling) -> serde_json::Value {
         "top_p": s.transforms.top_p, "min_p": s.transforms.min_p,
     })
 }
-
-const HARVARD: &str = include_str!("../../../../tools/data/harvard.txt");
 
 impl Sentences {
     /// The chunks that the text front end makes of each sentence.
