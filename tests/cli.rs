@@ -155,6 +155,15 @@ fn every_arm_writes_a_wav_and_measures_itself() {
         assert!(v["rtf"].as_f64().unwrap() > 0.0);
         let status = stderr(&o);
         assert!(status.contains("wrote out.wav"), "{status}");
+        // What was said when, without a gap.
+        let mut at = 0.0;
+        for chunk in v["chunks"].as_array().unwrap() {
+            assert!(!chunk["text"].as_str().unwrap().is_empty());
+            assert_eq!(chunk["start"].as_f64(), Some(at));
+            at = chunk["end"].as_f64().unwrap();
+        }
+        assert_eq!(v["chunks"].as_array().unwrap().len() as u64, v["stretches"].as_u64().unwrap());
+        assert!((at - wav.seconds()).abs() < 1e-6, "{v}");
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use voxgrain::asg::Weights;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{Arm, Options};
+use voxgrain::engine::Pool;
 use voxgrain::speech::synth::{SpeechStats, Synthesizer, Voice};
 use voxgrain::speech::text::{self, Chunk, Report, TextFrontend};
 use voxgrain::speech::wav::{Container, WavFile};
@@ -133,15 +134,14 @@ impl Say {
             return self.batch(&voice, options, frontend);
         }
         let mut job = Job {
-            synthesizer: Synthesizer::new(&voice, options, &pool)?,
+            voicing: Voicing::new(&voice, options, &pool, self.json)?,
             sink: None,
             open: || Sink::open(self.wanted(&voice)),
             report: Report::default(),
             quiet: self.quiet,
-            pcm: Vec::new(),
         };
         self.speak_all(frontend, &mut job)?;
-        let stats = job.synthesizer.stats();
+        let stats = job.voicing.stats();
         let report = std::mem::take(&mut job.report);
         if let Some(sink) = job.sink.take()
             && let Some(path) = sink.finish()?
@@ -157,7 +157,7 @@ impl Say {
             warn_about(&report);
         }
         if self.json {
-            output::json(&measurements(&stats, &options, &voice, &pool))?;
+            output::json(&measurements(&job.voicing, &options, &voice, &pool))?;
         } else if !self.quiet {
             status(&summary(&stats, &options, voice.bundle().audio.sample_rate_hz));
         }
@@ -255,7 +255,8 @@ impl Say {
         let bytes = read_file(list)?;
         let lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
         make_folder(dir)?;
-        let mut batch = Batch { voice, options, frontend, pool: self.voice.pool(), dir };
+        let pool = self.voice.pool();
+        let batch = Batch { voice, options, frontend, pool, dir, json: self.json };
         let bar = progress(lines.len() as u64, self.quiet);
         let mut total = SpeechStats::default();
         let mut bad = Vec::new();
@@ -268,10 +269,11 @@ impl Say {
             let file = format!("{i:05}.wav");
             let spoken = text::utf8(line).and_then(|text| batch.speak(text, &file));
             let mut told = match spoken {
-                Ok(stats) => {
+                Ok(voicing) => {
+                    let stats = voicing.stats();
                     total.utterances += stats.utterances;
                     total.cut += stats.cut;
-                    measurements(&stats, &options, voice, &batch.pool)
+                    measurements(&voicing, &options, voice, &batch.pool)
                 }
                 // Only the text is the line's own fault.
                 Err(e) if e.kind() == ErrorKind::InvalidText => {
@@ -317,30 +319,23 @@ struct Batch<'a> {
     voice: &'a Voice,
     options: Options,
     frontend: TextFrontend,
-    pool: Arc<voxgrain::engine::Pool>,
+    pool: Arc<Pool>,
     dir: &'a Path,
+    json: bool,
 }
 
 impl Batch<'_> {
-    /// Every line has a synthesizer of its own, so that it sounds as it does alone.
-    fn speak(&mut self, line: &str, file: &str) -> voxgrain::Result<SpeechStats> {
+    /// Every line begins anew, so that it sounds as it does alone.
+    fn speak(&self, line: &str, file: &str) -> voxgrain::Result<Voicing> {
         let chunks = self.frontend.speak(line)?.chunks;
-        let mut synthesizer = Synthesizer::new(self.voice, self.options, &self.pool)?;
+        let mut voicing = Voicing::new(self.voice, self.options, &self.pool, self.json)?;
         let rate = self.voice.bundle().audio.sample_rate_hz;
         let mut file = WavFile::create(self.dir.join(file), rate)?;
-        let mut pcm = Vec::new();
         for chunk in &chunks {
-            let mut speech = synthesizer.speak(&chunk.text)?;
-            loop {
-                pcm.clear();
-                if !speech.next_into(&mut pcm)? {
-                    break;
-                }
-                file.write(&pcm)?;
-            }
+            voicing.speak(&chunk.text, |pcm| file.write(pcm))?;
         }
         file.finish()?;
-        Ok(synthesizer.stats())
+        Ok(voicing)
     }
 }
 
@@ -360,34 +355,73 @@ fn end_of_words(bytes: &[u8]) -> usize {
     }
 }
 
-struct Job<F> {
+/// What speaks: one stretch of text after the other.
+struct Voicing {
     synthesizer: Synthesizer,
+    pcm: Vec<f32>,
+    /// For --json: text, first sample and the one behind its last.
+    stretches: Option<Vec<(String, u64, u64)>>,
+}
+
+impl Voicing {
+    fn new(
+        voice: &Voice,
+        options: Options,
+        pool: &Arc<Pool>,
+        keep: bool,
+    ) -> voxgrain::Result<Self> {
+        let synthesizer = Synthesizer::new(voice, options, pool)?;
+        Ok(Self { synthesizer, pcm: Vec::new(), stretches: keep.then(Vec::new) })
+    }
+
+    fn speak(
+        &mut self,
+        text: &str,
+        mut sink: impl FnMut(&[f32]) -> voxgrain::Result<()>,
+    ) -> voxgrain::Result<()> {
+        let begin = self.stats().samples;
+        self.synthesizer.begin(text)?;
+        loop {
+            self.pcm.clear();
+            if !self.synthesizer.next_into(&mut self.pcm)? {
+                break;
+            }
+            if !self.pcm.is_empty() {
+                sink(&self.pcm)?;
+            }
+        }
+        let end = self.stats().samples;
+        if let Some(all) = &mut self.stretches {
+            all.push((text.to_owned(), begin, end));
+        }
+        Ok(())
+    }
+
+    fn stats(&self) -> SpeechStats {
+        self.synthesizer.stats()
+    }
+}
+
+struct Job<F> {
+    voicing: Voicing,
     sink: Option<Sink>,
     open: F,
     report: Report,
     quiet: bool,
-    pcm: Vec<f32>,
 }
 
 impl<F: FnMut() -> voxgrain::Result<Sink>> Job<F> {
     fn speak(&mut self, chunks: &[Chunk], show: bool) -> anyhow::Result<()> {
         let bar = progress(chunks.len() as u64, self.quiet || !show || chunks.len() < 2);
+        let (sink, open) = (&mut self.sink, &mut self.open);
         for chunk in chunks {
-            let mut speech = self.synthesizer.speak(&chunk.text)?;
-            loop {
-                self.pcm.clear();
-                if !speech.next_into(&mut self.pcm)? {
-                    break;
-                }
-                if self.pcm.is_empty() {
-                    continue;
-                }
-                let sink = match &mut self.sink {
+            self.voicing.speak(&chunk.text, |pcm| {
+                let sink = match &mut *sink {
                     Some(s) => s,
-                    none => none.insert((self.open)()?),
+                    none => none.insert(open()?),
                 };
-                sink.write(&self.pcm)?;
-            }
+                sink.write(pcm)
+            })?;
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -433,12 +467,19 @@ fn rates(s: &SpeechStats, rate: u32) -> Rates {
 }
 
 fn measurements(
-    s: &SpeechStats,
+    voicing: &Voicing,
     options: &Options,
     voice: &Voice,
-    pool: &voxgrain::engine::Pool,
+    pool: &Pool,
 ) -> serde_json::Value {
-    let r = rates(s, voice.bundle().audio.sample_rate_hz);
+    let s = &voicing.stats();
+    let rate = voice.bundle().audio.sample_rate_hz;
+    let r = rates(s, rate);
+    let at = |samples: u64| samples as f64 / f64::from(rate);
+    let chunks = voicing.stretches.iter().flatten();
+    let chunks: Vec<_> = chunks
+        .map(|(text, begin, end)| json!({ "text": text, "start": at(*begin), "end": at(*end) }))
+        .collect();
     json!({
         "speaker": voice.speaker().name,
         "arm": options.arm.name(),
@@ -460,6 +501,7 @@ fn measurements(
         "threads": pool.threads(),
         "stretches": s.utterances,
         "cut": s.cut,
+        "chunks": chunks,
         "split_seconds": {
             "prefill": seconds(s.spec.prefill),
             "draft": seconds(s.spec.draft),
