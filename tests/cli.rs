@@ -1254,7 +1254,7 @@ fn a_mistyped_option_gets_the_right_tip() {
     }
     // Similar letters, another thing.
     let o = run(&dir, &["say", "--speed", "2"], b"");
-    assert!(!stderr(&o).contains("--seed'"), "{}", stderr(&o));
+    assert!(!stderr(&o).contains("--seed"), "{}", stderr(&o));
 }
 
 #[cfg(target_os = "linux")]

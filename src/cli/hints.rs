@@ -15,9 +15,11 @@ const ALIASES: [(&str, &str); 3] =
     [("--speed", "--rate"), ("--tempo", "--rate"), ("--model", "--bundle")];
 
 /// Says what is wrong, or prints the help that was asked for; the exit code.
-pub fn refuse(mut error: Error, command: &Command) -> ExitCode {
+pub fn refuse(mut error: Error, mut command: Command) -> ExitCode {
+    // Usages get the names of what they are part of.
+    command.build();
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let hint = explain(&mut error, command, &args);
+    let hint = explain(&mut error, &command, &args);
     let printed = error.print().and_then(|()| std::io::stdout().flush());
     if error.use_stderr() {
         if let Some(hint) = hint {
@@ -45,14 +47,14 @@ fn explain(error: &mut Error, command: &Command, args: &[OsString]) -> Option<St
     let given = given.split('=').next().unwrap_or_default().to_owned();
     if LAB.contains(&given.as_str()) && in_lab(command, args, &given) {
         error.remove(ContextKind::SuggestedSubcommand);
-        error.remove(ContextKind::SuggestedArg);
+        forget_suggestion(error, command, args);
         return Some(format!(
             "`{given}` is for research and not in this build of the program: \
              cargo build --release --features lab"
         ));
     }
     if let Some((_, ours)) = ALIASES.iter().find(|(theirs, _)| *theirs == given) {
-        error.remove(ContextKind::SuggestedArg);
+        forget_suggestion(error, command, args);
         let name = ours.trim_start_matches('-');
         let has = |c: &Command| c.get_arguments().any(|a| a.get_long() == Some(name));
         if called(command, args).is_some_and(has) {
@@ -60,6 +62,15 @@ fn explain(error: &mut Error, command: &Command, args: &[OsString]) -> Option<St
         }
     }
     None
+}
+
+/// The suggestion is in the usage as well.
+fn forget_suggestion(error: &mut Error, command: &Command, args: &[OsString]) {
+    error.remove(ContextKind::SuggestedArg);
+    if let Some(called) = called(command, args) {
+        let usage = called.clone().render_usage();
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+    }
 }
 
 /// The command that is called.
@@ -88,7 +99,8 @@ mod tests {
 
     /// The message with its hint.
     fn refused(line: &str) -> String {
-        let command = program();
+        let mut command = program();
+        command.build();
         let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
         let all = std::iter::once(OsString::from("voxgrain")).chain(args.iter().cloned());
         let mut error = command.clone().try_get_matches_from(all).unwrap_err();
@@ -99,12 +111,12 @@ mod tests {
     #[test]
     fn an_option_by_another_name_is_told_its_own() {
         let text = refused("say --speed 2");
-        assert!(text.contains("'--rate'") && !text.contains("'--seed'"), "{text}");
+        assert!(text.contains("'--rate'") && !text.contains("--seed"), "{text}");
         assert!(refused("say --speed=2").contains("'--rate'"));
         assert!(refused("bench --model x").contains("'--bundle'"));
         // Never an option that the command does not have.
         let text = refused("bench --speed 2");
-        assert!(!text.contains("'--rate'") && !text.contains("'--seed'"), "{text}");
+        assert!(!text.contains("--rate") && !text.contains("--seed"), "{text}");
         // What clap finds by itself stays.
         assert!(refused("say --sed 2").contains("'--seed'"));
     }

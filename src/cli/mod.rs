@@ -80,7 +80,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) => return hints::refuse(e, &Cli::command()),
+        Err(e) => return hints::refuse(e, Cli::command()),
     };
     interrupt::listen();
     output::init_log(cli.verbose);
