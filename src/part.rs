@@ -46,37 +46,100 @@ pub fn abandon() {
     }
 }
 
-/// `path` with a name beside it that nobody else has.
+/// Longest name that file systems take, in bytes.
+const NAME_BYTES: usize = 255;
+/// Names that are tried: each one in the way is what an earlier process with the same number
+/// left, as the first processes of containers do.
+const TRIES: usize = 10_000;
+
+/// A name beside `path` that this process has not given yet.
 fn beside(path: &Path, kind: &str) -> PathBuf {
     static UNIQUE: AtomicU32 = AtomicU32::new(0);
     let unique = UNIQUE.fetch_add(1, Ordering::Relaxed);
+    let tail = format!(".{}-{unique}.{kind}", std::process::id());
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}-{unique}.{kind}", std::process::id()));
+    let room = NAME_BYTES - tail.len();
+    if name.len() > room {
+        let text = name.to_string_lossy();
+        let end = (0..=room).rev().find(|&n| text.is_char_boundary(n)).unwrap_or(0);
+        name = text[..end].into();
+    }
+    name.push(tail);
     path.with_file_name(name)
+}
+
+/// Where a file that is to be at `path` really goes: behind all links, also where nothing is there
+/// yet.
+fn behind_links(path: PathBuf) -> io::Result<PathBuf> {
+    let mut at = path.clone();
+    // As many as Linux follows.
+    for _ in 0..40 {
+        match std::fs::symlink_metadata(&at) {
+            Ok(meta) if meta.is_symlink() => {
+                let to = std::fs::read_link(&at)?;
+                at = at.parent().unwrap_or(Path::new("")).join(to);
+            }
+            // A name that cannot be is told before the work.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => return Ok(at),
+        }
+    }
+    // The system has the words for it.
+    std::fs::metadata(&path)?;
+    Err(io::Error::other("too many links in a row"))
 }
 
 /// A file on its way.
 #[derive(Debug)]
 pub struct Part {
     path: PathBuf,
-    part: PathBuf,
+    /// `None` for what is no regular file, which is written as it is.
+    part: Option<PathBuf>,
     /// `None` once finished.
     out: Option<BufWriter<File>>,
 }
 
 impl Part {
-    /// Begins a file that will be at `path`, replacing what is there then.
+    /// Begins a file that will be at `path`, replacing what is there then. Links are followed, and
+    /// the new file has the permissions of the old one (hard links part, and the owner is whoever
+    /// writes). A device or a named pipe is no file that could appear: it is written to directly.
     ///
     /// # Errors
-    /// If no file can be made in its folder.
+    /// If no file can be made in its folder, `path` is a folder, or what is there may not be
+    /// written.
     pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        let part = beside(&path, "part");
+        let before = std::fs::metadata(&path).ok();
+        if let Some(meta) = &before {
+            // Asks for permission, changes nothing.
+            let open = OpenOptions::new().write(true).open(&path)?;
+            if !meta.is_file() {
+                return Ok(Self { path, part: None, out: Some(BufWriter::new(open)) });
+            }
+        }
+        let path = behind_links(path)?;
+        if path.file_name().is_none() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no file name"));
+        }
         let mut all = unfinished();
         all.open()?;
-        let file = OpenOptions::new().write(true).create_new(true).open(&part)?;
+        let mut tried = 0;
+        let (part, file) = loop {
+            let part = beside(&path, "part");
+            match OpenOptions::new().write(true).create_new(true).open(&part) {
+                Ok(file) => break (part, file),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tried < TRIES => tried += 1,
+                Err(e) => return Err(e),
+            }
+        };
         all.files.push(part.clone());
-        Ok(Self { path, part, out: Some(BufWriter::with_capacity(1 << 16, file)) })
+        drop(all);
+        let whole =
+            Self { path, part: Some(part), out: Some(BufWriter::with_capacity(1 << 16, file)) };
+        if let (Some(meta), Some(out)) = (before, &whole.out) {
+            out.get_ref().set_permissions(meta.permissions())?;
+        }
+        Ok(whole)
     }
 
     /// Where the file will be.
@@ -86,7 +149,7 @@ impl Part {
 
     /// Where it is until then.
     pub fn temporary(&self) -> &Path {
-        &self.part
+        self.part.as_deref().unwrap_or(&self.path)
     }
 
     /// Brings the bytes to the disk and gives the file its name.
@@ -100,7 +163,8 @@ impl Part {
     fn sync(&mut self) -> io::Result<()> {
         let Some(out) = &mut self.out else { return Ok(()) };
         out.flush()?;
-        out.get_ref().sync_all()
+        // Devices and pipes have nothing to bring anywhere.
+        if self.part.is_some() { out.get_ref().sync_all() } else { Ok(()) }
     }
 
     fn out(&mut self) -> io::Result<&mut BufWriter<File>> {
@@ -109,8 +173,10 @@ impl Part {
 
     /// Its name is its own from now on.
     fn appear(&mut self, all: &mut Unfinished) -> io::Result<()> {
-        std::fs::rename(&self.part, &self.path)?;
-        all.forget(&self.part);
+        if let Some(part) = &self.part {
+            std::fs::rename(part, &self.path)?;
+            all.forget(part);
+        }
         self.out = None;
         Ok(())
     }
@@ -135,8 +201,12 @@ pub fn finish_all(mut parts: Vec<Part>) -> io::Result<()> {
     let mut aside: Vec<(PathBuf, PathBuf)> = Vec::new();
     let mut appeared = 0;
     let mut exchange = || {
-        for p in parts.iter().rev().filter(|p| p.path.exists()) {
-            let old = beside(&p.path, "old");
+        for p in parts.iter().rev().filter(|p| p.part.is_some() && p.path.exists()) {
+            let mut old = beside(&p.path, "old");
+            // Whoever left one of that name may want it back.
+            while std::fs::symlink_metadata(&old).is_ok() {
+                old = beside(&p.path, "old");
+            }
             std::fs::rename(&p.path, &old)?;
             aside.push((p.path.clone(), old));
         }
@@ -148,7 +218,7 @@ pub fn finish_all(mut parts: Vec<Part>) -> io::Result<()> {
     };
     let done: io::Result<()> = exchange();
     if done.is_err() {
-        for p in &parts[..appeared] {
+        for p in parts[..appeared].iter().filter(|p| p.part.is_some()) {
             let _ = std::fs::remove_file(&p.path);
         }
         // The last one comes back last, too.
@@ -185,8 +255,10 @@ impl Drop for Part {
         if let Some(out) = self.out.take() {
             // Closed without flushing: the bytes are not wanted.
             drop(out.into_parts());
-            let _ = std::fs::remove_file(&self.part);
-            unfinished().forget(&self.part);
+            if let Some(part) = &self.part {
+                let _ = std::fs::remove_file(part);
+                unfinished().forget(part);
+            }
         }
     }
 }
@@ -250,9 +322,61 @@ mod tests {
         }
         // The last one cannot appear: the first is as it was.
         let all = vec![dir.part("m.data", "three"), dir.part("m", "three")];
-        std::fs::remove_file(&all[1].part).unwrap();
+        std::fs::remove_file(all[1].temporary()).unwrap();
         assert!(finish_all(all).is_err());
         assert_eq!(dir.names(), ["m", "m.data"]);
         assert_eq!((dir.read("m"), dir.read("m.data")), ("two".into(), "two".into()));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_not_in_the_way() {
+        let dir = Dir::new("part-left");
+        // The numbers that this process comes to next, whatever the other tests do.
+        for n in 0..1000 {
+            std::fs::write(dir.0.join(format!("a.{}-{n}.part", std::process::id())), "").unwrap();
+        }
+        dir.part("a", "new").finish().unwrap();
+        assert_eq!((dir.names().len(), dir.read("a")), (1001, "new".to_owned()));
+    }
+
+    #[test]
+    fn the_longest_names_are_taken() {
+        let dir = Dir::new("part-long");
+        for name in ["x".repeat(255), "\u{e4}".repeat(127)] {
+            dir.part(&name, "long").finish().unwrap();
+            assert_eq!(dir.read(&name), "long");
+        }
+        assert_eq!(dir.names().len(), 2);
+        assert!(Part::create(dir.0.join("x".repeat(256))).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_stay_and_links_are_followed() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = Dir::new("part-mode");
+        std::fs::write(dir.0.join("private"), "old").unwrap();
+        let mode = |name: &str| {
+            std::fs::symlink_metadata(dir.0.join(name)).unwrap().permissions().mode() & 0o777
+        };
+        std::fs::set_permissions(dir.0.join("private"), PermissionsExt::from_mode(0o600)).unwrap();
+        symlink("private", dir.0.join("link")).unwrap();
+        let p = dir.part("link", "new");
+        assert_eq!(p.temporary().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        p.finish().unwrap();
+        assert_eq!((mode("private"), dir.read("private")), (0o600, "new".to_owned()));
+
+        // A link to a file that is not there yet, over a second link.
+        symlink("later", dir.0.join("one")).unwrap();
+        symlink(dir.0.join("one"), dir.0.join("two")).unwrap();
+        dir.part("two", "new").finish().unwrap();
+        assert!(dir.0.join("later").symlink_metadata().unwrap().is_file());
+        assert!(dir.0.join("two").symlink_metadata().unwrap().is_symlink());
+        symlink("circle", dir.0.join("circle")).unwrap();
+        assert!(Part::create(dir.0.join("circle")).is_err());
+
+        // What is no file is written, not replaced.
+        Part::create("/dev/null").unwrap().finish().unwrap();
+        assert!(!Path::new("/dev/null").metadata().unwrap().is_file());
     }
 }

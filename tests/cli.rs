@@ -155,6 +155,15 @@ fn every_arm_writes_a_wav_and_measures_itself() {
         assert!(v["rtf"].as_f64().unwrap() > 0.0);
         let status = stderr(&o);
         assert!(status.contains("wrote out.wav"), "{status}");
+        // What was said when, without a gap.
+        let mut at = 0.0;
+        for chunk in v["chunks"].as_array().unwrap() {
+            assert!(!chunk["text"].as_str().unwrap().is_empty());
+            assert_eq!(chunk["start"].as_f64(), Some(at));
+            at = chunk["end"].as_f64().unwrap();
+        }
+        assert_eq!(v["chunks"].as_array().unwrap().len() as u64, v["stretches"].as_u64().unwrap());
+        assert!((at - wav.seconds()).abs() < 1e-6, "{v}");
     }
 }
 
@@ -235,8 +244,9 @@ fn a_bundle_speaks_as_each_of_its_speakers() {
     };
     let default = spoken(&[]);
     assert_eq!(default.0, "first");
-    assert_eq!(spoken(&["--voice", "first"]), default);
-    let other = spoken(&["--voice", "second"]);
+    assert_eq!(spoken(&["--speaker", "first"]), default);
+    let other = spoken(&["--speaker", "second"]);
+    // Its name of before.
     assert_eq!(other.0, "second");
     assert!(other.1 != default.1 && other == spoken(&["--voice", "second"]));
 
@@ -256,7 +266,7 @@ fn a_bundle_speaks_as_each_of_its_speakers() {
     assert_eq!(all["speakers"][1]["begin"], 65539);
     for o in [
         say(&dir, &["-o", "y.wav", "--voice", "third", "Hi."]),
-        bench(&dir, &["--quick", "--voice", "third"]),
+        bench(&dir, &["--quick", "--speaker", "third"]),
     ] {
         assert_eq!(o.status.code(), Some(2), "{}", stderr(&o));
         assert!(stderr(&o).contains("it has first, second"), "{}", stderr(&o));
@@ -289,18 +299,114 @@ fn text_comes_from_an_argument_a_file_or_a_pipe() {
 }
 
 #[test]
-fn without_a_sound_device_a_file_is_written_and_one_line_says_so() {
+fn without_a_sound_device_a_file_is_written_if_that_is_asked_for() {
     let dir = Dir::new("device");
     dir.bundle();
     // An empty ALSA configuration has no default device, also where a card exists.
     std::fs::write(dir.path("none.conf"), "").unwrap();
-    let mut c = command(&dir);
-    c.args(["say"]).args(TINY).arg("Hello.").env("ALSA_CONFIG_PATH", dir.path("none.conf"));
-    let o = ok(c.output().unwrap());
+    let plays = |extra: &[&str]| {
+        let mut c = command(&dir);
+        c.args(["say"]).args(TINY).args(extra).arg("Hello.");
+        c.env("ALSA_CONFIG_PATH", dir.path("none.conf")).output().unwrap()
+    };
+    let o = plays(&[]);
     let text = stderr(&o);
+    assert_eq!(o.status.code(), Some(7), "{text}");
+    for way in ["voxgrain say --fallback", "voxgrain say -o voxgrain.wav"] {
+        assert!(text.contains(way), "{text}");
+    }
+    assert!(!dir.path("voxgrain.wav").exists());
+
+    let text = stderr(&ok(plays(&["--fallback"])));
     let lines: Vec<&str> = text.lines().filter(|l| l.contains("writing voxgrain.wav")).collect();
     assert_eq!(lines.len(), 1, "{text}");
     assert!(Wav::read(dir.path("voxgrain.wav")).unwrap().samples.len() > 100);
+    // A file that is asked for is no fallback.
+    ok(plays(&["-o", "named.wav"]));
+    Wav::read(dir.path("named.wav")).unwrap();
+}
+
+#[test]
+fn a_name_of_another_format_is_refused() {
+    let nothing = |_: &Dir| {};
+    let say = ["say", "--bundle", "models/tiny", "Hello."];
+    for (i, (args, words)) in [
+        (&["-o", "x.mp3"][..], "ffmpeg"),
+        (&["-o", "x.txt"], "(.wav)"),
+        (&["-o", "x.raw"], "add --raw"),
+        (&["-o", "x.wav", "--raw"], "leave out --raw"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        refused(&format!("format-{i}"), 2, words, nothing, &[&say[..], args].concat(), b"");
+    }
+}
+
+/// A WAV file as anybody's reader wants it: both lengths are those of the file.
+fn lengths(bytes: &[u8]) -> (usize, usize) {
+    let at = |i: usize| u32::from_le_bytes(bytes[i..i + 4].try_into().unwrap()) as usize;
+    (at(4), at(40))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn sound_through_standard_output_is_a_whole_file_where_it_goes_to_one() {
+    let dir = Dir::new("stdout-file");
+    dir.bundle();
+    let shell = |script: &str| {
+        let mut c = Command::new("sh");
+        let program = command(&dir);
+        c.arg("-c").arg(script).arg("sh").arg(program.get_program()).args(program.get_args());
+        ok(c.current_dir(&dir.0).output().unwrap());
+    };
+    const LINE: &str = "say -q --bundle models/tiny";
+    ok(say(&dir, &["-q", "-o", "want.wav", "Hello."]));
+    let want = std::fs::read(dir.path("want.wav")).unwrap();
+    for (name, script) in [
+        ("a", format!("\"$@\" {LINE} -o - Hello. > a")),
+        ("b", format!("\"$@\" {LINE} -o - Hello. >> b")),
+        ("c", format!("\"$@\" {LINE} -o /dev/stdout Hello. > c")),
+    ] {
+        shell(&script);
+        assert_eq!(std::fs::read(dir.path(name)).unwrap(), want, "{name}");
+    }
+    // What others write before and after stays, and the lengths are still those of the sound.
+    for (name, to) in [("d", ">"), ("e", ">>")] {
+        for out in ["-", "/dev/stdout"] {
+            let _ = std::fs::remove_file(dir.path(name));
+            shell(&format!("(echo HEAD; \"$@\" {LINE} -o {out} Hello.; echo TAIL) {to} {name}"));
+            let bytes = std::fs::read(dir.path(name)).unwrap();
+            assert_eq!(bytes, [b"HEAD\n", &want[..], b"TAIL\n"].concat(), "{name} {out}");
+        }
+    }
+    // A pipe has no lengths, and bare samples no header.
+    let o = ok(say(&dir, &["-q", "-o", "-", "Hello."]));
+    assert_eq!(lengths(&o.stdout), (u32::MAX as usize, u32::MAX as usize));
+    assert_eq!(lengths(&want), (want.len() - 8, want.len() - 44));
+    shell(&format!("\"$@\" {LINE} -o - --raw Hello. > raw"));
+    assert_eq!(std::fs::read(dir.path("raw")).unwrap(), &want[44..]);
+}
+
+#[test]
+fn speech_that_is_cut_has_an_exit_code_and_is_counted_once() {
+    let dir = Dir::new("cut");
+    dir.bundle();
+    // So hot that the voice never draws its end.
+    let hot = ["--temperature", "100"];
+    let o = say(&dir, &[&hot[..], &["-o", "x.wav", "--json", "Hi, a boat."]].concat());
+    let text = stderr(&o);
+    assert_eq!(o.status.code(), Some(8), "{text}");
+    assert!(text.contains("1 of 1 stretches"), "{text}");
+    assert_eq!((&json(&o)["cut"], &json(&o)["stretches"]), (&1.into(), &1.into()));
+    // All that was spoken is there.
+    let samples = Wav::read(dir.path("x.wav")).unwrap().samples.len() as u64;
+    assert_eq!(samples, 320 * json(&o)["tokens"].as_u64().unwrap());
+    std::fs::write(dir.path("two.txt"), "Hi, a boat.\nAnother one.\n").unwrap();
+    let o = say(&dir, &[&hot[..], &["--batch", "two.txt", "--out-dir", "out"]].concat());
+    assert_eq!(o.status.code(), Some(8), "{}", stderr(&o));
+    assert!(stderr(&o).contains("2 of 2 stretches"), "{}", stderr(&o));
+    Wav::read(dir.path("out/00001.wav")).unwrap();
 }
 
 fn bench(dir: &Dir, args: &[&str]) -> Output {
@@ -450,6 +556,15 @@ fn bench_writes_every_format() {
     }
     assert!(html.matches("<svg ").count() >= 6 && html.contains("prefers-color-scheme:dark"));
     assert!(!html.contains("NaN") && !html.contains("inf\""));
+    // One utterance leaves nothing to draw from, so there is no interval to show.
+    let one = ["--quick", "--no-cold-start", "-n", "1", "--seed", "4"];
+    let lanes = ["--arm", "ar", "--arm", "sd", "--html=one.html"];
+    let o = ok(bench(&dir, &[&one[..], &lanes].concat()));
+    let page = std::fs::read_to_string(dir.path("one.html")).unwrap();
+    for (text, shown) in [(stdout(&o), "| sd |"), (page.as_str(), " times ar</span>")] {
+        let text = text.replace("[95 %]", "");
+        assert!(text.contains(shown) && !text.contains('['), "an interval in {text}");
+    }
     // One arm without drafts makes a page as well.
     let o = ok(bench(&dir, &["--quick", "--no-cold-start", "--arm", "ar", "--html"]));
     well_formed(stdout(&o));
@@ -483,9 +598,13 @@ fn bench_writes_every_format() {
     let o = ok(bench(&dir, &["--compare", "slow.json", "a.json", "--csv"]));
     assert!(stdout(&o).lines().all(|l| l.split(',').count() == 10));
     // A saved run tells the prediction what is accepted.
-    let p = json(&ok(bench(&dir, &["--predict", "--from", "a.json", "--json"])));
-    assert!(p["bundles"][0]["behaviour"]["source"].as_str().unwrap().contains("--from"));
+    if cfg!(feature = "lab") {
+        let p = json(&ok(bench(&dir, &["--predict", "--from", "a.json", "--json"])));
+        assert!(p["bundles"][0]["behaviour"]["source"].as_str().unwrap().contains("--from"));
+    }
 
+    // Without the laboratory its options are unknown, and the message says where they are.
+    let lab = |words: &'static str| if cfg!(feature = "lab") { words } else { "--features lab" };
     for (args, code, words) in [
         (&["--compare", "a.json", "missing.json"][..], 3, "missing.json"),
         (&["--compare", "a.csv", "a.json"], 4, "not JSON"),
@@ -495,8 +614,8 @@ fn bench_writes_every_format() {
         (&["--compare", "nobody.json", "a.json"], 2, "no utterance in common"),
         (&["--compare", "a.json"], 2, "--compare"),
         (&["--json", "--csv"], 2, "stdout"),
-        (&["--kernels", "--predict"], 2, "--predict"),
-        (&["--from", "a.json"], 2, "--predict"),
+        (&["--kernels", "--predict"], 2, lab("--predict")),
+        (&["--from", "a.json"], 2, lab("--predict")),
         (&["--quick", "--no-cold-start", "--csv=no/such/place.csv"], 5, "place.csv"),
         (&["-f", "none.txt"], 2, "no sentences"),
         (&["-f", "missing.txt"], 3, "missing.txt"),
@@ -533,6 +652,7 @@ fn well_formed(html: &str) {
     assert!(open.is_empty(), "left open: {open:?}");
 }
 
+#[cfg(feature = "lab")]
 #[test]
 fn bench_counts_kernels_against_the_memory() {
     let dir = Dir::new("bench-kernels");
@@ -554,6 +674,7 @@ fn bench_counts_kernels_against_the_memory() {
     assert!(rows.iter().all(|r| r["gb_s"].as_f64().unwrap() > 0.0));
 }
 
+#[cfg(feature = "lab")]
 #[test]
 fn bench_predicts_and_says_so() {
     let dir = Dir::new("bench-predict");
@@ -605,7 +726,7 @@ fn bench_predicts_and_says_so() {
 fn a_batch_writes_a_file_a_line() {
     let dir = Dir::new("batch");
     dir.bundle();
-    std::fs::write(dir.path("list.txt"), "First line.\n\nSecond line.\n").unwrap();
+    std::fs::write(dir.path("list.txt"), "First line.\n\nSecond line.\r\n").unwrap();
     let o = ok(say(&dir, &["--batch", "list.txt", "--out-dir", "out", "--json", "-q"]));
     let lines: Vec<Value> = String::from_utf8(o.stdout)
         .unwrap()
@@ -614,10 +735,71 @@ fn a_batch_writes_a_file_a_line() {
         .collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[1]["text"], "Second line.");
+    // A file is numbered by its line, so that a blank one does not shift the others.
+    assert_eq!((&lines[1]["line"], &lines[1]["file"]), (&3.into(), &"00002.wav".into()));
     for v in &lines {
         let wav = Wav::read(dir.path("out").join(v["file"].as_str().unwrap())).unwrap();
         assert_eq!(wav.samples.len() as u64, 320 * v["tokens"].as_u64().unwrap());
     }
+}
+
+#[test]
+fn a_line_of_a_batch_sounds_as_it_does_alone() {
+    let dir = Dir::new("batch-alone");
+    dir.bundle();
+    std::fs::write(dir.path("list.txt"), "Another.\nThe line.\n\nThe line.\n").unwrap();
+    let seed = ["-q", "--seed", "5"];
+    ok(say(&dir, &[&seed[..], &["--batch", "list.txt", "--out-dir", "out"]].concat()));
+    ok(say(&dir, &[&seed[..], &["-o", "alone.wav", "The line."]].concat()));
+    let alone = std::fs::read(dir.path("alone.wav")).unwrap();
+    for name in ["out/00001.wav", "out/00003.wav"] {
+        assert_eq!(std::fs::read(dir.path(name)).unwrap(), alone, "{name}");
+    }
+    let help = ok(run(&dir, &["say", "--help"], b""));
+    assert!(stdout(&help).contains("it sounds as it does alone"), "{}", stdout(&help));
+}
+
+#[test]
+fn a_bad_line_of_a_batch_is_named() {
+    let dir = Dir::new("batch-bad");
+    dir.bundle();
+    std::fs::write(dir.path("list.txt"), b"One.\n...\n\xff\xfe\nFour.\n").unwrap();
+    let batch = ["--batch", "list.txt", "--out-dir"];
+    // It stops there, and what was done before stays.
+    let o = say(&dir, &[&batch[..], &["stops"]].concat());
+    assert_eq!(o.status.code(), Some(6), "{}", stderr(&o));
+    assert!(stderr(&o).contains("line 2 of list.txt"), "{}", stderr(&o));
+    assert!(stderr(&o).contains("--keep-going"), "{}", stderr(&o));
+    assert_eq!(listing(&dir.path("stops")), [dir.path("stops/00000.wav")]);
+    // Or it goes on, and says at the end what is missing.
+    let o = say(&dir, &[&batch[..], &["goes", "--keep-going", "--json"]].concat());
+    assert_eq!(o.status.code(), Some(6), "{}", stderr(&o));
+    for words in ["line 2 of list.txt: ", "line 3 of list.txt: ", "2 of the lines", ": 2, 3"] {
+        assert!(stderr(&o).contains(words), "{words}: {}", stderr(&o));
+    }
+    assert_eq!(
+        listing(&dir.path("goes")),
+        [dir.path("goes/00000.wav"), dir.path("goes/00003.wav")]
+    );
+    let told: Vec<Value> = stdout(&o).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(told.len(), 4);
+    assert!(told[1]["error"].is_string() && told[1]["file"].is_null());
+    assert_eq!(told[3]["file"], "00003.wav");
+}
+
+/// Lines longer than what is kept of one are spoken by parts, cut between words.
+#[test]
+fn a_line_without_end_is_cut_between_words() {
+    let dir = Dir::new("endless");
+    dir.bundle();
+    // The mebibyte ends within a character.
+    let blank = " ".repeat((1 << 20) - 7);
+    let text = format!("{blank}na\u{ef}ve\n");
+    let piped = [&["say"], TINY, &["-q", "-o", "a.wav"]].concat();
+    ok(run(&dir, &piped, text.as_bytes()));
+    ok(say(&dir, &["-q", "-o", "b.wav", "na\u{ef}ve"]));
+    let read = |name: &str| std::fs::read(dir.path(name)).unwrap();
+    assert_eq!(read("a.wav"), read("b.wav"));
 }
 
 #[test]
@@ -834,6 +1016,15 @@ fn outputs_that_cannot_be_written_are_refused() {
     assert!(!stderr(&o).contains("panicked"));
 }
 
+/// Whether these tests, and what they start, are to ignore that signal.
+#[cfg(unix)]
+fn ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
+
 /// Starts the program, waits until `ready`, ends it by `signal`; its exit code.
 #[cfg(unix)]
 fn interrupt(
@@ -879,23 +1070,134 @@ fn a_signal_leaves_nothing_half_written() {
     // In the middle of a text that takes minutes.
     std::fs::write(dir.path("long.txt"), "One two three and four. ".repeat(20_000)).unwrap();
     let long = [&["say", "-q", "-o", "old.wav", "-f", "long.txt"], TINY].concat();
-    assert_eq!(interrupt(&dir, &long, "-INT", b"", half), 130);
+    // Behind `&` a shell has Ctrl-C ignored for all that it starts, these tests with it.
+    let (int, code) = if ignored(2) { ("-TERM", 143) } else { ("-INT", 130) };
+    assert_eq!(interrupt(&dir, &long, int, b"", half), code);
     assert_eq!(interrupt(&dir, &long, "-TERM", b"", half), 143);
+    for (signal, number) in [("-QUIT", 3), ("-USR1", 10), ("-XCPU", 24)] {
+        // Other systems number them otherwise.
+        if cfg!(target_os = "linux") && !ignored(number) {
+            assert_eq!(interrupt(&dir, &long, signal, b"", half), 128 + number);
+        }
+    }
     // While it waits for more text.
     let waits = [&["say", "-q", "-o", "old.wav"], TINY].concat();
-    assert_eq!(interrupt(&dir, &waits, "-INT", b"Hello there.\n", half), 130);
+    assert_eq!(interrupt(&dir, &waits, int, b"Hello there.\n", half), code);
     // A batch keeps the files that were finished.
     std::fs::write(dir.path("lines.txt"), "Hello.\n".repeat(100_000)).unwrap();
     let batch = [&["say", "-q", "--batch", "lines.txt", "--out-dir", "out"], TINY].concat();
     let second = || dir.path("out/00001.wav").exists();
-    assert_eq!(interrupt(&dir, &batch, "-INT", b"", second), 130);
+    assert_eq!(interrupt(&dir, &batch, int, b"", second), code);
     assert_eq!((halves(&dir.0), halves(&dir.path("out"))), (0, 0));
     Wav::read(dir.path("out/00001.wav")).unwrap();
     assert_eq!(std::fs::read(dir.path("old.wav")).unwrap(), b"the old one");
 }
 
+/// What the system does not let a file become is told, and the old file stays.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_may_not_grow_is_not_begun_over_an_old_one() {
+    let dir = Dir::new("limit");
+    dir.bundle();
+    let limited = |blocks: u32, args: &[&str]| {
+        let program = command(&dir);
+        let mut c = Command::new("sh");
+        c.arg("-c").arg(format!("ulimit -f {blocks}; exec \"$@\"")).arg("sh");
+        c.arg(program.get_program()).args(program.get_args()).args(args).args(TINY);
+        c.current_dir(&dir.0).output().unwrap()
+    };
+    for name in ["old.wav", "old.json", "old.csv", "old.html"] {
+        std::fs::write(dir.path(name), "the old one").unwrap();
+    }
+    let before = listing(&dir.0);
+    let quick = ["bench", "--quick", "--no-cold-start", "--arm", "ar"];
+    let text = "One two three and four, and many more words than fit. ".repeat(20);
+    for args in [
+        &[&quick[..], &["--json=old.json"]].concat()[..],
+        &[&quick[..], &["--html=old.html"]].concat(),
+        &[&quick[..], &["-n", "40", "--csv=old.csv"]].concat(),
+        &["say", "-q", "-o", "old.wav", &text],
+    ] {
+        let o = limited(4, args);
+        assert_eq!(o.status.code(), Some(5), "{args:?}: {:?} {}", o.status, stderr(&o));
+        assert!(stderr(&o).contains("cannot write "), "{args:?}: {}", stderr(&o));
+    }
+    assert_eq!(listing(&dir.0), before);
+    for name in ["old.wav", "old.json", "old.csv", "old.html"] {
+        assert_eq!(std::fs::read(dir.path(name)).unwrap(), b"the old one", "{name}");
+    }
+}
+
+/// In a container a process may have the number of the one before it, which was killed.
+#[test]
+fn what_a_killed_process_left_is_in_nobodys_way() {
+    let dir = Dir::new("left");
+    dir.bundle();
+    let script = "for n in 0 1 2 3; do : > x.wav.$$-$n.part; done; exec \"$@\"";
+    let program = command(&dir);
+    let mut c = Command::new("sh");
+    c.arg("-c").arg(script).arg("sh").arg(program.get_program()).args(program.get_args());
+    c.args(["say", "-q", "-o", "x.wav", "Hello."]).args(TINY);
+    ok(c.current_dir(&dir.0).output().unwrap());
+    Wav::read(dir.path("x.wav")).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn an_output_file_keeps_its_permissions_and_links_are_followed() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = Dir::new("mode");
+    dir.bundle();
+    std::fs::write(dir.path("m.wav"), "old").unwrap();
+    std::fs::set_permissions(dir.path("m.wav"), PermissionsExt::from_mode(0o600)).unwrap();
+    symlink("later.wav", dir.path("link.wav")).unwrap();
+    for name in ["m.wav", "link.wav"] {
+        ok(say(&dir, &["-q", "-o", name, "Hello."]));
+        Wav::read(dir.path(name)).unwrap();
+    }
+    let mode = std::fs::metadata(dir.path("m.wav")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(dir.path("link.wav").symlink_metadata().unwrap().is_symlink());
+    assert!(dir.path("later.wav").symlink_metadata().unwrap().is_file());
+    let long = format!("{}.wav", "n".repeat(251));
+    ok(say(&dir, &["-q", "-o", &long, "Hello."]));
+    Wav::read(dir.path(&long)).unwrap();
+}
+
+/// As a shell starts programs behind `&`.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    let dir = Dir::new("ignored");
+    dir.bundle();
+    std::fs::write(dir.path("long.txt"), "One two three and four. ".repeat(20_000)).unwrap();
+    let program = command(&dir);
+    let mut c = Command::new("sh");
+    c.arg("-c").arg("trap '' INT QUIT; exec \"$@\"").arg("sh").arg(program.get_program());
+    c.args(program.get_args()).args(["say", "-q", "-o", "x.wav", "-f", "long.txt"]).args(TINY);
+    let mut child = c.current_dir(&dir.0).stderr(Stdio::null()).spawn().unwrap();
+    let part = || listing(&dir.0).iter().any(|p| p.to_string_lossy().ends_with(".part"));
+    let start = std::time::Instant::now();
+    while !part() {
+        assert!(start.elapsed().as_secs() < 60 && child.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let send = |signal: &str| {
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    send("-INT");
+    send("-QUIT");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(part(), "it went on");
+    send("-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(!part());
+}
+
 #[test]
 fn absurd_options_are_refused() {
+    let many_cpus = vec!["0"; 3000].join(",");
     let nothing = |_: &Dir| {};
     for (i, (args, words)) in [
         (&["--gamma", "99"][..], "gamma"),
@@ -911,12 +1213,16 @@ fn absurd_options_are_refused() {
         (&["--arm", "tolerance", "--beta", "7"], "beta"),
         (&["--threads", "0"], "threads"),
         (&["--threads", "100000"], "threads"),
+        (&["--pin", "9999999"], "--pin"),
+        (&["--pin", "x"], "--pin"),
+        (&["--pin", &many_cpus], "64"),
         (&["--max-chars", "1"], "characters"),
         (&["--seed", "1e99"], "seed"),
         (&["--raw"], "--raw"),
         (&["--json", "-o", "-"], "stdout"),
         (&["--weights", "similarity"], "no similarities"),
         (&["--nonsense"], "--nonsense"),
+        (&["--keep-going"], "--batch"),
         (&["--batch", "x"], "--batch"),
     ]
     .into_iter()
@@ -938,6 +1244,42 @@ fn absurd_options_are_refused() {
 }
 
 #[test]
+fn a_mistyped_option_gets_the_right_tip() {
+    let dir = Dir::new("tips");
+    for (option, ours) in [("--sed", "--seed"), ("--speker", "--speaker"), ("--model", "--bundle")]
+    {
+        let o = run(&dir, &["say", option, "1"], b"");
+        assert_eq!(o.status.code(), Some(2));
+        assert!(stderr(&o).contains(&format!("'{ours}'")), "{option}: {}", stderr(&o));
+    }
+    // Similar letters, another thing.
+    let o = run(&dir, &["say", "--speed", "2"], b"");
+    assert!(!stderr(&o).contains("--seed"), "{}", stderr(&o));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn help_that_cannot_be_written_is_an_error() {
+    let dir = Dir::new("help-full");
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let o = command(&dir).arg("--help").stdout(full).output().unwrap();
+    assert_eq!(o.status.code(), Some(5), "{}", stderr(&o));
+}
+
+#[test]
+fn a_small_program_says_where_its_laboratory_is() {
+    let dir = Dir::new("lab");
+    for command in ["eval", "passes"] {
+        let o = run(&dir, &[command, "--help"], b"");
+        let told = stderr(&o).contains("cargo build --release --features lab");
+        let code = if cfg!(feature = "lab") { 0 } else { 2 };
+        assert_eq!((told, o.status.code()), (code == 2, Some(code)), "{}", stderr(&o));
+    }
+    let o = ok(run(&dir, &["--help"], b""));
+    assert_eq!(stdout(&o).contains("\n  eval "), cfg!(feature = "lab"));
+}
+
+#[test]
 fn help_teaches_by_example() {
     let dir = Dir::new("help");
     for args in [
@@ -955,17 +1297,20 @@ fn help_teaches_by_example() {
     assert!(String::from_utf8_lossy(&o.stdout).contains(env!("CARGO_PKG_VERSION")));
 }
 
+#[cfg(feature = "lab")]
 fn eval(dir: &Dir, args: &[&str]) -> Output {
     run(dir, &[&["eval"], &args[..1], TINY, &args[1..]].concat(), b"")
 }
 
 /// `[value, low, high]` in order.
+#[cfg(feature = "lab")]
 fn interval(v: &Value) -> [f64; 3] {
     let v: Vec<f64> = v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
     assert!(v.len() == 3 && v[1] <= v[0] + 1e-9 && v[0] <= v[2] + 1e-9, "{v:?}");
     [v[0], v[1], v[2]]
 }
 
+#[cfg(feature = "lab")]
 #[test]
 fn eval_builds_families_and_accepts_by_them() {
     let dir = Dir::new("eval");
@@ -1026,6 +1371,7 @@ fn eval_builds_families_and_accepts_by_them() {
     }
 }
 
+#[cfg(feature = "lab")]
 #[test]
 fn eval_swaps_speaks_and_groups_on_the_fly() {
     let dir = Dir::new("eval-sounds");

@@ -1,14 +1,14 @@
-use super::{VoiceArgs, output, usage};
+use super::args::VoiceArgs;
+use super::files::{hex, make_folder_of, target_sha256, write_whole};
+use super::{output, usage};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use voxgrain::asg::{BuildOptions, Family, Header, Index, IndexBuilder, Metric, Order, RowSource};
 use voxgrain::bundle::Bundle;
 use voxgrain::engine::Model;
 use voxgrain::map::Map;
-use voxgrain::part::Part;
 use voxgrain::{Error, ErrorKind};
 
 /// Build, inspect and verify group indexes
@@ -169,7 +169,7 @@ pub fn describe(index: &Index<Map>) -> Value {
         "codebook": h.codebook, "family": family(h), "metric": metric(h), "source": source(h),
         "symmetric": h.symmetric, "power": h.power, "cap": h.cap, "entries": h.entries,
         "mean_members": h.entries as f64 / h.codebook as f64, "max_members": h.max_members,
-        "target_sha256": h.weights_sha256.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+        "target_sha256": hex(&h.weights_sha256),
     })
 }
 
@@ -187,9 +187,8 @@ pub fn one_line(index: &Index<Map>) -> String {
 }
 
 fn open(path: &Path) -> voxgrain::Result<Index<Map>> {
-    Index::open(Map::open(path)?).map_err(|e| {
-        Error::with_source(ErrorKind::Malformed, format!("{}: {e}", path.display()), e)
-    })
+    Index::open(Map::open(path)?)
+        .map_err(|e| Error::with_source(ErrorKind::Malformed, path.display().to_string(), e))
 }
 
 /// The named file, or the one that the bundle names.
@@ -236,7 +235,7 @@ impl Build {
         };
         let sha = target_sha256(&bundle)?;
         let clock = Instant::now();
-        let bar = super::say::progress(1000, self.json);
+        let bar = output::progress(1000, self.json);
         let on_progress = |f: f32| bar.set_position((f * 1000.0) as u64);
         let fsq = matches!(metric, Metric::FsqL1 | Metric::FsqHamming);
         let source = match (fsq, self.source) {
@@ -273,6 +272,7 @@ impl Build {
         let bad = |e| Error::with_source(ErrorKind::InvalidArgument, "cannot build the index", e);
         let (bytes, written) = built.and_then(|b| b.to_bytes()).map_err(bad)?;
         bar.finish_and_clear();
+        make_folder_of(&path)?;
         write_whole(&path, &bytes)?;
         let seconds = clock.elapsed().as_secs_f64();
         let index = open(&path)?;
@@ -292,34 +292,6 @@ impl Build {
         }
         Ok(())
     }
-}
-
-/// The target's weights as the bundle lists them: what an index is bound to.
-pub fn target_sha256(bundle: &Bundle) -> voxgrain::Result<[u8; 32]> {
-    let weights = format!("{}.data", bundle.target.file);
-    let listed = bundle.listed_sha256(&weights).unwrap_or_default();
-    let mut sha = [0u8; 32];
-    for (i, b) in sha.iter_mut().enumerate() {
-        let digits = listed.get(2 * i..2 * i + 2).unwrap_or_default();
-        *b = u8::from_str_radix(digits, 16).map_err(|_| usage("bundle.toml lists no sha256"))?;
-    }
-    Ok(sha)
-}
-
-/// A reader never sees half of it.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> voxgrain::Result<()> {
-    let write = || {
-        if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-            std::fs::create_dir_all(dir)?;
-        }
-        let mut file = Part::create(path)?;
-        file.write_all(bytes)?;
-        file.finish()
-    };
-    write().map_err(|e| {
-        let what = format!("cannot write {}: {e}", path.display());
-        Error::with_source(ErrorKind::Unwritable, what, e)
-    })
 }
 
 impl Inspect {
@@ -360,9 +332,9 @@ impl Verify {
         let path = place(&self.file, &self.voice)?;
         let clock = Instant::now();
         let index = open(&path)?;
-        index.verify().map_err(|e| {
-            Error::with_source(ErrorKind::Malformed, format!("{}: {e}", path.display()), e)
-        })?;
+        index
+            .verify()
+            .map_err(|e| Error::with_source(ErrorKind::Malformed, path.display().to_string(), e))?;
         let seconds = clock.elapsed().as_secs_f64();
         if self.json {
             let mut value = describe(&index);

@@ -1,4 +1,5 @@
-use super::{VoiceArgs, output};
+use super::args::VoiceArgs;
+use super::output;
 use clap::Args;
 use serde_json::json;
 use voxgrain::bundle::{Bundle, LanguageModel};
@@ -43,7 +44,7 @@ impl Inspect {
         if self.verify {
             let bundle = Bundle::open(&dir)?;
             let total = bundle.files.iter().map(|f| f.bytes).sum();
-            let bar = super::say::progress(total, self.json);
+            let bar = output::progress(total, self.json);
             bundle.verify(|p| {
                 bar.set_position(p.done_bytes);
                 std::ops::ControlFlow::Continue(())

@@ -1,5 +1,5 @@
-//! Ctrl-C, SIGTERM and a closed terminal: the program ends at once, and what is not whole is
-//! gone.
+//! Ctrl-C, SIGTERM, a closed terminal and the like: the program ends at once, and what is not
+//! whole is gone.
 
 use std::process::ExitCode;
 
@@ -7,17 +7,21 @@ use std::process::ExitCode;
 /// wait for input, for the sound device or for a model.
 #[cfg(unix)]
 pub fn listen() {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{
+        SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ,
+    };
     use signal_hook::iterator::Signals;
-    // Without it the signals do what they always did.
-    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
-    // Whoever starts the program with SIGHUP ignored, as nohup does, wants it to go on.
-    let ignored = hangups_are_ignored();
-    if !ignored && signals.add_signal(SIGHUP).is_err() {
-        return;
-    }
+    // Whoever starts the program with a signal ignored wants it to go on: nohup does so with
+    // SIGHUP, a shell with SIGINT and SIGQUIT behind `&`.
+    let ignored = ignored();
+    let ends = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU];
+    let heard = ends.into_iter().filter(|s| ignored >> (s - 1) & 1 == 0);
+    // SIGXFSZ is heard so that it does not end the program: the write that went too far fails,
+    // which is told as any failed write.
+    // Without a listener the signals do what they always did.
+    let Ok(mut signals) = Signals::new(heard.chain([SIGXFSZ])) else { return };
     let wait = move || {
-        if let Some(signal) = signals.forever().next() {
+        if let Some(signal) = signals.forever().find(|&s| s != SIGXFSZ) {
             ending::begin();
             voxgrain::part::abandon();
             // As a shell reports a program that a signal ended. No destructors: other threads
@@ -31,12 +35,13 @@ pub fn listen() {
 #[cfg(not(unix))]
 pub fn listen() {}
 
-/// The mask of ignored signals that the system tells; SIGHUP is its first bit.
+/// The mask of ignored signals that the system tells, number 1 in its lowest bit; none where it
+/// does not.
 #[cfg(unix)]
-fn hangups_are_ignored() -> bool {
+fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
-    mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m & 1 == 1)
+    mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).unwrap_or(0)
 }
 
 mod ending {

@@ -1,23 +1,25 @@
 //! Commands over the library's public API. Data goes to stdout, status to stderr.
 
+mod args;
 mod asg;
 mod bench;
-mod eval;
+mod files;
+mod hints;
 mod inspect;
 mod interrupt;
+#[cfg(feature = "lab")]
+mod lab;
 mod output;
 mod pack;
-mod passes;
 mod say;
+mod sink;
+mod stats;
+mod table;
 
-use clap::{Args, Parser, Subcommand};
-use std::path::{Path, PathBuf};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
-use std::sync::Arc;
-use voxgrain::bundle::Bundle;
-use voxgrain::engine::{Pool, pin};
-use voxgrain::speech::synth::Voice;
-use voxgrain::{Error, ErrorKind, kernel};
+use voxgrain::speech::synth::SpeechStats;
+use voxgrain::{Error, ErrorKind};
 
 /// Speech on a CPU, drawn token by token and decoded as it comes.
 #[derive(Parser)]
@@ -46,7 +48,8 @@ Exit codes:
   4  a file is damaged, of another version, or does not belong to the others
   5  the output cannot be written
   6  the text cannot be spoken
-  7  no usable sound device
+  7  no usable sound device (-o and --fallback of `say` write a file)
+  8  spoken, but some of it was cut at the length limit because the voice did not end it
   130  interrupted (Ctrl-C; 143 by SIGTERM, 129 by a closed terminal): nothing half-written stays
 
 Environment:
@@ -61,72 +64,24 @@ enum Command {
     Asg(asg::Asg),
     /// Show what is in a bundle
     Inspect(inspect::Inspect),
-    /// Measure every decoding arm on this machine, compare runs, predict boards
+    /// Measure every decoding arm on this machine, compare runs
     Bench(bench::Bench),
+    #[cfg(feature = "lab")]
     /// Measure what groups give and cost: acceptance, bounds, damage, speech by many indexes
-    Eval(eval::Eval),
+    Eval(lab::eval::Eval),
     /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
     Pack(pack::Pack),
+    #[cfg(feature = "lab")]
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
-    Passes(passes::Passes),
-}
-
-/// Where the voice comes from and what it runs on.
-#[derive(Args, Clone)]
-struct VoiceArgs {
-    /// Folder of the voice [default: models/voice, found beside the program or the source]
-    #[arg(long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
-    /// Group index to use instead of the bundle's own
-    #[arg(long, value_name = "FILE")]
-    groups: Option<PathBuf>,
-    /// Threads that compute [default: the machine's cores, at most 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    threads: Option<u16>,
-    /// Keep the threads on these CPUs, the first one on the first; as many threads unless
-    /// --threads says otherwise
-    #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
-    pin: Vec<usize>,
-}
-
-impl VoiceArgs {
-    fn open(&self) -> voxgrain::Result<Voice> {
-        let voice = Voice::open(Bundle::find(self.bundle.as_deref())?)?;
-        match &self.groups {
-            Some(path) => voice.with_groups(path),
-            None => Ok(voice),
-        }
-    }
-
-    /// With the speaker of that name, if one is named.
-    fn open_as(&self, speaker: Option<&str>) -> voxgrain::Result<Voice> {
-        let voice = self.open()?;
-        match speaker {
-            Some(name) => voice.with_speaker(name),
-            None => Ok(voice),
-        }
-    }
-
-    fn threads(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let default = if self.pin.is_empty() { cores.min(4) } else { self.pin.len() };
-        self.threads.map_or(default, usize::from)
-    }
-
-    fn pool(&self) -> Arc<Pool> {
-        let threads = self.threads();
-        if let Some(&first) = self.pin.first()
-            && !pin(first)
-        {
-            log::warn!("this thread could not be kept on CPU {first}");
-        }
-        Pool::pinned(kernel::best(), threads, &self.pin)
-    }
+    Passes(lab::passes::Passes),
 }
 
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return hints::refuse(e, Cli::command()),
+    };
     interrupt::listen();
     output::init_log(cli.verbose);
     let result = match cli.command {
@@ -134,8 +89,10 @@ pub fn run() -> ExitCode {
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),
+        #[cfg(feature = "lab")]
         Command::Eval(c) => c.run(),
         Command::Pack(c) => c.run(),
+        #[cfg(feature = "lab")]
         Command::Passes(c) => c.run(),
     };
     interrupt::exit(|| match result {
@@ -149,6 +106,9 @@ pub fn run() -> ExitCode {
 }
 
 fn exit_code(e: &anyhow::Error) -> u8 {
+    if e.is::<Cut>() {
+        return 8;
+    }
     match e.downcast_ref::<Error>().map(Error::kind) {
         Some(ErrorKind::InvalidArgument) => 2,
         Some(ErrorKind::Unreadable) => 3,
@@ -160,13 +120,33 @@ fn exit_code(e: &anyhow::Error) -> u8 {
     }
 }
 
+/// All is done, but the voice did not end some of what it said.
+#[derive(Debug)]
+struct Cut {
+    cut: u64,
+    of: u64,
+}
+
+impl Cut {
+    fn check(stats: &SpeechStats) -> anyhow::Result<()> {
+        let (cut, of) = (stats.cut, stats.utterances);
+        if cut == 0 { Ok(()) } else { Err(Cut { cut, of }.into()) }
+    }
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (cut, of) = (self.cut, self.of);
+        write!(
+            f,
+            "{cut} of {of} stretches met the length limit before the voice ended them: try another --seed"
+        )
+    }
+}
+
+impl std::error::Error for Cut {}
+
 /// `InvalidArgument`, for what clap cannot check.
 fn usage(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, what)
-}
-
-fn read_file(path: &Path) -> voxgrain::Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| {
-        Error::with_source(ErrorKind::Unreadable, format!("cannot read {}: {e}", path.display()), e)
-    })
 }

@@ -1,5 +1,5 @@
 use serde_json::Value;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// Writes one JSON value and a newline to stdout.
 pub fn json(value: &Value) -> voxgrain::Result<()> {
@@ -10,8 +10,8 @@ pub fn json(value: &Value) -> voxgrain::Result<()> {
 pub fn line(text: &str) -> voxgrain::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| {
-        let what = format!("cannot write to standard output: {e}");
-        voxgrain::Error::with_source(voxgrain::ErrorKind::Unwritable, what, e)
+        let kind = voxgrain::ErrorKind::Unwritable;
+        voxgrain::Error::with_source(kind, "cannot write to standard output", e)
     })
 }
 
@@ -20,17 +20,34 @@ pub fn status(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The error with its causes, leaving out those whose text is already told.
-pub fn error(e: &anyhow::Error) {
-    let mut text = format!("voxgrain: {e}");
-    for cause in e.chain().skip(1) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
+/// A bar on stderr, hidden where nobody watches.
+pub fn progress(length: u64, quiet: bool) -> indicatif::ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
     }
-    status(&text);
+    let style = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} {eta} left {msg}")
+        .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
+    indicatif::ProgressBar::new(length).with_style(style)
+}
+
+/// What ended the program.
+pub fn error(e: &anyhow::Error) {
+    status(&format!("voxgrain: {}", chain(e.as_ref())));
+}
+
+/// An error with its causes, leaving out those whose text is already told.
+pub fn chain(e: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = e.to_string();
+    let mut next = e.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
 }
 
 struct StderrLog;

@@ -53,7 +53,7 @@ fn value(file: &str, r: &PackReport) -> Value {
 impl Pack {
     pub fn run(self) -> anyhow::Result<()> {
         let clock = Instant::now();
-        let bar = super::say::progress(1, self.json);
+        let bar = output::progress(1, self.json);
         let on_progress = |done: u64, total: u64| {
             bar.set_length(total);
             bar.set_position(done);

@@ -1,78 +1,22 @@
-use super::output::{self, status};
-use super::{VoiceArgs, read_file, usage};
-use clap::{Args, ValueEnum};
+use super::args::{ArmName, EmissionName, Gamma, VoiceArgs, WeightsName, parse_gamma};
+use super::files::{make_folder, read_file};
+use super::output::{self, progress, status};
+use super::sink::{Sink, Wanted, check_name, is_stdout};
+use super::{Cut, usage};
+use clap::Args;
 use serde_json::json;
 use std::io::{BufRead, IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use voxgrain::asg::Weights;
 use voxgrain::core::accept::Emission;
-use voxgrain::decode::{Arm, DraftLength, MAX_GAMMA, Options};
-#[cfg(feature = "audio")]
-use voxgrain::speech::play::Speaker;
+use voxgrain::decode::{Arm, Options};
+use voxgrain::engine::Pool;
 use voxgrain::speech::synth::{SpeechStats, Synthesizer, Voice};
 use voxgrain::speech::text::{self, Chunk, Report, TextFrontend};
-use voxgrain::speech::wav::{Container, WavFile, WavStream};
+use voxgrain::speech::wav::{Container, WavFile};
 use voxgrain::{Error, ErrorKind};
-
-/// Stands in where the program was built without the `audio` feature.
-#[cfg(not(feature = "audio"))]
-enum Speaker {}
-
-#[cfg(not(feature = "audio"))]
-impl Speaker {
-    fn open(_: u32, _: u32) -> voxgrain::Result<Self> {
-        Err(Error::new(ErrorKind::Audio, "this build has no playback (feature `audio`)"))
-    }
-    fn push(&mut self, _: &[f32]) -> voxgrain::Result<()> {
-        match *self {}
-    }
-    fn drain(&mut self) -> voxgrain::Result<()> {
-        match *self {}
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum ArmName {
-    /// One token a pass of the target
-    Ar,
-    /// Speculation, accepted token by token; the law is the target's
-    Sd,
-    /// Accepted token by token with a tolerance (--beta)
-    Tolerance,
-    /// Accepted by acoustic similarity group
-    Pcg,
-    /// Accepted by token or for a similar token: at most one step of the index from the target's law
-    Transport,
-}
-
-impl ArmName {
-    pub fn arm(self, beta: f32, emission: Emission) -> Arm {
-        match self {
-            ArmName::Ar => Arm::Ar,
-            ArmName::Sd => Arm::Sd,
-            ArmName::Tolerance => Arm::Tolerance { beta },
-            ArmName::Pcg => Arm::Pcg { emission },
-            ArmName::Transport => Arm::Transport,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum EmissionName {
-    /// An accepted draft stands in for its group
-    StandIn,
-    /// An accepted draft is replaced by a draw from its group: the law is the target's
-    Resample,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum WeightsName {
-    /// A token's mass is split evenly over its groups
-    Equal,
-    /// By similarity, with the power that the index was built with
-    Similarity,
-}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,50 +24,17 @@ Examples:
   voxgrain say -o out.wav -f story.txt
   voxgrain say -o - \"Hello.\" | aplay
   tail -f log.txt | voxgrain say            speaks each line as it arrives
-  voxgrain say --voice rms \"A bundle may have several speakers.\"
+  voxgrain say --speaker rms \"A bundle may have several speakers.\"
   voxgrain say --arm ar --json -o out.wav \"Plain decoding, measured.\"
   voxgrain say --seed 7 --temperature 0.8 \"Another reading of the same words.\"
 
-The same seed, build and bundle give the same sound, whatever the number of threads.";
+  voxgrain say --batch lines.txt --out-dir spoken --keep-going
 
-/// What `--gamma` takes.
-#[derive(Debug, Clone, Copy)]
-pub enum Gamma {
-    Fixed(usize),
-    Auto,
-    Measured,
-}
+The same seed, text, build and bundle give the same sound, whatever the number of threads. Each
+line of a batch begins with the seed as given: it sounds as it does alone.
 
-impl Gamma {
-    pub fn length(self, voice: &Voice) -> DraftLength {
-        match self {
-            Gamma::Fixed(n) => DraftLength::Fixed(n),
-            Gamma::Auto => voice.draft_length(),
-            Gamma::Measured => DraftLength::Measured,
-        }
-    }
-}
-
-impl std::fmt::Display for Gamma {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Gamma::Fixed(n) => n.fmt(f),
-            Gamma::Auto => f.write_str("auto"),
-            Gamma::Measured => f.write_str("measured"),
-        }
-    }
-}
-
-pub fn parse_gamma(s: &str) -> Result<Gamma, String> {
-    match s {
-        "auto" => Ok(Gamma::Auto),
-        "measured" => Ok(Gamma::Measured),
-        n => match n.parse() {
-            Ok(n) if n <= MAX_GAMMA => Ok(Gamma::Fixed(n)),
-            _ => Err(format!("{n:?} is neither 0 to {MAX_GAMMA} nor `auto` nor `measured`")),
-        },
-    }
-}
+Exit code 8: all was written or played, but the voice did not end some of it by itself and was
+cut at the length limit.";
 
 /// Speak text through the sound device, or write it to a file or pipe
 #[derive(Args)]
@@ -134,14 +45,17 @@ pub struct Say {
     /// Read the text from a file
     #[arg(short, long, value_name = "FILE", conflicts_with = "text")]
     file: Option<PathBuf>,
-    /// Write a WAV file instead of playing; - is standard output
+    /// Write a WAV file (.wav) instead of playing; - is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write bare 16-bit little-endian samples without a header
     #[arg(long)]
     raw: bool,
+    /// Where no sound device is usable, write voxgrain.wav instead of ending with exit code 7
+    #[arg(long)]
+    fallback: bool,
     /// Who speaks; `voxgrain inspect` shows the names [default: the bundle's first]
-    #[arg(long = "voice", value_name = "NAME")]
+    #[arg(long, visible_alias = "voice", value_name = "NAME")]
     speaker: Option<String>,
     /// How tokens are decoded [default: transport; pcg with --emission resample, --weights
     /// similarity or an index that is not symmetric]
@@ -151,7 +65,7 @@ pub struct Say {
     /// costs; `measured` follows the clock as well, which is fastest and not reproducible
     #[arg(long, value_name = "N|auto|measured", value_parser = parse_gamma, default_value = "auto", allow_negative_numbers = true)]
     gamma: Gamma,
-    /// Seed of every random choice
+    /// Seed of every random choice: with the text it fixes the sound
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Divides the logits; 0 takes the most probable token [default: the voice's]
@@ -187,47 +101,27 @@ pub struct Say {
     /// Speak each line of a file to its own WAV file in --out-dir
     #[arg(long, value_name = "FILE", requires = "out_dir", conflicts_with_all = ["text", "file", "output"])]
     batch: Option<PathBuf>,
-    /// Where --batch writes 00000.wav, 00001.wav, ...
+    /// Where --batch writes the first line's 00000.wav, the second line's 00001.wav, ...; a blank
+    /// line has no file
     #[arg(long, value_name = "DIR", requires = "batch")]
     out_dir: Option<PathBuf>,
+    /// Leave out lines of --batch that cannot be spoken; the exit code tells of them at the end
+    #[arg(long, requires = "batch")]
+    keep_going: bool,
     #[command(flatten)]
     voice: VoiceArgs,
 }
 
-/// Where the samples go.
-enum Sink {
-    Speaker(Box<Speaker>),
-    /// With its name as the user gave it.
-    File(WavFile, PathBuf),
-    Stdout(WavStream<std::io::Stdout>),
-}
-
-impl Sink {
-    fn write(&mut self, pcm: &[f32]) -> voxgrain::Result<()> {
-        match self {
-            Sink::Speaker(s) => s.push(pcm),
-            Sink::File(f, _) => f.write(pcm),
-            Sink::Stdout(s) => s.write(pcm),
-        }
-    }
-
-    fn finish(self) -> voxgrain::Result<Option<PathBuf>> {
-        match self {
-            Sink::Speaker(mut s) => s.drain().map(|()| None),
-            Sink::File(f, path) => f.finish().map(|()| Some(path)),
-            Sink::Stdout(s) => s.finish().map(|_| None),
-        }
-    }
-}
-
 impl Say {
     pub fn run(self) -> anyhow::Result<()> {
-        let to_stdout = self.output.as_deref() == Some("-".as_ref());
-        if to_stdout && self.json {
+        if self.output.as_deref().is_some_and(is_stdout) && self.json {
             return Err(usage("-o - and --json both write to stdout: use -o FILE").into());
         }
         if self.raw && self.output.is_none() {
             return Err(usage("--raw needs -o FILE or -o -").into());
+        }
+        if let Some(path) = &self.output {
+            check_name(path, self.container())?;
         }
         let frontend = TextFrontend::new(text::Options { max_chars: self.max_chars })?;
         let mut voice = self.voice.open_as(self.speaker.as_deref())?;
@@ -240,15 +134,14 @@ impl Say {
             return self.batch(&voice, options, frontend);
         }
         let mut job = Job {
-            synthesizer: Synthesizer::new(&voice, options, &pool)?,
+            voicing: Voicing::new(&voice, options, &pool, self.json)?,
             sink: None,
-            open: || self.open_sink(&voice),
+            open: || Sink::open(self.wanted(&voice)),
             report: Report::default(),
             quiet: self.quiet,
-            pcm: Vec::new(),
         };
         self.speak_all(frontend, &mut job)?;
-        let stats = job.synthesizer.stats();
+        let stats = job.voicing.stats();
         let report = std::mem::take(&mut job.report);
         if let Some(sink) = job.sink.take()
             && let Some(path) = sink.finish()?
@@ -261,14 +154,14 @@ impl Say {
             return Err(Error::new(ErrorKind::InvalidText, what).into());
         }
         if !self.quiet {
-            warn_about(&report, &stats);
+            warn_about(&report);
         }
         if self.json {
-            output::json(&measurements(&stats, &options, &voice, &pool))?;
+            output::json(&measurements(&job.voicing, &options, &voice, &pool))?;
         } else if !self.quiet {
             status(&summary(&stats, &options, voice.bundle().audio.sample_rate_hz));
         }
-        Ok(())
+        Cut::check(&stats)
     }
 
     fn options(&self, voice: &Voice) -> voxgrain::Result<Options> {
@@ -294,24 +187,18 @@ impl Say {
         Ok(o)
     }
 
-    /// Opens the output when the first samples are there, so that a failure before leaves
-    /// no file.
-    fn open_sink(&self, voice: &Voice) -> voxgrain::Result<Sink> {
-        let rate = voice.bundle().audio.sample_rate_hz;
-        let container = if self.raw { Container::Raw } else { Container::Wav };
-        match &self.output {
-            Some(p) if p.as_os_str() == "-" => {
-                Ok(Sink::Stdout(WavStream::new(std::io::stdout(), rate, container)?))
-            }
-            Some(p) => Ok(Sink::File(WavFile::create_as(p, rate, container)?, p.clone())),
-            None => match Speaker::open(rate, 200) {
-                Ok(s) => Ok(Sink::Speaker(Box::new(s))),
-                Err(e) => {
-                    status(&format!("{e}; writing voxgrain.wav instead"));
-                    let path = PathBuf::from("voxgrain.wav");
-                    Ok(Sink::File(WavFile::create(&path, rate)?, path))
-                }
-            },
+    fn container(&self) -> Container {
+        if self.raw { Container::Raw } else { Container::Wav }
+    }
+
+    /// The output is opened when the first samples are there, so that a failure before leaves no
+    /// file.
+    fn wanted(&self, voice: &Voice) -> Wanted<'_> {
+        Wanted {
+            output: self.output.as_deref(),
+            container: self.container(),
+            sample_rate_hz: voice.bundle().audio.sample_rate_hz,
+            fallback: self.fallback,
         }
     }
 
@@ -337,20 +224,25 @@ impl Say {
             status("type what to say, a line at a time; Ctrl-D ends");
         }
         let mut stdin = stdin.lock();
+        // What has come of a line, cut where it would fill the memory: between words, or else
+        // between characters.
         let mut line = Vec::new();
         loop {
-            line.clear();
-            // A line without end is cut here, long before it could fill the memory.
-            let n = (&mut stdin).take(1 << 20).read_until(b'\n', &mut line).map_err(|e| {
-                let what = format!("cannot read standard input: {e}");
-                Error::with_source(ErrorKind::Unreadable, what, e)
+            let room = LONGEST_LINE.saturating_sub(line.len()) as u64;
+            let n = (&mut stdin).take(room).read_until(b'\n', &mut line).map_err(|e| {
+                Error::with_source(ErrorKind::Unreadable, "cannot read standard input", e)
             })?;
-            if n == 0 {
+            if n == 0 && line.is_empty() {
                 break;
             }
+            let whole = n == 0 || line.ends_with(b"\n");
+            let rest = if whole { Vec::new() } else { line.split_off(end_of_words(&line)) };
             let mut chunks = frontend.feed(text::utf8(&line)?);
-            chunks.extend(frontend.flush());
+            if whole {
+                chunks.extend(frontend.flush());
+            }
             job.speak(&chunks, false)?;
+            line = rest;
         }
         job.report = frontend.take_report();
         Ok(())
@@ -361,82 +253,175 @@ impl Say {
             return Err(usage("--batch needs --out-dir").into());
         };
         let bytes = read_file(list)?;
-        let lines: Vec<&str> =
-            text::utf8(&bytes)?.lines().filter(|l| !l.trim().is_empty()).collect();
-        std::fs::create_dir_all(dir).map_err(|e| {
-            let what = format!("cannot create {}: {e}", dir.display());
-            Error::with_source(ErrorKind::Unwritable, what, e)
-        })?;
+        let lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
+        make_folder(dir)?;
         let pool = self.voice.pool();
-        let rate = voice.bundle().audio.sample_rate_hz;
+        let batch = Batch { voice, options, frontend, pool, dir, json: self.json };
         let bar = progress(lines.len() as u64, self.quiet);
-        let mut pcm = Vec::new();
+        let mut total = SpeechStats::default();
+        let mut bad = Vec::new();
         for (i, line) in lines.iter().enumerate() {
-            let options = options.with_seed(options.seed.wrapping_add(i as u64));
-            let mut synthesizer = Synthesizer::new(voice, options, &pool)?;
-            let mut file = WavFile::create(dir.join(format!("{i:05}.wav")), rate)?;
-            for chunk in &frontend.speak(line)?.chunks {
-                let mut speech = synthesizer.speak(&chunk.text)?;
-                loop {
-                    pcm.clear();
-                    if !speech.next_into(&mut pcm)? {
-                        break;
-                    }
-                    file.write(&pcm)?;
-                }
-            }
-            file.finish()?;
-            if self.json {
-                let mut m = measurements(&synthesizer.stats(), &options, voice, &pool);
-                m["text"] = json!(line);
-                m["file"] = json!(format!("{i:05}.wav"));
-                output::json(&m)?;
-            }
             bar.inc(1);
+            let line = line.trim_ascii();
+            if line.is_empty() {
+                continue;
+            }
+            let file = format!("{i:05}.wav");
+            let spoken = text::utf8(line).and_then(|text| batch.speak(text, &file));
+            let mut told = match spoken {
+                Ok(voicing) => {
+                    let stats = voicing.stats();
+                    total.utterances += stats.utterances;
+                    total.cut += stats.cut;
+                    measurements(&voicing, &options, voice, &batch.pool)
+                }
+                // Only the text is the line's own fault.
+                Err(e) if e.kind() == ErrorKind::InvalidText => {
+                    let what = format!("line {} of {}", i + 1, list.display());
+                    if !self.keep_going {
+                        let what = format!("{what} (--keep-going leaves such lines out)");
+                        return Err(Error::with_source(ErrorKind::InvalidText, what, e).into());
+                    }
+                    let why = output::chain(&e);
+                    bar.suspend(|| status(&format!("{what}: {why}")));
+                    bad.push(i + 1);
+                    json!({ "error": why })
+                }
+                Err(e) => return Err(e.into()),
+            };
+            if self.json {
+                told["line"] = json!(i + 1);
+                told["text"] = json!(String::from_utf8_lossy(line));
+                if told["error"].is_null() {
+                    told["file"] = json!(file);
+                }
+                output::json(&told)?;
+            }
         }
         bar.finish_and_clear();
-        Ok(())
+        if !bad.is_empty() {
+            let numbers: Vec<String> = bad.iter().take(20).map(usize::to_string).collect();
+            let more = if bad.len() > 20 { ", ..." } else { "" };
+            let what = format!(
+                "{} of the lines of {} could not be spoken: {}{more}",
+                bad.len(),
+                list.display(),
+                numbers.join(", ")
+            );
+            return Err(Error::new(ErrorKind::InvalidText, what).into());
+        }
+        Cut::check(&total)
     }
 }
 
-/// A bar on stderr, hidden where nobody watches.
-pub fn progress(length: u64, quiet: bool) -> indicatif::ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
-        return indicatif::ProgressBar::hidden();
+/// What the lines of a batch have in common.
+struct Batch<'a> {
+    voice: &'a Voice,
+    options: Options,
+    frontend: TextFrontend,
+    pool: Arc<Pool>,
+    dir: &'a Path,
+    json: bool,
+}
+
+impl Batch<'_> {
+    /// Every line begins anew, so that it sounds as it does alone.
+    fn speak(&self, line: &str, file: &str) -> voxgrain::Result<Voicing> {
+        let chunks = self.frontend.speak(line)?.chunks;
+        let mut voicing = Voicing::new(self.voice, self.options, &self.pool, self.json)?;
+        let rate = self.voice.bundle().audio.sample_rate_hz;
+        let mut file = WavFile::create(self.dir.join(file), rate)?;
+        for chunk in &chunks {
+            voicing.speak(&chunk.text, |pcm| file.write(pcm))?;
+        }
+        file.finish()?;
+        Ok(voicing)
     }
-    let style = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} {eta} left {msg}")
-        .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
-    indicatif::ProgressBar::new(length).with_style(style)
+}
+
+/// Bytes of a line of standard input that are kept; a longer one is spoken by parts.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// Where to cut bytes that go on: behind the last white space, or else before a character that is
+/// not whole.
+fn end_of_words(bytes: &[u8]) -> usize {
+    if let Some(at) = bytes.iter().rposition(u8::is_ascii_whitespace) {
+        return at + 1;
+    }
+    match std::str::from_utf8(bytes) {
+        // Anything else that is wrong is told by whoever reads the text.
+        Err(e) if e.error_len().is_none() && e.valid_up_to() > 0 => e.valid_up_to(),
+        _ => bytes.len(),
+    }
+}
+
+/// What speaks: one stretch of text after the other.
+struct Voicing {
+    synthesizer: Synthesizer,
+    pcm: Vec<f32>,
+    /// For --json: text, first sample and the one behind its last.
+    stretches: Option<Vec<(String, u64, u64)>>,
+}
+
+impl Voicing {
+    fn new(
+        voice: &Voice,
+        options: Options,
+        pool: &Arc<Pool>,
+        keep: bool,
+    ) -> voxgrain::Result<Self> {
+        let synthesizer = Synthesizer::new(voice, options, pool)?;
+        Ok(Self { synthesizer, pcm: Vec::new(), stretches: keep.then(Vec::new) })
+    }
+
+    fn speak(
+        &mut self,
+        text: &str,
+        mut sink: impl FnMut(&[f32]) -> voxgrain::Result<()>,
+    ) -> voxgrain::Result<()> {
+        let begin = self.stats().samples;
+        self.synthesizer.begin(text)?;
+        loop {
+            self.pcm.clear();
+            if !self.synthesizer.next_into(&mut self.pcm)? {
+                break;
+            }
+            if !self.pcm.is_empty() {
+                sink(&self.pcm)?;
+            }
+        }
+        let end = self.stats().samples;
+        if let Some(all) = &mut self.stretches {
+            all.push((text.to_owned(), begin, end));
+        }
+        Ok(())
+    }
+
+    fn stats(&self) -> SpeechStats {
+        self.synthesizer.stats()
+    }
 }
 
 struct Job<F> {
-    synthesizer: Synthesizer,
+    voicing: Voicing,
     sink: Option<Sink>,
     open: F,
     report: Report,
     quiet: bool,
-    pcm: Vec<f32>,
 }
 
 impl<F: FnMut() -> voxgrain::Result<Sink>> Job<F> {
     fn speak(&mut self, chunks: &[Chunk], show: bool) -> anyhow::Result<()> {
         let bar = progress(chunks.len() as u64, self.quiet || !show || chunks.len() < 2);
+        let (sink, open) = (&mut self.sink, &mut self.open);
         for chunk in chunks {
-            let mut speech = self.synthesizer.speak(&chunk.text)?;
-            loop {
-                self.pcm.clear();
-                if !speech.next_into(&mut self.pcm)? {
-                    break;
-                }
-                if self.pcm.is_empty() {
-                    continue;
-                }
-                let sink = match &mut self.sink {
+            self.voicing.speak(&chunk.text, |pcm| {
+                let sink = match &mut *sink {
                     Some(s) => s,
-                    none => none.insert((self.open)()?),
+                    none => none.insert(open()?),
                 };
-                sink.write(&self.pcm)?;
-            }
+                sink.write(pcm)
+            })?;
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -447,7 +432,7 @@ impl<F: FnMut() -> voxgrain::Result<Sink>> Job<F> {
     }
 }
 
-fn warn_about(report: &Report, stats: &SpeechStats) {
+fn warn_about(report: &Report) {
     if !report.unspeakable.is_empty() {
         let mut shown: Vec<String> =
             report.unspeakable.iter().map(|u| format!("{:?}", u.text)).collect();
@@ -456,13 +441,6 @@ fn warn_about(report: &Report, stats: &SpeechStats) {
         shown.truncate(8);
         let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
         status(&format!("not spoken: {}{tail}", shown.join(" ")));
-    }
-    if stats.cut > 0 {
-        status(&format!(
-            "{} of {} stretches met the length limit before the voice ended them: try another --seed",
-            stats.cut,
-            stats.utterances + stats.cut
-        ));
     }
 }
 
@@ -489,12 +467,19 @@ fn rates(s: &SpeechStats, rate: u32) -> Rates {
 }
 
 fn measurements(
-    s: &SpeechStats,
+    voicing: &Voicing,
     options: &Options,
     voice: &Voice,
-    pool: &voxgrain::engine::Pool,
+    pool: &Pool,
 ) -> serde_json::Value {
-    let r = rates(s, voice.bundle().audio.sample_rate_hz);
+    let s = &voicing.stats();
+    let rate = voice.bundle().audio.sample_rate_hz;
+    let r = rates(s, rate);
+    let at = |samples: u64| samples as f64 / f64::from(rate);
+    let chunks = voicing.stretches.iter().flatten();
+    let chunks: Vec<_> = chunks
+        .map(|(text, begin, end)| json!({ "text": text, "start": at(*begin), "end": at(*end) }))
+        .collect();
     json!({
         "speaker": voice.speaker().name,
         "arm": options.arm.name(),
@@ -514,7 +499,9 @@ fn measurements(
         "peak_rss_bytes": output::peak_rss_bytes(),
         "kernel": pool.kernel().name(),
         "threads": pool.threads(),
+        "stretches": s.utterances,
         "cut": s.cut,
+        "chunks": chunks,
         "split_seconds": {
             "prefill": seconds(s.spec.prefill),
             "draft": seconds(s.spec.draft),
@@ -540,4 +527,19 @@ fn summary(s: &SpeechStats, options: &Options, rate: u32) -> String {
         s.first_audio.map_or(0.0, |d| seconds(d) * 1e3),
         r.rtf
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_between_words_or_else_characters() {
+        assert_eq!(end_of_words(b"one two thr"), 8);
+        assert_eq!(end_of_words("\u{e4}\u{e4}".as_bytes()), 4);
+        assert_eq!(end_of_words(&"\u{e4}\u{e4}".as_bytes()[..3]), 2);
+        // What is wrong anyway is not kept for ever.
+        assert_eq!(end_of_words(&[0xff, 0xfe]), 2);
+        assert_eq!(end_of_words(&[0xc3]), 1);
+    }
 }

@@ -4,7 +4,6 @@
 pub mod codec;
 #[cfg(feature = "engine")]
 mod models;
-pub mod pace;
 #[cfg(feature = "audio")]
 pub mod play;
 #[cfg(feature = "engine")]

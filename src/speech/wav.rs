@@ -91,6 +91,8 @@ pub struct WavStream<W: Write> {
     out: W,
     bytes: Vec<u8>,
     samples: u64,
+    sample_rate_hz: u32,
+    container: Container,
 }
 
 impl<W: Write> WavStream<W> {
@@ -107,7 +109,30 @@ impl<W: Write> WavStream<W> {
                 .and_then(|()| out.flush())
                 .map_err(stream_error)?;
         }
-        Ok(Self { out, bytes: Vec::new(), samples: 0 })
+        Ok(Self { out, bytes: Vec::new(), samples: 0, sample_rate_hz, container })
+    }
+
+    /// Bytes that were written before the first sample.
+    pub fn header_bytes(&self) -> u64 {
+        if self.container == Container::Wav { u64::from(HEADER_BYTES) } else { 0 }
+    }
+
+    /// Where the stream turned out to go to a file: writes the lengths so far into the header,
+    /// which lies at byte `at` of `file`. Without a header, or with more samples than one can
+    /// describe, nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unwritable`].
+    pub fn complete(&self, file: &mut (impl Write + Seek), at: u64) -> Result<()> {
+        let bytes = 2 * self.samples;
+        if self.container == Container::Raw || bytes > MAX_DATA_BYTES {
+            return Ok(());
+        }
+        file.seek(SeekFrom::Start(at))
+            .and_then(|_| file.write_all(&header(self.sample_rate_hz, Some(bytes as u32))))
+            .and_then(|()| file.flush())
+            .map_err(stream_error)
     }
 
     /// Writes samples and flushes.

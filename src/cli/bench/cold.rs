@@ -1,10 +1,9 @@
 //! Cold start: what a fresh process needs until it is heard, measured by starting some.
 
 use super::machine::{self, Rss};
-use super::stats::{Spread, spread};
-use crate::cli::output;
-use crate::cli::say::ArmName;
-use crate::cli::{VoiceArgs, usage};
+use crate::cli::args::{ArmName, VoiceArgs};
+use crate::cli::stats::{Spread, spread};
+use crate::cli::{output, usage};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};
@@ -110,7 +109,7 @@ fn start(voice: &VoiceArgs, speaker: Option<&str>, arm: ArmName) -> voxgrain::Re
         }
     }
     if let Some(name) = speaker {
-        command.arg(format!("--voice={name}"));
+        command.arg(format!("--speaker={name}"));
     }
     if let Some(threads) = voice.threads {
         command.arg("--threads").arg(threads.to_string());

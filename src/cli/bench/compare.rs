@@ -1,8 +1,9 @@
 //! Two runs, utterance by utterance.
 
-use super::report::{field, interval, voice_name};
+use super::report::{interval, voice_name};
 use super::run::{Report, Utterance};
-use super::stats::median_interval;
+use crate::cli::stats::median_interval;
+use crate::cli::table::{self, field};
 use crate::cli::usage;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -164,24 +165,22 @@ pub fn markdown(c: &Comparison) -> String {
         w,
         "\nMedian over utterances of A / B with its 95 % bootstrap interval; every measure is better \
          low, so above 1 means that B is faster. The runs were made one after the other: a machine \
-         that changed its speed between them is in the ratio, not in the interval.\n\n\
-         | arm | set | measure | A | B | A / B [95 %] | pairs | same tokens |\n\
-         |---|---|---|---|---|---|---|---|\n"
+         that changed its speed between them is in the ratio, not in the interval.\n\n"
     );
-    for r in &c.rows {
-        let _ = writeln!(
-            w,
-            "| {} | {} | {} | {:.3} | {:.3} | {} | {} | {} |",
-            r.arm,
-            r.set,
-            r.measure,
-            r.median_a,
-            r.median_b,
+    let cells = |r: &Row| {
+        vec![
+            r.arm.clone(),
+            r.set.clone(),
+            r.measure.clone(),
+            format!("{:.3}", r.median_a),
+            format!("{:.3}", r.median_b),
             interval(&r.ratio),
-            r.pairs,
-            r.same_tokens
-        );
-    }
+            r.pairs.to_string(),
+            r.same_tokens.to_string(),
+        ]
+    };
+    let head = ["arm", "set", "measure", "A", "B", "A / B [95 %]", "pairs", "same tokens"];
+    out.push_str(&table::markdown(&head, &c.rows.iter().map(cells).collect::<Vec<_>>()));
     out
 }
 

@@ -1,9 +1,10 @@
 //! A run as one page: tables and plots in inline SVG, no script, nothing fetched, legible in
 //! light and dark.
 
-use super::report::{accepted_at, facts, interval, maybe, start_facts};
+use super::report::{accepted_at, facts, interval, maybe, sections};
 use super::run::{ArmReport, Report, Split};
-use super::stats::{self, Spread};
+use crate::cli::stats;
+use crate::cli::table::{self, escape};
 use std::fmt::Write;
 
 const STYLE: &str = "
@@ -48,10 +49,6 @@ tr:last-child td{border-bottom:0}
 .prefill{--c:var(--prefill)}.draft{--c:var(--draft)}.verify{--c:var(--verify)}
 .sampling{--c:var(--sampling)}.codec{--c:var(--codec)}.other{--c:var(--other)}
 ";
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 /// Round numbers from 0 to at least `max`, about `wanted` of them.
 fn ticks(max: f64, wanted: usize) -> Vec<f64> {
@@ -456,27 +453,6 @@ fn conditions(r: &Report) -> String {
     out
 }
 
-fn table(class: &str, head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut out = format!("<div class=\"wrap\"><table class=\"{class}\">");
-    if !head.is_empty() {
-        out.push_str("<thead><tr>");
-        head.iter().for_each(|h| out.push_str(&format!("<th>{}</th>", escape(h))));
-        out.push_str("</tr></thead>");
-    }
-    out.push_str("<tbody>");
-    for row in rows {
-        out.push_str("<tr>");
-        row.iter().for_each(|c| out.push_str(&format!("<td>{}</td>", escape(c))));
-        out.push_str("</tr>");
-    }
-    out.push_str("</tbody></table></div>\n");
-    out
-}
-
-fn pairs(rows: Vec<(&'static str, String)>) -> Vec<Vec<String>> {
-    rows.into_iter().map(|(k, v)| vec![k.to_owned(), v]).collect()
-}
-
 pub fn page(r: &Report) -> String {
     let names: Vec<&str> = r.arms.iter().map(|a| a.arm.as_str()).collect();
     let mut out = format!(
@@ -538,76 +514,18 @@ pub fn page(r: &Report) -> String {
     out.push_str(&acceptance(&r.arms).unwrap_or_default());
     out.push_str(&buffer(r));
     out.push_str(&conditions(r));
-    out.push_str("</div>\n<h2>Latency, ms: p50 / p95 / p99</h2>\n");
-    let three = |s: &Option<Spread>, d: usize| {
-        maybe(s, |s| format!("{:.d$} / {:.d$} / {:.d$}", s.p50, s.p95, s.p99))
-    };
-    let rows: Vec<Vec<String>> = r
-        .arms
-        .iter()
-        .map(|a| {
-            vec![
-                a.arm.clone(),
-                three(&a.first_token_ms, 1),
-                three(&a.first_audio_ms, 1),
-                three(&a.token_ms, 2),
-                three(&a.round_ms, 2),
-                three(&a.codec_token_ms, 2),
-            ]
-        })
-        .collect();
-    let head = ["arm", "first token", "first audio", "a token", "a round", "codec, a token"];
-    out.push_str(&table("", &head, &rows));
-    out.push_str("<h2>Decoding and playback</h2>\n");
-    let rows: Vec<Vec<String>> = r
-        .arms
-        .iter()
-        .map(|a| {
-            vec![
-                a.arm.clone(),
-                format!("{:.0}", a.tokens_per_second),
-                format!("{:.3}", a.rtf),
-                maybe(&a.acceptance_rate, |x| format!("{:.0} %", 100.0 * x)),
-                format!("{:.2}", a.tokens_per_round),
-                three(&a.playback.start_ms, 0),
-                a.playback.underruns.to_string(),
-                maybe(&a.playback.lowest_fill_ms_p05, |f| format!("{f:.0}")),
-            ]
-        })
-        .collect();
-    let head = [
-        "arm",
-        "tokens/s",
-        "rtf",
-        "accepted",
-        "tokens a round",
-        "sound begins, ms",
-        "underruns",
-        "least queued, ms (p5)",
-    ];
-    out.push_str(&table("", &head, &rows));
-    out.push_str("<p>Playback is simulated: the measured times of the chunks against the clock and buffers of a player; no sound device was used.</p>\n");
-    out.push_str("<h2>By length</h2>\n");
-    let mut rows = Vec::new();
-    for set in ["short", "medium", "long", "file"] {
-        for a in &r.arms {
-            let Some(b) = a.by_set.get(set) else { continue };
-            rows.push(vec![
-                format!("{set}, {}", a.arm),
-                b.utterances.to_string(),
-                format!("{:.0}", b.tokens_per_second),
-                format!("{:.3}", b.rtf),
-                super::report::speed_up(&a.arm, &b.speed_up),
-                three(&b.first_audio_ms, 1),
-            ]);
+    out.push_str("</div>\n");
+    for s in sections(r) {
+        let _ = writeln!(out, "<h2>{}</h2>", escape(&s.title));
+        if !s.about.is_empty() {
+            let _ = writeln!(out, "<p>{}</p>", escape(&s.about));
         }
+        let class = if s.head.len() == 2 { "facts" } else { "" };
+        out.push_str(&table::html(class, &s.head, &s.rows));
     }
-    let head = ["set, arm", "utterances", "tokens/s", "rtf", "speed-up [95 %]", "first audio, ms"];
-    out.push_str(&table("", &head, &rows));
-    out.push_str("<h2>Start and memory</h2>\n");
-    out.push_str(&table("facts", &[], &pairs(start_facts(r))));
     out.push_str("<h2>Measured on</h2>\n");
-    out.push_str(&table("facts", &[], &pairs(facts(r))));
+    let rows: Vec<Vec<String>> = facts(r).into_iter().map(|(k, v)| vec![k.to_owned(), v]).collect();
+    out.push_str(&table::html::<&str>("facts", &[], &rows));
     out.push_str("</main>\n</body>\n</html>\n");
     out
 }

@@ -1,31 +1,35 @@
-//! `voxgrain bench`: what the library costs on this machine, and what it would elsewhere.
+//! `voxgrain bench`: what the library costs on this machine.
+//!
+//! Whoever has a board measures it with this, so it is complete in every build of the program:
+//! all arms in turn, percentiles of latency, cold start and memory of fresh processes, simulated
+//! playback, what else the machine did, a comparison of two runs, and every format, since the
+//! figures are read elsewhere. What explains figures instead of taking them is research and comes
+//! with the feature `lab` (`cli/lab/bench.rs`): `--kernels`, matrix kernels alone against the
+//! memory, and `--predict` with `--from`, boards that are not there.
 
 mod cold;
 mod compare;
 mod html;
-mod kernels;
-mod machine;
-mod predict;
+pub mod machine;
+mod pace;
 mod report;
-mod run;
-pub mod stats;
+pub mod run;
 
-use super::say::{ArmName, Gamma, parse_gamma, progress};
-use super::{VoiceArgs, output, read_file, usage};
+use super::args::{ArmName, Gamma, VoiceArgs, parse_gamma};
+use super::files::{read_file, sha256, write_whole};
+use super::output::{self, progress};
+use super::sink::is_stdout;
+use super::usage;
 use clap::{Args, ValueEnum};
 use run::{Lane, Report, Sentence, Settings, VoiceFacts};
-use sha2::{Digest, Sha256};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use voxgrain::bundle::Bundle;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::Options;
-use voxgrain::map::Map;
 use voxgrain::speech::synth::{Synthesizer, Voice};
 use voxgrain::speech::text::{self, TextFrontend};
 use voxgrain::{Error, ErrorKind};
 
-/// Measure every decoding arm on this machine; compare two runs; measure kernels; predict
+/// Measure every decoding arm on this machine; compare two runs
 ///
 /// Each sentence is spoken by every arm in turn, in rotating order, so that drifts of the
 /// machine's speed meet all arms alike. Speed-ups are medians of the per-sentence ratios of
@@ -41,11 +45,9 @@ Examples:
   voxgrain bench --json=a.json --csv=a.csv --html=a.html
   voxgrain bench --arm ar --arm pcg --gamma 6 --set long -n 20
   voxgrain bench --compare a.json b.json              paired ratios with intervals
-  voxgrain bench --kernels                            GB/s a kernel against the memory's
-  voxgrain bench --predict                            rtf of the boards in targets/, computed
 
-Directions: rtf, milliseconds and bytes are better low; tokens a second, speed-up and GB/s
-are better high. For figures to publish, leave the machine alone meanwhile: the report says
+Directions: rtf, milliseconds and bytes are better low; tokens a second and speed-up are
+better high. For figures to publish, leave the machine alone meanwhile: the report says
 what share of it other programs took.")]
 pub struct Bench {
     /// Sentences, one a line, instead of the built-in ones
@@ -56,10 +58,10 @@ pub struct Bench {
     set: SetName,
     /// How many utterances an arm, over again if there are fewer sentences [default: 100]
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    utterances: Option<u32>,
-    /// A smoke run: 3 utterances, one start (with --kernels and --predict: short as well)
+    pub utterances: Option<u32>,
+    /// A smoke run: 3 utterances, one start
     #[arg(long)]
-    quick: bool,
+    pub quick: bool,
     /// Arms to run, again for each [default: all that the group index allows]
     #[arg(long = "arm", value_enum)]
     arms: Vec<ArmName>,
@@ -82,43 +84,39 @@ pub struct Bench {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     html: Option<PathBuf>,
     /// Compare two runs saved with --json, utterance by utterance
-    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["kernels", "predict", "html"])]
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with = "html")]
     compare: Vec<PathBuf>,
-    /// Matrix kernels: GB/s by rows against the measured read bandwidth
-    #[arg(long, conflicts_with_all = ["predict", "html", "file", "arms"])]
-    kernels: bool,
-    /// Predict rtf for the device profiles; acceptance is measured here or taken from --from
-    #[arg(long, conflicts_with_all = ["html", "file"])]
-    predict: bool,
-    /// A run saved with --json, whose acceptance --predict uses
-    #[arg(long, value_name = "FILE", requires = "predict")]
-    from: Option<PathBuf>,
+    #[cfg(feature = "lab")]
+    #[command(flatten)]
+    pub lab: crate::cli::lab::bench::Laboratory,
     /// Speaks once and reports; what the cold start runs
     #[arg(long, hide = true)]
     probe: bool,
     /// Who speaks; `voxgrain inspect` shows the names [default: the bundle's first]
-    #[arg(long = "voice", value_name = "NAME")]
-    speaker: Option<String>,
+    #[arg(long, visible_alias = "voice", value_name = "NAME")]
+    pub speaker: Option<String>,
     #[command(flatten)]
-    voice: VoiceArgs,
+    pub voice: VoiceArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum SetName {
+pub enum SetName {
     Short,
     Medium,
     Long,
     All,
 }
 
+pub const HARVARD: &str = include_str!("../../../tools/data/harvard.txt");
+
 const SETS: [(&str, &str); 3] = [
     ("short", include_str!("sentences/short.txt")),
-    ("medium", include_str!("../../../tools/data/harvard.txt")),
+    ("medium", HARVARD),
     ("long", include_str!("sentences/long.txt")),
 ];
 
 /// Sentences of the built-in sets, mixed so that a part of them is a mixture as well.
-fn built_in(set: SetName) -> voxgrain::Result<Vec<Sentence>> {
+pub fn built_in(set: SetName) -> voxgrain::Result<Vec<Sentence>> {
     let mut all = Vec::new();
     for (i, (name, text)) in SETS.iter().enumerate() {
         if set != SetName::All && set as usize != i {
@@ -140,18 +138,10 @@ fn sentence(set: &'static str, line: &str) -> voxgrain::Result<Sentence> {
 
 /// Where a format goes: a file, or stdout.
 fn write_to(path: &Path, text: &str) -> voxgrain::Result<()> {
-    if path.as_os_str() == "-" {
+    if is_stdout(path) {
         return output::line(text.trim_end());
     }
-    let write = || {
-        let mut file = std::fs::File::create(path)?;
-        file.write_all(text.as_bytes())?;
-        file.write_all(if text.ends_with('\n') { b"" } else { b"\n" })
-    };
-    write().map_err(|e| {
-        let what = format!("cannot write {}: {e}", path.display());
-        Error::with_source(ErrorKind::Unwritable, what, e)
-    })
+    write_whole(path, format!("{}\n", text.trim_end()).as_bytes())
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> voxgrain::Result<String> {
@@ -160,11 +150,12 @@ fn to_json<T: serde::Serialize>(value: &T) -> voxgrain::Result<String> {
 }
 
 /// A run saved with --json.
-fn load(path: &Path) -> voxgrain::Result<Report> {
+pub fn load(path: &Path) -> voxgrain::Result<Report> {
     let bytes = read_file(path)?;
     let malformed = |what: String| Error::new(ErrorKind::Malformed, what);
-    let value: serde_json::Value = serde_json::from_slice(&bytes)
-        .map_err(|e| malformed(format!("{} is not JSON: {e}", path.display())))?;
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| {
+        Error::with_source(ErrorKind::Malformed, format!("{} is not JSON", path.display()), e)
+    })?;
     match value["voxgrain_bench"].as_u64() {
         Some(v) if v == u64::from(run::FORMAT) => {}
         Some(v) => {
@@ -180,18 +171,14 @@ fn load(path: &Path) -> voxgrain::Result<Report> {
             return Err(malformed(what));
         }
     }
-    serde_json::from_value(value).map_err(|e| malformed(format!("{}: {e}", path.display())))
-}
-
-fn sha256(path: &Path) -> voxgrain::Result<String> {
-    let digest = Sha256::digest(read_file(path)?);
-    Ok(digest.iter().map(|b| format!("{b:02x}")).collect())
+    serde_json::from_value(value)
+        .map_err(|e| Error::with_source(ErrorKind::Malformed, path.display().to_string(), e))
 }
 
 impl Bench {
     pub fn run(self) -> anyhow::Result<()> {
         let stdout = [&self.json, &self.csv, &self.html];
-        if stdout.iter().filter(|p| p.as_ref().is_some_and(|p| p.as_os_str() == "-")).count() > 1 {
+        if stdout.iter().filter(|p| p.as_deref().is_some_and(is_stdout)).count() > 1 {
             return Err(usage(
                 "only one format can go to stdout: give the others a file, as in --csv=FILE",
             )
@@ -206,19 +193,14 @@ impl Bench {
             let comparison = compare::compare(&load(a)?, &load(b)?)?;
             return self.emit(&comparison, compare::csv, compare::markdown);
         }
-        if self.kernels {
-            let threads = self.voice.pool().threads();
-            let measured = kernels::measure(threads, self.quick, &self.files().unwrap_or_default());
-            return self.emit(&measured, kernels::csv, kernels::markdown);
-        }
-        if self.predict {
-            let predicted = self.prediction()?;
-            return self.emit(&predicted, predict::csv, predict::markdown);
+        #[cfg(feature = "lab")]
+        if self.lab.asked() {
+            return crate::cli::lab::bench::run(&self);
         }
         let report = self.measure()?;
         if let Some(path) = &self.html {
             write_to(path, &html::page(&report))?;
-            if path.as_os_str() == "-" {
+            if is_stdout(path) {
                 return Ok(());
             }
         }
@@ -226,7 +208,7 @@ impl Bench {
     }
 
     /// JSON and CSV where they are wanted; Markdown unless one of them took stdout.
-    fn emit<T: serde::Serialize>(
+    pub fn emit<T: serde::Serialize>(
         &self,
         value: &T,
         csv: impl Fn(&T) -> String,
@@ -234,11 +216,11 @@ impl Bench {
     ) -> anyhow::Result<()> {
         let mut taken = false;
         if let Some(path) = &self.json {
-            taken |= path.as_os_str() == "-";
+            taken |= is_stdout(path);
             write_to(path, &to_json(value)?)?;
         }
         if let Some(path) = &self.csv {
-            taken |= path.as_os_str() == "-";
+            taken |= is_stdout(path);
             write_to(path, &csv(value))?;
         }
         if !taken {
@@ -261,7 +243,7 @@ impl Bench {
         Ok(sentences)
     }
 
-    fn arm_names(&self, voice: &Voice) -> Vec<ArmName> {
+    pub fn arm_names(&self, voice: &Voice) -> Vec<ArmName> {
         if self.arms.is_empty() {
             let mut names = vec![ArmName::Ar, ArmName::Sd, ArmName::Tolerance, ArmName::Pcg];
             match voice.groups() {
@@ -285,7 +267,7 @@ impl Bench {
         self.voice.open_as(self.speaker.as_deref())
     }
 
-    fn lanes(&self, voice: &Voice, names: &[ArmName]) -> voxgrain::Result<Vec<Lane>> {
+    pub fn lanes(&self, voice: &Voice, names: &[ArmName]) -> voxgrain::Result<Vec<Lane>> {
         let pool = self.voice.pool();
         let lane = |name: ArmName| {
             let arm = name.arm(0.4, Emission::StandIn);
@@ -387,124 +369,10 @@ impl Bench {
             utterances: all,
         })
     }
-
-    /// The weights, mapped as a voice maps them.
-    fn files(&self) -> voxgrain::Result<Vec<Map>> {
-        let bundle = Bundle::open(Bundle::find(self.voice.bundle.as_deref())?)?;
-        let data = bundle.files.iter().filter(|f| f.path.ends_with(".data"));
-        data.map(|f| Map::open(bundle.path(&f.path))).collect()
-    }
-
-    /// The bundle asked for, and the other voices beside it (not the tests' noise).
-    fn bundles(&self) -> voxgrain::Result<Vec<PathBuf>> {
-        let main = Bundle::find(self.voice.bundle.as_deref())?;
-        let mut all = vec![main.clone()];
-        let beside = main.parent().and_then(|p| std::fs::read_dir(p).ok()).into_iter().flatten();
-        let mut others: Vec<PathBuf> = beside
-            .flatten()
-            .map(|e| e.path())
-            .filter(|p| p.file_name() != main.file_name() && !p.ends_with("tiny"))
-            .filter(|p| p.join(voxgrain::bundle::FILE_NAME).is_file())
-            .collect();
-        others.sort();
-        all.extend(others);
-        Ok(all)
-    }
-
-    fn prediction(&self) -> anyhow::Result<predict::Prediction> {
-        let given = self.from.as_deref().map(load).transpose()?;
-        let sentences = built_in(SetName::Medium)?;
-        let count = self.utterances.map_or(if self.quick { 2 } else { 10 }, |n| n as usize);
-        let mut out = predict::Prediction {
-            prediction: true,
-            bundles: Vec::new(),
-            rows: Vec::new(),
-            check: None,
-        };
-        for (i, dir) in self.bundles()?.into_iter().enumerate() {
-            let args = VoiceArgs { bundle: Some(dir.clone()), ..self.voice.clone() };
-            let args = if i == 0 { args } else { VoiceArgs { groups: None, ..args } };
-            // Other bundles have other speakers.
-            let voice = args.open_as(self.speaker.as_deref().filter(|_| i == 0))?;
-            // As a person would type it.
-            let here = std::env::current_dir().unwrap_or_default();
-            let name = dir.strip_prefix(&here).unwrap_or(&dir).display().to_string();
-            let (behaviour, measured) = match given.as_ref().filter(|_| i == 0) {
-                Some(report) => (behaviour_of(report)?, Vec::new()),
-                None => self.behaviour(&voice, &sentences, count)?,
-            };
-            let facts = predict::facts(&name, &voice, behaviour);
-            out.rows.extend(predict::rows(&voice, &facts)?);
-            if i == 0 && !measured.is_empty() {
-                let threads = self.voice.pool().threads();
-                let budget = std::time::Duration::from_millis(if self.quick { 10 } else { 500 });
-                let files = self.files()?;
-                let parts: Vec<&[u8]> = files.iter().map(|f| &f[..]).collect();
-                let read = machine::read_gb_s(&parts, threads, budget);
-                out.check = predict::check(&voice, &facts, threads, read, &measured)?;
-            }
-            out.bundles.push(facts);
-        }
-        Ok(out)
-    }
-
-    /// Speaks by ar and by the arm that `say` would take in turn: what that accepts, and the rtf of both.
-    fn behaviour(
-        &self,
-        voice: &Voice,
-        sentences: &[Sentence],
-        count: usize,
-    ) -> anyhow::Result<(predict::Behaviour, Vec<(String, f64)>)> {
-        let arm = match best(&self.arm_names(voice)) {
-            ArmName::Ar => ArmName::Pcg,
-            other => other,
-        };
-        let mut lanes = self.lanes(voice, &[ArmName::Ar, arm])?;
-        let rate = voice.bundle().audio.sample_rate_hz;
-        let mut watch = machine::Watch::new();
-        let mut all = Vec::new();
-        for lane in &mut lanes {
-            lane.warm_up(&sentences[0])?;
-        }
-        for i in 0..count {
-            for (turn, lane) in lanes.iter_mut().enumerate() {
-                all.push(lane.speak(i, turn, &sentences[i % sentences.len()], rate, &mut watch)?);
-            }
-        }
-        let reports: Vec<_> = lanes.into_iter().map(|l| l.report(&all)).collect();
-        let measured = reports.iter().map(|a| (a.arm.clone(), a.rtf)).collect();
-        let source = format!("measured here on {count} Harvard sentences");
-        Ok((behaviour(&reports[1], &all, source), measured))
-    }
-}
-
-fn behaviour(a: &run::ArmReport, all: &[run::Utterance], source: String) -> predict::Behaviour {
-    let own = || all.iter().filter(|u| u.arm == a.arm);
-    let tokens: f64 = own().map(|u| u.tokens as f64).sum();
-    // The prompt is there from the first token on, the speech grows.
-    let context = own()
-        .map(|u| u.tokens as f64 * (u.text.chars().count() as f64 + 2.0 + u.tokens as f64 / 2.0));
-    predict::Behaviour {
-        arm: a.arm.clone(),
-        source,
-        gamma: a.mean_gamma.round() as usize,
-        acceptance_rate: a.acceptance_rate.unwrap_or(0.0),
-        tokens_per_round: a.tokens_per_round,
-        context: context.sum::<f64>() / tokens.max(1.0),
-    }
 }
 
 /// The arm that a fresh process is started with: what `say` would take, of these.
-fn best(names: &[ArmName]) -> ArmName {
+pub fn best(names: &[ArmName]) -> ArmName {
     let wanted = [ArmName::Transport, ArmName::Pcg];
     wanted.into_iter().find(|arm| names.contains(arm)).unwrap_or(names[0])
-}
-
-fn behaviour_of(report: &Report) -> voxgrain::Result<predict::Behaviour> {
-    let arm =
-        ["transport", "pcg"].iter().find_map(|name| report.arms.iter().find(|a| a.arm == *name));
-    let arm =
-        arm.ok_or_else(|| usage("the run of --from has neither the arm transport nor pcg"))?;
-    let source = format!("measured on {} utterances of --from", report.settings.utterances);
-    Ok(behaviour(arm, &report.utterances, source))
 }

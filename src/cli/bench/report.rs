@@ -1,14 +1,20 @@
 //! A run as Markdown and as a table.
 
 use super::run::{ArmReport, Report, Split, VoiceFacts};
-use super::stats::Spread;
+use crate::cli::stats::Spread;
+use crate::cli::table::{self, field};
 use std::fmt::Write;
 
 pub fn maybe<T>(value: &Option<T>, f: impl Fn(&T) -> String) -> String {
     value.as_ref().map_or_else(|| "-".into(), f)
 }
 
+/// Value and interval; the value alone where one utterance was all that there was to draw from,
+/// which is when the interval has no width.
 pub fn interval(v: &[f64; 3]) -> String {
+    if v[1] == v[2] {
+        return format!("{:.2}", v[0]);
+    }
     format!("{:.2} [{:.2}, {:.2}]", v[0], v[1], v[2])
 }
 
@@ -21,7 +27,7 @@ pub fn voice_name(v: &VoiceFacts) -> String {
 }
 
 /// The baseline is 1, which needs no interval.
-pub fn speed_up(arm: &str, v: &Option<[f64; 3]>) -> String {
+fn speed_up(arm: &str, v: &Option<[f64; 3]>) -> String {
     if arm == "ar" { "1".into() } else { maybe(v, interval) }
 }
 
@@ -120,7 +126,7 @@ pub fn facts(r: &Report) -> Vec<(&'static str, String)> {
 }
 
 /// Start and memory: rows of name and value.
-pub fn start_facts(r: &Report) -> Vec<(&'static str, String)> {
+fn start_facts(r: &Report) -> Vec<(&'static str, String)> {
     let mut rows = vec![("load (bundle opened, in this run)", format!("{:.1} ms", r.load_ms))];
     if let Some(c) = &r.cold_start {
         let one = |s: &super::cold::Starts| {
@@ -166,129 +172,137 @@ pub fn accepted_at(a: &ArmReport) -> Vec<f64> {
     a.proposed_at.iter().zip(&a.accepted_at).map(|(p, k)| *k as f64 / (*p).max(1) as f64).collect()
 }
 
-pub fn markdown(r: &Report) -> String {
-    let mut out = String::from("# voxgrain bench\n\n");
-    let w = &mut out;
-    for (k, v) in facts(r) {
-        let _ = writeln!(w, "- {k}: {v}");
-    }
-    let _ = write!(
-        w,
-        "\n## Arms\n\n| arm | tokens/s | rtf | speed-up [95 %] | accepted | tokens a round |\n\
-         |---|---|---|---|---|---|\n"
-    );
-    for a in &r.arms {
-        let _ = writeln!(
-            w,
-            "| {} | {:.0} | {:.3} | {} | {} | {:.2} |",
-            a.arm,
-            a.tokens_per_second,
-            a.rtf,
-            speed_up(&a.arm, &a.speed_up),
-            maybe(&a.acceptance_rate, |x| format!("{:.0} %", 100.0 * x)),
-            a.tokens_per_round
-        );
-    }
-    let _ = write!(
-        w,
-        "\nrtf is compute over audio seconds, codec included: lower is better.\n\n\
-         ## Latency, ms, p50 / p95 / p99\n\n\
-         | arm | first token | first audio | a token | a round | codec, a token |\n\
-         |---|---|---|---|---|---|\n"
-    );
-    for a in &r.arms {
-        let _ = writeln!(
-            w,
-            "| {} | {} | {} | {} | {} | {} |",
-            a.arm,
-            three(&a.first_token_ms, 1),
-            three(&a.first_audio_ms, 1),
-            three(&a.token_ms, 2),
-            three(&a.round_ms, 2),
-            three(&a.codec_token_ms, 2)
-        );
-    }
-    let _ = write!(
-        w,
-        "\n## By length\n\n| set | arm | utterances | tokens/s | rtf | speed-up [95 %] | first audio ms |\n\
-         |---|---|---|---|---|---|---|\n"
-    );
+/// A table of the run with what is said around it.
+pub struct Section {
+    pub title: String,
+    /// Before the table; what the figures are.
+    pub about: String,
+    pub head: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+fn section(title: &str, about: &str, head: &[&str], rows: Vec<Vec<String>>) -> Section {
+    let head = head.iter().map(|h| (*h).to_owned()).collect();
+    Section { title: title.to_owned(), about: about.to_owned(), head, rows }
+}
+
+/// All tables of a run, for whatever shows them.
+pub fn sections(r: &Report) -> Vec<Section> {
+    let each = |f: &dyn Fn(&ArmReport) -> Vec<String>| -> Vec<Vec<String>> {
+        let row = |a: &ArmReport| std::iter::once(a.arm.clone()).chain(f(a)).collect();
+        r.arms.iter().map(row).collect()
+    };
+    let mut all = vec![
+        section(
+            "Arms",
+            "rtf is compute over audio seconds, codec included: lower is better.",
+            &["arm", "tokens/s", "rtf", "speed-up [95 %]", "accepted", "tokens a round"],
+            each(&|a| {
+                vec![
+                    format!("{:.0}", a.tokens_per_second),
+                    format!("{:.3}", a.rtf),
+                    speed_up(&a.arm, &a.speed_up),
+                    maybe(&a.acceptance_rate, |x| format!("{:.0} %", 100.0 * x)),
+                    format!("{:.2}", a.tokens_per_round),
+                ]
+            }),
+        ),
+        section(
+            "Latency, ms, p50 / p95 / p99",
+            "",
+            &["arm", "first token", "first audio", "a token", "a round", "codec, a token"],
+            each(&|a| {
+                vec![
+                    three(&a.first_token_ms, 1),
+                    three(&a.first_audio_ms, 1),
+                    three(&a.token_ms, 2),
+                    three(&a.round_ms, 2),
+                    three(&a.codec_token_ms, 2),
+                ]
+            }),
+        ),
+    ];
+    let mut rows = Vec::new();
     for set in ["short", "medium", "long", "file"] {
         for a in &r.arms {
             let Some(b) = a.by_set.get(set) else { continue };
-            let _ = writeln!(
-                w,
-                "| {set} | {} | {} | {:.0} | {:.3} | {} | {} |",
-                a.arm,
-                b.utterances,
-                b.tokens_per_second,
-                b.rtf,
+            rows.push(vec![
+                set.to_owned(),
+                a.arm.clone(),
+                b.utterances.to_string(),
+                format!("{:.0}", b.tokens_per_second),
+                format!("{:.3}", b.rtf),
                 speed_up(&a.arm, &b.speed_up),
-                three(&b.first_audio_ms, 1)
-            );
+                three(&b.first_audio_ms, 1),
+            ]);
         }
     }
-    let _ = write!(
-        w,
-        "\n## Where the time goes, % of compute\n\n| arm | {} |\n|---|{}\n",
-        Split::NAMES.join(" | "),
-        "---|".repeat(6)
-    );
-    for a in &r.arms {
-        let parts: Vec<String> =
-            a.share.parts().iter().map(|p| format!("{:.1}", 100.0 * p)).collect();
-        let _ = writeln!(w, "| {} | {} |", a.arm, parts.join(" | "));
-    }
+    let head = ["set", "arm", "utterances", "tokens/s", "rtf", "speed-up [95 %]", "first audio ms"];
+    all.push(section("By length", "", &head, rows));
+    let head: Vec<&str> = std::iter::once("arm").chain(Split::NAMES).collect();
+    let rows = each(&|a| a.share.parts().iter().map(|p| format!("{:.1}", 100.0 * p)).collect());
+    all.push(section("Where the time goes, % of compute", "", &head, rows));
     let gamma = r.arms.iter().map(|a| a.gamma).max().unwrap_or(0);
     if gamma > 0 {
-        let heads: Vec<String> = (1..=gamma).map(|i| i.to_string()).collect();
-        let _ = write!(
-            w,
-            "\n## Acceptance by position, % of the drafts at that position\n\n| arm | {} |\n|---|{}\n",
-            heads.join(" | "),
-            "---|".repeat(gamma)
+        let rows = r.arms.iter().filter(|a| a.gamma > 0).map(|a| {
+            let mut cells = vec![a.arm.clone()];
+            cells.extend(accepted_at(a).iter().map(|x| format!("{:.0}", 100.0 * x)));
+            cells.resize(gamma + 1, String::new());
+            cells
+        });
+        let mut s = section(
+            "Acceptance by position, % of the drafts at that position",
+            "",
+            &["arm"],
+            rows.collect(),
         );
-        for a in r.arms.iter().filter(|a| a.gamma > 0) {
-            let cells: Vec<String> =
-                accepted_at(a).iter().map(|x| format!("{:.0}", 100.0 * x)).collect();
-            let _ = writeln!(w, "| {} | {} |", a.arm, cells.join(" | "));
-        }
+        s.head.extend((1..=gamma).map(|i| i.to_string()));
+        all.push(s);
     }
-    let _ = write!(
-        w,
-        "\n## Playback, simulated\n\nThe measured times of the chunks against the clock of a player \
-         that begins when its {} ms are full, behind a ring of {} ms; no sound device was used.\n\n\
-         | arm | sound begins ms | underruns | utterances with one | silence s | least queued ms, p5 |\n\
-         |---|---|---|---|---|---|\n",
-        r.settings.device_ms, r.settings.ring_ms
-    );
-    for a in &r.arms {
-        let p = &a.playback;
-        let _ = writeln!(
-            w,
-            "| {} | {} | {} | {} | {:.2} | {} |",
-            a.arm,
-            three(&p.start_ms, 1),
-            p.underruns,
-            p.utterances_with_underruns,
-            p.silence_seconds,
-            maybe(&p.lowest_fill_ms_p05, |f| format!("{f:.0}"))
-        );
-    }
-    let _ = write!(w, "\n## Start and memory\n\n| what | |\n|---|---|\n");
-    for (k, v) in start_facts(r) {
-        let _ = writeln!(w, "| {k} | {v} |");
-    }
-    out
+    all.push(section(
+        "Playback, simulated",
+        &format!(
+            "The measured times of the chunks against the clock of a player that begins when its \
+             {} ms are full, behind a ring of {} ms; no sound device was used.",
+            r.settings.device_ms, r.settings.ring_ms
+        ),
+        &[
+            "arm",
+            "sound begins ms",
+            "underruns",
+            "utterances with one",
+            "silence s",
+            "least queued ms, p5",
+        ],
+        each(&|a| {
+            let p = &a.playback;
+            vec![
+                three(&p.start_ms, 1),
+                p.underruns.to_string(),
+                p.utterances_with_underruns.to_string(),
+                format!("{:.2}", p.silence_seconds),
+                maybe(&p.lowest_fill_ms_p05, |f| format!("{f:.0}")),
+            ]
+        }),
+    ));
+    let rows = start_facts(r).into_iter().map(|(k, v)| vec![k.to_owned(), v]).collect();
+    all.push(section("Start and memory", "", &["what", ""], rows));
+    all
 }
 
-/// Quoted where it must be.
-pub fn field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
+pub fn markdown(r: &Report) -> String {
+    let mut out = String::from("# voxgrain bench\n\n");
+    for (k, v) in facts(r) {
+        let _ = writeln!(out, "- {k}: {v}");
     }
+    for s in sections(r) {
+        let _ = write!(out, "\n## {}\n\n", s.title);
+        if !s.about.is_empty() {
+            let _ = write!(out, "{}\n\n", s.about);
+        }
+        out.push_str(&table::markdown(&s.head, &s.rows));
+    }
+    out
 }
 
 pub fn csv(r: &Report) -> String {
@@ -333,4 +347,17 @@ pub fn csv(r: &Report) -> String {
         out.push('\n');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::stats::median_interval;
+
+    #[test]
+    fn one_utterance_has_no_interval() {
+        let shown = |values: &[f64]| interval(&median_interval(values.iter().copied()).unwrap());
+        assert_eq!(shown(&[1.237]), "1.24");
+        assert_eq!(shown(&[1.0, 2.0, 3.0, 4.0, 5.0]), "3.00 [1.00, 5.00]");
+    }
 }

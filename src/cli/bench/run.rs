@@ -2,12 +2,12 @@
 
 use super::cold::ColdStart;
 use super::machine::{Build, Conditions, Machine, Watch};
-use super::stats::{self, Spread, spread};
+use super::pace::Pace;
+use crate::cli::stats::{self, Spread, spread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use voxgrain::decode::{Arm, Options, SpecStats};
-use voxgrain::speech::pace::Pace;
 use voxgrain::speech::synth::{SpeechStats, Synthesizer};
 use voxgrain::speech::text::Chunk;
 

@@ -1,6 +1,6 @@
 //! Bare passes of one model, timed: what tools/compare measures against other engines.
 
-use super::{output, usage};
+use crate::cli::{output, table, usage};
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
@@ -89,13 +89,13 @@ impl Passes {
                 t.extend(bench.pass(usize::from(*m), 1)?);
             }
         }
-        let mut text = String::from("| rows | ms, median | ms, least |\n|---|---|---|\n");
-        let mut rows = Vec::new();
+        let (mut rows, mut cells) = (Vec::new(), Vec::new());
         for (m, t) in self.rows.iter().zip(&mut times) {
             t.sort_by(f64::total_cmp);
             let (least, median) = (t[0], t[t.len() / 2]);
             rows.push(json!({ "rows": m, "median_us": median, "least_us": least }));
-            text.push_str(&format!("| {m} | {:.3} | {:.3} |\n", median / 1e3, least / 1e3));
+            let ms = |us: f64| format!("{:.3}", us / 1e3);
+            cells.push(vec![m.to_string(), ms(median), ms(least)]);
         }
         if self.json {
             let head = json!({
@@ -103,7 +103,7 @@ impl Passes {
             });
             return Ok(output::json(&head)?);
         }
-        Ok(output::line(text.trim_end())?)
+        Ok(output::line(table::markdown(&["rows", "ms, median", "ms, least"], &cells).trim_end())?)
     }
 }
 

@@ -1,8 +1,9 @@
-use super::interval::Tally;
 use super::mel::{Mel, distance};
+use super::tally::Tally;
 use super::walk::Walk;
-use super::{Engine, Sentences, Sounds, open_indexes, output, shown, table};
-use crate::cli::say::progress;
+use super::{Engine, Sentences, Sounds, open_indexes, output, shown};
+use crate::cli::output::progress;
+use crate::cli::table;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -142,7 +143,9 @@ impl Swap {
                     ]
                 })
                 .collect();
-            output::line(table(&["groups", "members", "replaced", "mel dB"], &rows).trim_end())?;
+            output::line(
+                table::markdown(&["groups", "members", "replaced", "mel dB"], &rows).trim_end(),
+            )?;
         }
         Ok(())
     }

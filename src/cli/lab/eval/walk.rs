@@ -40,7 +40,7 @@ impl Law {
 }
 
 pub fn numeric(e: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::with_source(ErrorKind::Numeric, format!("a law cannot be used: {e}"), e)
+    Error::with_source(ErrorKind::Numeric, "a law cannot be used", e)
 }
 
 /// One chosen position.

@@ -11,7 +11,8 @@
 //! since products are split among threads and wait for memory, and the rest (attention,
 //! norms, softmax, the codec's transform) runs on one thread out of the caches.
 
-use super::report::field;
+use crate::cli::bench::machine;
+use crate::cli::table::{self, field};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -356,8 +357,8 @@ fn token(board: &Board, voice: &Voice, facts: &BundleFacts, arm: &str) -> Cost {
 fn profiles() -> voxgrain::Result<Vec<(&'static str, Profile)>> {
     let parse = |(id, text): (&'static str, &str)| {
         let profile = toml::from_str(text).map_err(|e| {
-            let what = format!("device profile {id}: {e}");
-            voxgrain::Error::new(voxgrain::ErrorKind::Malformed, what)
+            let what = format!("device profile {id}");
+            voxgrain::Error::with_source(voxgrain::ErrorKind::Malformed, what, e)
         })?;
         Ok((id, profile))
     };
@@ -452,7 +453,7 @@ pub fn check(
     // The assumption of the profile with this kernel.
     let same = profiles.iter().find(|(_, p)| p.kernel == kernel);
     let (Some(counts), Some((_, p)), Some(mhz)) =
-        (all.of(kernel, std::env::consts::ARCH), same, super::machine::sample().mhz)
+        (all.of(kernel, std::env::consts::ARCH), same, machine::sample().mhz)
     else {
         return Ok(None);
     };
@@ -490,8 +491,7 @@ pub fn markdown(p: &Prediction) -> String {
         let h = &b.behaviour;
         let _ = writeln!(
             w,
-            "{}: {} tokens a second; {} {} (gamma {}, {:.0} % accepted, {:.2} tokens a round, {:.0} positions of context)\n\n\
-             | a pass over one row | weights MB | scales MB | cache MB | multiply-adds, millions |\n|---|---|---|---|---|",
+            "{}: {} tokens a second; {} {} (gamma {}, {:.0} % accepted, {:.2} tokens a round, {:.0} positions of context)\n",
             b.bundle,
             b.frame_rate_hz,
             h.arm,
@@ -502,61 +502,73 @@ pub fn markdown(p: &Prediction) -> String {
             h.context
         );
         let cache = [Some(b.cache_bytes[0]), Some(b.cache_bytes[1]), None];
-        for ((name, f), cache) in
-            [("target", &b.target), ("draft", &b.draft), ("codec", &b.codec)].iter().zip(cache)
-        {
-            let _ = writeln!(
-                w,
-                "| {name} | {} | {} | {} | {:.1} |",
-                mb(f.weight_bytes as f64),
-                mb(f.scale_bytes as f64),
-                cache.map_or("-".into(), mb),
-                f.multiply_adds as f64 / 1e6
-            );
-        }
+        let models = [("target", &b.target), ("draft", &b.draft), ("codec", &b.codec)];
+        let rows: Vec<Vec<String>> = models
+            .iter()
+            .zip(cache)
+            .map(|((name, f), cache)| {
+                vec![
+                    (*name).to_owned(),
+                    mb(f.weight_bytes as f64),
+                    mb(f.scale_bytes as f64),
+                    cache.map_or("-".into(), mb),
+                    format!("{:.1}", f.multiply_adds as f64 / 1e6),
+                ]
+            })
+            .collect();
+        let head = [
+            "a pass over one row",
+            "weights MB",
+            "scales MB",
+            "cache MB",
+            "multiply-adds, millions",
+        ];
+        w.push_str(&table::markdown(&head, &rows));
         w.push('\n');
     }
-    let _ = write!(
-        w,
-        "| device | bundle | arm | kernel, threads | GB/s peak, assumed | MB a token | million instructions a token | rtf, memory alone | rtf, instructions alone | **predicted rtf** |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n"
-    );
-    for r in &p.rows {
-        let _ = writeln!(
-            w,
-            "| {}{} | {} | {} | {}, {} | {:.1}, {:.1} | {:.1} | {:.1} | {:.3} | {:.3} | **{:.2}** |",
-            r.device,
-            if r.fits { "" } else { " (beyond its memory budget)" },
-            r.bundle,
-            r.arm,
-            r.kernel,
-            r.threads,
-            r.peak_gb_s,
-            r.assumed_gb_s,
-            r.bytes_per_token / 1e6,
-            r.instructions_per_token / 1e6,
-            r.rtf_memory,
-            r.rtf_instructions,
-            r.rtf
-        );
-    }
+    let cells = |r: &Row| {
+        vec![
+            format!("{}{}", r.device, if r.fits { "" } else { " (beyond its memory budget)" }),
+            r.bundle.clone(),
+            r.arm.clone(),
+            format!("{}, {}", r.kernel, r.threads),
+            format!("{:.1}, {:.1}", r.peak_gb_s, r.assumed_gb_s),
+            format!("{:.1}", r.bytes_per_token / 1e6),
+            format!("{:.1}", r.instructions_per_token / 1e6),
+            format!("{:.3}", r.rtf_memory),
+            format!("{:.3}", r.rtf_instructions),
+            format!("**{:.2}**", r.rtf),
+        ]
+    };
+    let head = [
+        "device",
+        "bundle",
+        "arm",
+        "kernel, threads",
+        "GB/s peak, assumed",
+        "MB a token",
+        "million instructions a token",
+        "rtf, memory alone",
+        "rtf, instructions alone",
+        "**predicted rtf**",
+    ];
+    w.push_str(&table::markdown(&head, &p.rows.iter().map(cells).collect::<Vec<_>>()));
     if let Some(c) = &p.check {
         let _ = write!(
             w,
-            "\nThe same arithmetic for this machine ({}, {} threads, {:.1} GB/s read from the mapped files as measured, {:.2} GHz, {} instructions a cycle assumed), beside a short measurement:\n\n\
-             | arm | predicted rtf | measured rtf | measured / predicted |\n|---|---|---|---|\n",
+            "\nThe same arithmetic for this machine ({}, {} threads, {:.1} GB/s read from the mapped files as measured, {:.2} GHz, {} instructions a cycle assumed), beside a short measurement:\n\n",
             c.kernel, c.threads, c.read_gb_s, c.clock_ghz, c.instructions_per_cycle
         );
-        for r in &c.rows {
-            let _ = writeln!(
-                w,
-                "| {} | {:.3} | {:.3} | {:.2} |",
-                r.arm,
-                r.predicted_rtf,
-                r.measured_rtf,
-                r.measured_rtf / r.predicted_rtf
-            );
-        }
+        let cells = |r: &CheckRow| {
+            vec![
+                r.arm.clone(),
+                format!("{:.3}", r.predicted_rtf),
+                format!("{:.3}", r.measured_rtf),
+                format!("{:.2}", r.measured_rtf / r.predicted_rtf),
+            ]
+        };
+        let head = ["arm", "predicted rtf", "measured rtf", "measured / predicted"];
+        w.push_str(&table::markdown(&head, &c.rows.iter().map(cells).collect::<Vec<_>>()));
     }
     let _ = write!(w, "\nOn the board, this measures it:\n\n");
     let mut seen = Vec::new();

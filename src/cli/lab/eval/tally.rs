@@ -1,9 +1,22 @@
 //! Means over positions with intervals over sentences.
 
-use super::super::bench::stats::{quantile, sorted};
-use voxgrain::core::rng::{SeededRng, Uniform};
+use crate::cli::stats::bootstrap;
 
-/// Sums and counts by sentence.
+/// `sum / count` over sentences with its 95 % interval; NaN where nothing was counted.
+pub fn ratio(sentences: &[(f64, f64)]) -> [f64; 3] {
+    let used: Vec<_> = sentences.iter().copied().filter(|s| s.1 > 0.0).collect();
+    let mean = |of: &[(f64, f64)]| {
+        let (sum, count) = of.iter().fold((0.0, 0.0), |a, s| (a.0 + s.0, a.1 + s.1));
+        sum / count
+    };
+    if used.is_empty() {
+        return [f64::NAN; 3];
+    }
+    let [low, high] = bootstrap(&used, |draw| mean(draw));
+    [mean(&used), low, high]
+}
+
+/// Sums and counts by sentence, for means over positions with intervals over sentences.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     sums: Vec<(f64, f64)>,
@@ -33,22 +46,4 @@ impl Tally {
             self.sums.iter().zip(&base.sums).map(|(a, b)| (a.0 - b.0, a.1)).collect();
         ratio(&pairs)
     }
-}
-
-/// `sum / count` over sentences with its 95 % interval: 2000 draws with a fixed seed.
-pub fn ratio(sentences: &[(f64, f64)]) -> [f64; 3] {
-    let used: Vec<_> = sentences.iter().copied().filter(|s| s.1 > 0.0).collect();
-    let mean = |of: &mut dyn Iterator<Item = (f64, f64)>| {
-        let (sum, count) = of.fold((0.0, 0.0), |a, s| (a.0 + s.0, a.1 + s.1));
-        sum / count
-    };
-    if used.is_empty() {
-        return [f64::NAN; 3];
-    }
-    let mut rng = SeededRng::new(7);
-    let n = used.len();
-    let means = sorted((0..2000).map(|_| {
-        mean(&mut (0..n).map(|_| used[((rng.uniform() * n as f32) as usize).min(n - 1)]))
-    }));
-    [mean(&mut used.iter().copied()), quantile(&means, 0.025), quantile(&means, 0.975)]
 }

@@ -5,16 +5,19 @@ mod acceptance;
 mod coarse;
 mod flow;
 mod groups;
-mod interval;
-mod kernels;
 mod lists;
 mod live;
 mod mel;
 mod speech;
+mod splits;
 mod swap;
+mod tally;
 mod walk;
 
-use super::{VoiceArgs, output, read_file, usage};
+use crate::cli::args::VoiceArgs;
+use crate::cli::bench::HARVARD;
+use crate::cli::files::{make_folder, read_file};
+use crate::cli::{output, usage};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,8 +86,8 @@ struct Engine {
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// Who speaks, of the bundle's speakers [default: its first]
-    #[arg(long, value_name = "NAME")]
-    voice: Option<String>,
+    #[arg(long, visible_alias = "voice", value_name = "NAME")]
+    speaker: Option<String>,
     /// Threads that compute [default: the machine's cores, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
@@ -102,7 +105,7 @@ impl Engine {
 
     fn open(&self) -> voxgrain::Result<(Voice, Arc<Pool>)> {
         let args = self.args();
-        Ok((args.open_as(self.voice.as_deref())?, args.pool()))
+        Ok((args.open_as(self.speaker.as_deref())?, args.pool()))
     }
 
     fn threads(&self) -> usize {
@@ -169,8 +172,6 @@ fn describe_sampling(s: &Sampling) -> serde_json::Value {
         "top_p": s.transforms.top_p, "min_p": s.transforms.min_p,
     })
 }
-
-const HARVARD: &str = include_str!("../../../tools/data/harvard.txt");
 
 impl Sentences {
     /// The chunks that the text front end makes of each sentence.
@@ -256,10 +257,7 @@ impl<'a> Sounds<'a> {
     ) -> voxgrain::Result<Self> {
         for name in names {
             let Some(path) = folder.map(|f| f.join(name)) else { break };
-            std::fs::create_dir_all(&path).map_err(|e| {
-                let what = format!("cannot create {}", path.display());
-                Error::with_source(ErrorKind::Unwritable, what, e)
-            })?;
+            make_folder(&path)?;
         }
         Ok(Self { folder, sample_rate_hz })
     }
@@ -276,13 +274,4 @@ impl<'a> Sounds<'a> {
 /// `value [low, high]` with `digits` decimals.
 fn shown(v: &[f64; 3], digits: usize) -> String {
     format!("{:.digits$} [{:.digits$}, {:.digits$}]", v[0], v[1], v[2])
-}
-
-/// A Markdown table.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut out = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
-    for row in rows {
-        out.push_str(&format!("| {} |\n", row.join(" | ")));
-    }
-    out
 }

@@ -1,10 +1,11 @@
-use super::interval::ratio;
+use super::tally::ratio;
 use super::{
-    Engine, SamplingArgs, Sentences, Sounds, describe_sampling, open_indexes, output, shown, table,
-    usage,
+    Engine, SamplingArgs, Sentences, Sounds, describe_sampling, open_indexes, output, shown, usage,
 };
-use crate::cli::bench::stats::median_interval;
-use crate::cli::say::{ArmName, Gamma, parse_gamma, progress};
+use crate::cli::args::{ArmName, Gamma, parse_gamma};
+use crate::cli::output::progress;
+use crate::cli::stats::median_interval;
+use crate::cli::table;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -181,7 +182,7 @@ impl Speech {
             })
             .collect();
         let head = ["lane", "accepted", "tokens a round", "speed-up", "rtf"];
-        output::line(table(&head, &rows).trim_end())?;
+        output::line(table::markdown(&head, &rows).trim_end())?;
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
-use super::interval::Tally;
+use super::tally::Tally;
 use super::walk::{Law, Walk, numeric};
 use super::{
-    Engine, Named, SamplingArgs, Sentences, describe_sampling, open_index, output, shown, table,
-    usage,
+    Engine, Named, SamplingArgs, Sentences, describe_sampling, open_index, output, shown, usage,
 };
-use crate::cli::bench::stats::{Spread, spread};
-use crate::cli::say::progress;
+use crate::cli::output::progress;
+use crate::cli::stats::{Spread, spread};
+use crate::cli::table;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ use voxgrain::decode::Sampling;
 ///
 /// At each position the groups are made of the tokens that the target or the draft may emit
 /// there, by the cosine of their embedding rows (--theta) or their codec digits (--fsq). The
-/// kernel is one for both laws and depends on them through this support only, so the group
-/// law stays exact; it is not the index's kernel, whose groups reach beyond the support.
+/// split is one for both laws and depends on them through this support only, so the group
+/// law stays exact; it is not the index's split, whose groups reach beyond the support.
 /// Printed for every sampling setting: the support's size, exact acceptance by token, by
 /// these groups (with the shift of the emitted token's law) and by the index, and the time and memory that one verification takes.
 #[derive(Args)]
@@ -246,7 +246,7 @@ impl Live {
             "MB index",
         ];
         let rows: Vec<_> = rows.iter().map(cells).collect();
-        output::line(table(&head, &rows).trim_end())?;
+        output::line(table::markdown(&head, &rows).trim_end())?;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Summaries of measurements.
+//! Summaries of measurements: spreads, and intervals by the bootstrap.
 
 use serde::{Deserialize, Serialize};
 use voxgrain::core::rng::{SeededRng, Uniform};
@@ -53,21 +53,30 @@ pub fn percentiles(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     (0..=100).map(|p| quantile(&v, f64::from(p) / 100.0)).collect()
 }
 
-/// Median and its 95 % interval by the bootstrap: 2000 draws with a fixed seed.
+/// The 95 % interval of `statistic` by the bootstrap: 2000 times as many of `items` as there are,
+/// drawn with replacement and a fixed seed.
+pub fn bootstrap<T: Copy>(items: &[T], statistic: impl Fn(&mut [T]) -> f64) -> [f64; 2] {
+    let n = items.len();
+    let mut rng = SeededRng::new(7);
+    let mut draw = items.to_vec();
+    let values = sorted((0..2000).map(|_| {
+        for d in &mut draw {
+            *d = items[((rng.uniform() * n as f32) as usize).min(n - 1)];
+        }
+        statistic(&mut draw)
+    }));
+    [quantile(&values, 0.025), quantile(&values, 0.975)]
+}
+
+/// Median and its 95 % interval; `None` without finite values.
 pub fn median_interval(values: impl IntoIterator<Item = f64>) -> Option<[f64; 3]> {
     let all = sorted(values);
-    let n = all.len();
-    if n == 0 {
+    if all.is_empty() {
         return None;
     }
-    let mut rng = SeededRng::new(7);
-    let mut draw = vec![0.0; n];
-    let medians = sorted((0..2000).map(|_| {
-        for d in &mut draw {
-            *d = all[((rng.uniform() * n as f32) as usize).min(n - 1)];
-        }
+    let [low, high] = bootstrap(&all, |draw| {
         draw.sort_by(f64::total_cmp);
-        quantile(&draw, 0.5)
-    }));
-    Some([quantile(&all, 0.5), quantile(&medians, 0.025), quantile(&medians, 0.975)])
+        quantile(draw, 0.5)
+    });
+    Some([quantile(&all, 0.5), low, high])
 }

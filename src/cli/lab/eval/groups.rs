@@ -1,8 +1,9 @@
 use super::coarse::map;
 use super::mel::Mel;
-use super::{Engine, output, table, usage};
-use crate::cli::asg::{target_sha256, write_whole};
-use crate::cli::say::progress;
+use super::{Engine, output, usage};
+use crate::cli::files::{make_folder, target_sha256, write_whole};
+use crate::cli::output::progress;
+use crate::cli::table;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -166,6 +167,7 @@ impl Groups {
             let index = std::fs::read(path(spec)).ok().and_then(|data| Index::open(data).ok());
             index.is_some_and(|index| index.header().weights_sha256 == sha)
         };
+        make_folder(&self.out)?;
         let missing: Vec<&Spec> = specs.iter().filter(|s| !current(s)).collect();
         for kind in [Kind::Fsq, Kind::Random, Kind::Sound, Kind::Input, Kind::InputL2, Kind::Head] {
             let wanted: Vec<&Spec> = missing.iter().copied().filter(|s| s.kind == kind).collect();
@@ -212,7 +214,7 @@ impl Groups {
             ]
         };
         let rows: Vec<_> = rows.iter().map(cells).collect();
-        output::line(table(&["groups", "members", "most", "MB"], &rows).trim_end())?;
+        output::line(table::markdown(&["groups", "members", "most", "MB"], &rows).trim_end())?;
         Ok(())
     }
 
@@ -333,7 +335,7 @@ impl Groups {
 }
 
 fn invalid(e: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::with_source(ErrorKind::InvalidArgument, format!("cannot build the index: {e}"), e)
+    Error::with_source(ErrorKind::InvalidArgument, "cannot build the index", e)
 }
 
 /// The groups of one family with similarities, and how many tokens had more than were kept.

@@ -39,7 +39,7 @@ impl Batch {
         self.both.iter_mut().for_each(|b| *b = [0.0; 2 * WIDE]);
     }
 
-    /// `sum_t min(p, q + beta' ...)`: acceptance by token, `sum_t min(q, p + beta q)`.
+    /// Acceptance by token, `sum_t min(q, p + beta q)`; `beta` 0 is plain.
     pub fn by_token(&self, beta: f32) -> [f64; WIDE] {
         let mut sums = [0f64; WIDE];
         for both in &self.both {

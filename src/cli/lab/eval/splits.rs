@@ -1,13 +1,13 @@
-//! Target-aware kernels: how a token's mass is split over its groups when `p` and `q` are
-//! known. They may depend on both laws, never on the drafted token, so the group law stays
-//! exact. Acceptance `sum_g min(P(g), Q(g))` is concave in the kernel, so climbing works.
+//! Target-aware splits `w(g|t)`: how a token's mass is divided over its groups when `p` and
+//! `q` are known. They may depend on both laws, never on the drafted token, so the group law stays
+//! exact. Acceptance `sum_g min(P(g), Q(g))` is concave in the split, so climbing works.
 //!
 //! - `common`: `w(g|t)` proportional to `min(P(g), Q(g))` under equal split: a token prefers
 //!   groups that both laws reach.
 //! - `step`: equal split times `exp(ETA G)`, one step along the gradient of a smooth
 //!   acceptance: what the draft has too much of goes to groups that the target fills, and
 //!   the other way round.
-//! - `climbed`: many such steps with a gradient that sharpens: about the best that one kernel
+//! - `climbed`: many such steps with a gradient that sharpens: about the best that one split
 //!   for both laws can do (a lower bound of the best; the shared flow is an upper one).
 
 use super::flow::Support;
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_lie_between_equal_split_and_the_flow() {
+    fn splits_lie_between_equal_split_and_the_flow() {
         // Two tokens in one another's groups and a third one apart.
         let lists = Lists::from_members(&[vec![0, 1], vec![0, 1, 2], vec![1, 2], vec![3]]);
         let law = |p: &[f32]| Law { probs: p.to_vec(), sums: Vec::new() };

@@ -4,7 +4,7 @@
 //! pairs `x ~ y` that may stand for one another, and its acceptance is what it moves. The
 //! most that can be moved is a maximum flow. Two graphs count: *near*, `y` in the group of
 //! `x`; and *shared*, some group contains both, which is what coarse laws can reach with any
-//! kernels, even one for `p` and another for `q`.
+//! splits, even one for `p` and another for `q`.
 
 use super::lists::Lists;
 use super::walk::Law;

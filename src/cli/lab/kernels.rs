@@ -1,8 +1,9 @@
 //! The matrix kernels against the memory: weights larger than the caches are read once a call.
 
-use super::machine::{self, Build, Machine};
+use super::memory;
 use super::predict::Counts;
-use crate::cli::output;
+use crate::cli::bench::machine::{self, Build, Machine};
+use crate::cli::{output, table};
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -118,13 +119,13 @@ pub fn measure(threads: usize, quick: bool, files: &[Map]) -> Kernels {
     let budget = Duration::from_millis(if quick { 20 } else { 300 });
     let most = std::thread::available_parallelism().map_or(1, |n| n.get()).max(threads);
     output::status("bench: reading memory");
-    let field = machine::field();
+    let field = memory::field();
     let files: Vec<&[u8]> = files.iter().map(|f| &f[..]).collect();
     let read: Vec<Read> = (1..=most)
         .map(|t| Read {
             threads: t,
-            gb_s: machine::read_gb_s(&[&field], t, 2 * budget),
-            voice_gb_s: (!files.is_empty()).then(|| machine::read_gb_s(&files, t, 2 * budget)),
+            gb_s: memory::read_gb_s(&[&field], t, 2 * budget),
+            voice_gb_s: (!files.is_empty()).then(|| memory::read_gb_s(&files, t, 2 * budget)),
         })
         .collect();
     let total = if quick { field.len() / 4 } else { field.len() };
@@ -211,46 +212,43 @@ pub fn markdown(k: &Kernels) -> String {
         "# voxgrain bench --kernels\n\n{}, {}; picked: {}\n\n\
          Matrices of {N} x {K}, {:.0} MB of them, each read once a call: GB/s of weights and scales, \
          the best of several passes. Higher is better; the memory's own figure is the most that one \
-         row can reach.\n\n| threads | the memory alone, GB/s | the voice's mapped files, GB/s |\n|---|---|---|\n",
+         row can reach.\n\n",
         k.machine.cpu.as_deref().unwrap_or("unnamed CPU"),
         k.build.target,
         k.machine.kernel,
         k.weights_bytes as f64 / 1e6
     );
-    let w = &mut out;
-    for r in &k.read {
+    let read = |r: &Read| {
         let voice = r.voice_gb_s.map_or("-".into(), |g| format!("{g:.1}"));
-        let _ = writeln!(w, "| {} | {:.1} | {voice} |", r.threads, r.gb_s);
-    }
-    let heads: Vec<String> = ROWS.iter().map(|m| format!("m = {m}")).collect();
-    let _ = write!(
-        w,
-        "\n| kernel | bits | threads | {} | % of the memory, m = 1 | instructions a weight, m = 1 / 5 |\n|---|---|---|{}---|---|\n",
-        heads.join(" | "),
-        "---|".repeat(ROWS.len())
-    );
-    for group in k.rows.chunks(ROWS.len()) {
+        vec![r.threads.to_string(), format!("{:.1}", r.gb_s), voice]
+    };
+    let head = ["threads", "the memory alone, GB/s", "the voice's mapped files, GB/s"];
+    out.push_str(&table::markdown(&head, &k.read.iter().map(read).collect::<Vec<_>>()));
+    out.push('\n');
+    let group = |group: &[Row]| {
         let first = &group[0];
-        let cells: Vec<String> = group.iter().map(|r| format!("{:.1}", r.gb_s)).collect();
         let at = |m: usize| {
             let row = group.iter().find(|r| r.m == m);
             row.and_then(|r| r.instructions_per_weight).map_or("-".into(), |i| format!("{i:.2}"))
         };
-        let _ = writeln!(
-            w,
-            "| {}{} | {} | {} | {} | {:.0} | {} / {} |",
-            first.kernel,
-            if first.picked { " (picked)" } else { "" },
-            first.bits,
-            first.threads,
-            cells.join(" | "),
-            100.0 * first.share_of_read,
-            at(1),
-            at(5)
-        );
-    }
+        let mut cells = vec![
+            format!("{}{}", first.kernel, if first.picked { " (picked)" } else { "" }),
+            first.bits.to_string(),
+            first.threads.to_string(),
+        ];
+        cells.extend(group.iter().map(|r| format!("{:.1}", r.gb_s)));
+        cells.push(format!("{:.0}", 100.0 * first.share_of_read));
+        cells.push(format!("{} / {}", at(1), at(5)));
+        cells
+    };
+    let counts: Vec<String> = ROWS.iter().map(|m| format!("m = {m}")).collect();
+    let mut head = vec!["kernel", "bits", "threads"];
+    head.extend(counts.iter().map(String::as_str));
+    head.extend(["% of the memory, m = 1", "instructions a weight, m = 1 / 5"]);
+    let rows: Vec<Vec<String>> = k.rows.chunks(ROWS.len()).map(group).collect();
+    out.push_str(&table::markdown(&head, &rows));
     let _ = write!(
-        w,
+        out,
         "\nInstructions are counted for all rows of a call together (targets/cross/instructions.toml), not measured here.\n"
     );
     out

@@ -1,14 +1,14 @@
 use super::coarse::{Batch, map};
 use super::flow::{self, Support};
-use super::interval::Tally;
-use super::kernels;
 use super::lists::Lists;
+use super::splits;
+use super::tally::Tally;
 use super::walk::{Law, Walk};
 use super::{
-    Engine, Named, SamplingArgs, Sentences, describe_sampling, open_indexes, output, shown, table,
-    usage,
+    Engine, Named, SamplingArgs, Sentences, describe_sampling, open_indexes, output, shown, usage,
 };
-use crate::cli::say::progress;
+use crate::cli::output::progress;
+use crate::cli::table;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use voxgrain::decode::Sampling;
 /// is paid with (for transport it is just that difference). With --bounds also the most that any rule
 /// could accept: a maximum flow over pairs that are near or share a group, within the tokens
 /// that hold --bound-mass of either law, with what the rest may change as lower and upper
-/// value; and kernels that know both laws. Intervals are of 95 %, over sentences.
+/// value; and splits that know both laws. Intervals are of 95 %, over sentences.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +45,7 @@ pub struct Acceptance {
     /// Drafts in a row: 1 is behind the target's true states only
     #[arg(long, value_name = "D", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=15))]
     depth: u32,
-    /// Bounds and kernels at one of so many positions; 0 is off
+    /// Bounds and splits at one of so many positions; 0 is off
     #[arg(long, value_name = "N", default_value_t = 0)]
     bounds: u32,
     /// Share of each law within which flows are computed
@@ -70,7 +70,7 @@ struct Family {
     /// Of the emitted token's law from the target's, in total variation.
     shift: Tally,
     transport: Tally,
-    /// Bounds and kernels, in the order of `BOUNDS`.
+    /// Bounds and splits, in the order of `BOUNDS`.
     bounds: [Tally; BOUNDS.len()],
 }
 
@@ -204,12 +204,12 @@ impl Acceptance {
         let found = map(jobs, self.engine.threads(), |job| {
             let ((_, p, q), lists) = (&laws[job / lists.len()], &lists[job % lists.len()]);
             let support = Support::new(p, q, self.bound_mass);
-            let kernels = lists.symmetric.then(|| kernels::acceptance(lists, &support, p, q));
+            let known = lists.symmetric.then(|| splits::acceptance(lists, &support, p, q));
             let near = flow::near(lists, &support, p, q);
             let shared = flow::shared(lists, &support, p, q);
             let token: f64 = p.probs.iter().zip(&q.probs).map(|(p, q)| f64::from(p.min(*q))).sum();
             let mut values = [f64::NAN; BOUNDS.len()];
-            if let Some(k) = kernels {
+            if let Some(k) = known {
                 values[..4].copy_from_slice(&[k.equal, k.common, k.step, k.climbed]);
             }
             values[4..].copy_from_slice(&[
@@ -342,7 +342,7 @@ fn markdown(report: &Value) -> String {
             })
             .collect();
         let head = ["groups", "members", "MB", "by group", "- by token", "shift", "by transport"];
-        out.push_str(&table(&head, &rows));
+        out.push_str(&table::markdown(&head, &rows));
         out.push('\n');
         let bounded: Vec<_> = families.iter().filter(|f| !f["near_low"].is_null()).collect();
         if bounded.is_empty() {
@@ -361,7 +361,7 @@ fn markdown(report: &Value) -> String {
             })
             .collect();
         out.push_str(&format!("bounds at {} of the positions\n\n", bounded[0]["bound_positions"]));
-        out.push_str(&table(
+        out.push_str(&table::markdown(
             &[
                 "groups",
                 "by token",

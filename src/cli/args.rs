@@ -1,0 +1,161 @@
+//! Arguments that several commands share.
+
+use super::usage;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::sync::Arc;
+use voxgrain::bundle::Bundle;
+use voxgrain::core::accept::Emission;
+use voxgrain::decode::{Arm, DraftLength, MAX_GAMMA};
+use voxgrain::engine::{Pool, pin};
+use voxgrain::kernel;
+use voxgrain::speech::synth::Voice;
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum ArmName {
+    /// One token a pass of the target
+    Ar,
+    /// Speculation, accepted token by token; the law is the target's
+    Sd,
+    /// Accepted token by token with a tolerance (--beta)
+    Tolerance,
+    /// Accepted by acoustic similarity group
+    Pcg,
+    /// Accepted by token or for a similar token: at most one step of the index from the target's law
+    Transport,
+}
+
+impl ArmName {
+    pub fn arm(self, beta: f32, emission: Emission) -> Arm {
+        match self {
+            ArmName::Ar => Arm::Ar,
+            ArmName::Sd => Arm::Sd,
+            ArmName::Tolerance => Arm::Tolerance { beta },
+            ArmName::Pcg => Arm::Pcg { emission },
+            ArmName::Transport => Arm::Transport,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum EmissionName {
+    /// An accepted draft stands in for its group
+    StandIn,
+    /// An accepted draft is replaced by a draw from its group: the law is the target's
+    Resample,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum WeightsName {
+    /// A token's mass is split evenly over its groups
+    Equal,
+    /// By similarity, with the power that the index was built with
+    Similarity,
+}
+
+/// What `--gamma` takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Gamma {
+    Fixed(usize),
+    Auto,
+    Measured,
+}
+
+impl Gamma {
+    pub fn length(self, voice: &Voice) -> DraftLength {
+        match self {
+            Gamma::Fixed(n) => DraftLength::Fixed(n),
+            Gamma::Auto => voice.draft_length(),
+            Gamma::Measured => DraftLength::Measured,
+        }
+    }
+}
+
+impl std::fmt::Display for Gamma {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Gamma::Fixed(n) => n.fmt(f),
+            Gamma::Auto => f.write_str("auto"),
+            Gamma::Measured => f.write_str("measured"),
+        }
+    }
+}
+
+pub fn parse_gamma(s: &str) -> Result<Gamma, String> {
+    match s {
+        "auto" => Ok(Gamma::Auto),
+        "measured" => Ok(Gamma::Measured),
+        n => match n.parse() {
+            Ok(n) if n <= MAX_GAMMA => Ok(Gamma::Fixed(n)),
+            _ => Err(format!("{n:?} is neither 0 to {MAX_GAMMA} nor `auto` nor `measured`")),
+        },
+    }
+}
+
+/// Most threads that are started.
+const MOST_THREADS: usize = 64;
+
+/// Number of a CPU, within what a system's sets of CPUs hold: beyond it they are not asked.
+fn cpu(s: &str) -> Result<usize, String> {
+    match s.trim().parse() {
+        Ok(n) if n < 1024 => Ok(n),
+        _ => Err("a CPU is a number from 0 to 1023".into()),
+    }
+}
+
+/// Where the voice comes from and what it runs on.
+#[derive(Args, Clone)]
+pub struct VoiceArgs {
+    /// Folder of the voice [default: models/voice, found beside the program or the source]
+    #[arg(long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// Group index to use instead of the bundle's own
+    #[arg(long, value_name = "FILE")]
+    pub groups: Option<PathBuf>,
+    /// Threads that compute [default: the machine's cores, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
+    pub threads: Option<u16>,
+    /// Keep the threads on these CPUs, the first one on the first; as many threads unless
+    /// --threads says otherwise
+    #[arg(long, value_name = "CPU,...", value_delimiter = ',', value_parser = cpu)]
+    pub pin: Vec<usize>,
+}
+
+impl VoiceArgs {
+    pub fn open(&self) -> voxgrain::Result<Voice> {
+        if self.pin.len() > MOST_THREADS {
+            let what = format!("--pin names {} CPUs; {MOST_THREADS} are the most", self.pin.len());
+            return Err(usage(what));
+        }
+        let voice = Voice::open(Bundle::find(self.bundle.as_deref())?)?;
+        match &self.groups {
+            Some(path) => voice.with_groups(path),
+            None => Ok(voice),
+        }
+    }
+
+    /// With the speaker of that name, if one is named.
+    pub fn open_as(&self, speaker: Option<&str>) -> voxgrain::Result<Voice> {
+        let voice = self.open()?;
+        match speaker {
+            Some(name) => voice.with_speaker(name),
+            None => Ok(voice),
+        }
+    }
+
+    pub fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let default = if self.pin.is_empty() { cores.min(4) } else { self.pin.len() };
+        self.threads.map_or(default, usize::from)
+    }
+
+    pub fn pool(&self) -> Arc<Pool> {
+        let threads = self.threads();
+        if let Some(&first) = self.pin.first()
+            && !pin(first)
+        {
+            log::warn!("this thread could not be kept on CPU {first}");
+        }
+        Pool::pinned(kernel::best(), threads, &self.pin)
+    }
+}
