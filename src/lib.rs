@@ -86,4 +86,4 @@ pub use speech::voice::Voice;
 
 // The kernel fills what the core draws from, and neither imports the other.
 #[cfg(feature = "std")]
-const _: () = assert!(kernel::SUM_BLOCK == crate::core::dist::BLOCK);
+const _: () = assert!(kernel::SUM_BLOCK == crate::core::dist::SUM_BLOCK);
