@@ -3,6 +3,7 @@
 #[cfg(feature = "engine")]
 pub mod codec;
 pub mod pace;
+pub mod phonemes;
 #[cfg(feature = "audio")]
 pub mod play;
 #[cfg(feature = "engine")]
