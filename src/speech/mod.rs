@@ -4,6 +4,7 @@
 pub mod codec;
 #[cfg(feature = "engine")]
 mod models;
+pub mod phonemes;
 #[cfg(feature = "audio")]
 pub mod play;
 #[cfg(feature = "engine")]

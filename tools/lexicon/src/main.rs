@@ -1,0 +1,103 @@
+//! Builds and measures pronunciation lexicons. See README.md.
+
+mod align;
+mod build;
+mod entries;
+mod letters;
+mod measure;
+mod tags;
+
+use std::collections::BTreeMap;
+
+use voxgrain::map::Map;
+use voxgrain::speech::phonemes::Phonemizer;
+
+const USAGE: &str = "voxgrain-lexicon letters OUT | tags ORACLE HELDOUT OUT | build LETTERS TAGS OUT \
+| agree LEXICON ORACLE [SHOW] | guess LEXICON | say LEXICON TEXT...";
+
+fn held_out() -> (Vec<(String, String)>, Vec<(String, String)>) {
+    let mut words = entries::spelled(&entries::load(false));
+    letters::Rng(42).shuffle(&mut words);
+    let held = words.split_off(words.len() - 2000);
+    (words, held)
+}
+
+fn open(path: &str) -> Phonemizer {
+    Phonemizer::open(&Map::open(path).unwrap()).unwrap()
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let a: Vec<&str> = args.iter().map(String::as_str).collect();
+    match a.as_slice() {
+        ["letters", out, rest @ ..] => {
+            let number = |k: usize, d: f32| rest.get(k).map_or(d, |v| v.parse().unwrap());
+            let (words, held) = held_out();
+            let model = letters::train(
+                &words,
+                number(0, 19.0) as u32,
+                number(1, 5.0) as usize,
+                number(2, 0.01),
+            );
+            let (e, b, w, wb) = letters::measure(&held, |w| model.read(w));
+            println!(
+                "held out: {:.2} % of symbols wrong, {:.2} % without stress; words right {:.1} %, {:.1} %",
+                100.0 * e,
+                100.0 * b,
+                100.0 * w,
+                100.0 * wb
+            );
+            std::fs::write(out, model.section()).unwrap();
+        }
+        ["tags", oracle, heldout, out, rest @ ..] => {
+            let number = |k: usize, d: usize| rest.get(k).map_or(d, |v| v.parse().unwrap());
+            let lines = measure::read(oracle, number(0, usize::MAX));
+            let mut set = Vec::new();
+            for (k, line) in lines.iter().enumerate() {
+                set.push(tags::sentence(&line.tokens, false));
+                // Texts come in lower case too.
+                if k % 2 == 0 {
+                    set.push(tags::sentence(&line.tokens, true));
+                }
+            }
+            let section = tags::train(&set, number(1, 18) as u32, number(2, 6));
+            let held: Vec<_> = measure::read(heldout, usize::MAX)
+                .iter()
+                .map(|l| tags::sentence(&l.tokens, false))
+                .collect();
+            println!("tags like the oracle's: {:.2} %", 100.0 * tags::accuracy(&section, &held));
+            std::fs::write(out, section).unwrap();
+        }
+        ["build", letter_file, tag_file, out, rest @ ..] => {
+            let british = rest.contains(&"--british");
+            let l = std::fs::read(letter_file).unwrap();
+            let t = std::fs::read(tag_file).unwrap();
+            let words: BTreeMap<String, build::Packed> = entries::load(british)
+                .iter()
+                .filter_map(|(w, e)| build::pack(e).map(|p| (w.clone(), p)))
+                .collect();
+            let words = if rest.contains(&"--whole") {
+                words
+            } else {
+                build::prune(&words, british, &l, &t)
+            };
+            let bytes = build::file(&words, british, l, t);
+            println!("{} bytes", bytes.len());
+            std::fs::write(out, bytes).unwrap();
+        }
+        ["agree", lexicon, oracle, rest @ ..] => {
+            let show = rest.first().map_or(0, |v| v.parse().unwrap());
+            measure::agreement(&open(lexicon), &measure::read(oracle, usize::MAX), show);
+        }
+        ["say", lexicon, text @ ..] => {
+            let p = open(lexicon);
+            for t in text {
+                println!("{}", p.phonemize(t).unwrap());
+            }
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            std::process::exit(2);
+        }
+    }
+}
