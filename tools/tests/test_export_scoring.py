@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from voxgrain_tools import evaluate, scoring
+from voxgrain_tools import evaluate
+from voxgrain_tools.measure import scoring
 
 TEXT = "the cat sat on the old mat by the door"
 

@@ -17,6 +17,8 @@ STAGES = {
     "recogniser": ("recogniser", "add_arguments", "run", "EXAMPLE", "trains the character recogniser that judges speech"),
     "acceptance": ("lm", "add_acceptance_arguments", "run_acceptance", "EXAMPLE_ACCEPTANCE", "teacher-forced acceptance of the drafts"),
     "precision": ("precision", "add_arguments", "run", "EXAMPLE", "what rounding the target costs, by ear"),
+    "judge": ("measure.judge", "add_arguments", "run", "EXAMPLE", "what is heard of a voice, and how it sounds"),
+    "say-right": ("measure.say_right", "add_arguments", "run", "EXAMPLE", "initialisms, odd words, numbers and short replies"),
     "train-all": ("pipeline", "add_arguments", "run", "EXAMPLE_ALL", "all stages in three parts with time budgets"),
     "train-toy": ("pipeline", "add_toy_arguments", "run_toy", "EXAMPLE_TOY", "all stages at toy size on a CPU"),
     "restore": ("pipeline", "add_restore_arguments", "run_restore", "EXAMPLE_RESTORE", "a work folder from part 1's results"),

@@ -129,7 +129,8 @@ def said_again(args, voices, texts):
 def run(args):
     import torch
 
-    from . import recogniser, scoring
+    from . import recogniser
+    from .measure import scoring
     from .codec import usage
     from .common import write_wav
     from .synth import VOICES, AudioStore, Synthesis, heldout_texts

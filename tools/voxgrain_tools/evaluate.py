@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import bundle, scoring
+from . import bundle
+from .measure import scoring
 from .runtime import Voice
 
 EXAMPLE = (

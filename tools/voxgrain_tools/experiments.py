@@ -16,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import evaluate, scoring
+from . import evaluate
+from .measure import scoring
 from .runtime import Voice
 
 EXAMPLE = (

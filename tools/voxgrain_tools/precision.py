@@ -11,7 +11,7 @@ import os
 import numpy as np
 import torch
 
-from . import scoring
+from .measure import scoring
 from .common import device_of, log
 
 EXAMPLE = ("python -m voxgrain_tools precision --work /tmp/vx --codec /tmp/vx --model float=/tmp/vx/target.safetensors "

@@ -132,7 +132,7 @@ class Recogniser(nn.Module):
 
         A greedy transcript drops words that are there but unclear. Here the words of the text stand against the
         words with the fault, and the likelier of the two (CTC, all alignments) is believed."""
-        from . import scoring
+        from .measure import scoring
 
         reference = scoring.words(reference)
         found = scoring.suspects(reference, scoring.words(heard))
