@@ -7,8 +7,11 @@ import pytest
 import torch
 from test_training import sounds_on_disk
 
-from voxgrain_tools import codec, codec_train, common, export, perceptual, synth
-from voxgrain_tools.runtime import Codec
+from voxgrain_tools import common
+from voxgrain_tools.corpus import synth
+from voxgrain_tools.export import export
+from voxgrain_tools.train import codec, codec_train, perceptual
+from voxgrain_tools.export.runtime import Codec
 
 VOICE = Path(__file__).parents[2] / "models" / "voice"
 OPTIONS = {"device": torch.device("cpu"), "config": codec.TOY, "batch": 2, "seconds": 0.64, "judged": 0.16, "width": 2,

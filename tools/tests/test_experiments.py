@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from voxgrain_tools import experiments
+from voxgrain_tools.measure import experiments
 
 
 def test_names_are_those_of_the_program():

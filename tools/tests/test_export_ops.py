@@ -7,8 +7,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from voxgrain_tools import quantize
-from voxgrain_tools.onnx_functions import ALL, DOMAIN, IR_VERSION, OPSET, functions
+from voxgrain_tools.export import quantize
+from voxgrain_tools.export.onnx_functions import ALL, DOMAIN, IR_VERSION, OPSET, functions
 
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
 TYPES |= {"int64": TensorProto.INT64, "uint8": TensorProto.UINT8}

@@ -5,8 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from voxgrain_tools import bundle, codec, export, features, lm
-from voxgrain_tools.runtime import Codec, LanguageModel, istft
+from voxgrain_tools.export import bundle, export
+from voxgrain_tools.train import codec, features, lm
+from voxgrain_tools.export.runtime import Codec, LanguageModel, istft
 
 
 def noise(got, expected):
@@ -107,7 +108,7 @@ def test_codec_decoder(exported):
 
 
 def test_fsq_and_factor_rows_mean_the_same_on_both_sides():
-    from voxgrain_tools import golden
+    from voxgrain_tools.fixtures import golden
 
     tokens = np.random.default_rng(1).integers(0, 65536, 50)
     values = codec.values_of(torch.from_numpy(tokens)).numpy()
@@ -125,7 +126,7 @@ def test_fsq_and_factor_rows_mean_the_same_on_both_sides():
 def test_stock_matrix_products_are_the_same_model(tmp_path):
     """What --matmul stock writes has the weights of the packed export, in onnxruntime's own
     operator."""
-    from voxgrain_tools import tiny
+    from voxgrain_tools.fixtures import tiny
 
     checkpoints = tiny.language_model(5, 1, 64, 2, 1, 88), tiny.codec(6)
     for matmul in export.MATMULS:
@@ -145,7 +146,7 @@ def test_stock_matrix_products_are_the_same_model(tmp_path):
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_rows_give_back_the_same_weights(bits):
-    from voxgrain_tools import quantize
+    from voxgrain_tools.export import quantize
 
     weight = np.random.default_rng(bits).standard_normal((5, 96)).astype(np.float32)
     matrix = quantize.quantise(weight, bits)
@@ -162,7 +163,7 @@ def test_rows_give_back_the_same_weights(bits):
 
 def test_a_stock_export_read_back_is_the_packed_one(tmp_path):
     """Both forms of a feature draft hold the same integers: each can be written from the other."""
-    from voxgrain_tools import tiny
+    from voxgrain_tools.fixtures import tiny
 
     draft = tiny.language_model(5, 1, 64, 2, 1, 88, features=64)
     bits = export.Bits(4, {"head": 8})

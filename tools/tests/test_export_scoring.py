@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from voxgrain_tools import evaluate
-from voxgrain_tools.measure import scoring
+from voxgrain_tools import audio
+from voxgrain_tools.measure import evaluate
+from voxgrain_tools import scoring
 
 TEXT = "the cat sat on the old mat by the door"
 
@@ -83,7 +84,7 @@ def test_transcripts_are_kept_by_sound(tmp_path):
             yield f"heard {len(sound)}"
 
     for i, length in enumerate((100, 200, 100)):
-        evaluate.write_wav(tmp_path / f"{i}.wav", np.zeros(length, np.float32))
+        audio.write_wav(tmp_path / f"{i}.wav", np.zeros(length, np.float32))
     paths = [tmp_path / f"{i}.wav" for i in range(3)]
     expected = ["heard 100", "heard 200", "heard 100"]
     assert evaluate.Transcripts("r", tmp_path, each)(paths) == expected

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from voxgrain_tools import features, lm, sampler
+from voxgrain_tools.train import features, lm, sampler
 from voxgrain_tools.common import BEGINS
 
 CPU = torch.device("cpu")

@@ -7,10 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from voxgrain_tools import bundle, codec, export, features, golden, lm, sampler
-from voxgrain_tools.common import Clock, Ids, join
-from voxgrain_tools.export import Checkpoint
-from voxgrain_tools.runtime import Voice
+from voxgrain_tools.export import bundle, export
+from voxgrain_tools.fixtures import golden
+from voxgrain_tools.train import codec, features, lm, sampler
+from voxgrain_tools.common import Clock, Ids
+from voxgrain_tools.files import join
+from voxgrain_tools.export.export import Checkpoint
+from voxgrain_tools.export.runtime import Voice
 
 CPU = torch.device("cpu")
 CODES = 1024

@@ -9,7 +9,11 @@ import sys
 import numpy as np
 import torch
 
-from voxgrain_tools import codec, codec_eval, codec_train, common, corpus_text, lm, recogniser, synth
+import voxgrain_tools
+from voxgrain_tools import common, files
+from voxgrain_tools.corpus import synth
+from voxgrain_tools.corpus import text as corpus_text
+from voxgrain_tools.train import codec, codec_train, lm, recogniser, similarity
 
 
 def test_factored_normaliser_equals_the_full_softmax():
@@ -170,7 +174,7 @@ def test_clicks_are_counted():
     tone = np.int16(8000 * np.sin(t * 0.05))
     broken = tone.copy()
     broken[8000:] = np.int16(8000 * np.sin(t[8000:] * 0.05 + 2.0))
-    assert codec_eval.clicks((tone, tone)) == 0 < codec_eval.clicks((tone, broken))
+    assert similarity.clicks((tone, tone)) == 0 < similarity.clicks((tone, broken))
 
 
 def test_normalised_text():
@@ -195,9 +199,9 @@ def test_split_pack_and_join(tmp_path):
     tensors = {"a.weight": torch.randn(96, 64), "norm.weight": torch.randn(64)}
     path = str(tmp_path / "m.safetensors")
     common.save(path, tensors, {"H": 64})
-    common.pack12(path, path + ".packed")
-    assert len(common.split(path + ".packed", str(tmp_path / "cut"), limit=4000)) > 2
-    joined, = common.join(str(tmp_path / "cut"), str(tmp_path / "out"))
+    files.pack12(path, path + ".packed")
+    assert len(files.split(path + ".packed", str(tmp_path / "cut"), limit=4000)) > 2
+    joined, = files.join(str(tmp_path / "cut"), str(tmp_path / "out"))
     got, config = common.load(joined)
     assert config == {"H": 64}
     assert (got["a.weight"] - tensors["a.weight"]).abs().max() < 2e-3 * tensors["a.weight"].abs().max()
@@ -293,7 +297,7 @@ def test_codec_watcher_goes_on_in_a_plainer_mode(tmp_path):
     sounds_on_disk(tmp_path, "heldout")
     arguments = ["--work", str(tmp_path), "--out", str(tmp_path / "out"), "--size", "toy", "--device", "cpu", "--resume", "--hours",
                  "0.0001", "--fail-in", "graphs", "--total-budget", "16", "--call-budget", "16", "--reserve", "2", "--workers", "1"]
-    environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(codec.__file__)))
+    environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(voxgrain_tools.__file__)))
     assert subprocess.run([sys.executable, "-m", "voxgrain_tools", "codec", *arguments], env=environment).returncode == 0
     report = json.loads((tmp_path / "out" / "codec_report.json").read_text())
     assert report["modes"] == ["graphs", "compiled"] and report["finished"] == "compiled"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper
 
-from voxgrain_tools.export import ALIGNMENT, Graph
-from voxgrain_tools.onnx_functions import DOMAIN
-from voxgrain_tools.onnx_functions import IR_VERSION, OPSET, functions
-from voxgrain_tools.quantize import BLOCK, Quantised, pack
+from voxgrain_tools.export.export import ALIGNMENT, Graph
+from voxgrain_tools.export.onnx_functions import DOMAIN
+from voxgrain_tools.export.onnx_functions import IR_VERSION, OPSET, functions
+from voxgrain_tools.export.quantize import BLOCK, Quantised, pack
 
 from .model import rows_of
 

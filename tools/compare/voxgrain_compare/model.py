@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from voxgrain_tools.onnx_functions import DIGITS, FACTORS, LEVELS, PAIRS, SPEECH
-from voxgrain_tools.quantize import BLOCK, Quantised, quantise, unpack
+from voxgrain_tools.export.onnx_functions import DIGITS, FACTORS, LEVELS, PAIRS, SPEECH
+from voxgrain_tools.export.quantize import BLOCK, Quantised, quantise, unpack
 
 # Rows that can be drawn: speech, then end of speech.
 HEAD_ROWS = SPEECH + 1

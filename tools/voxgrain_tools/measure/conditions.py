@@ -112,8 +112,8 @@ def speak_teacher(name: str, texts: Sequence[str], folder: Path, rate: int, seed
 
 def through_codec(encoder: Path, bundle: Path, clean: Path, count: int, folder: Path) -> None:
     """The first sounds of `clean` through the encoder's checkpoint and the bundle's decoder."""
-    from ..encoder import Encoder
-    from ..runtime import Voice
+    from ..train.encoder import Encoder
+    from ..export.runtime import Voice
 
     fresh(folder, digest(encoder, bundle))
     encode = decode = None

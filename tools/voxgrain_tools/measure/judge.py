@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import conditions, mos, scoring, whisper, words
+from ..audio import seconds_of
+from .. import scoring
+from . import conditions, mos, whisper, words
 
 EXAMPLE = (
     "python -m voxgrain_tools judge --voxgrain target/release/voxgrain --bundle models/voice --texts tools/data/heldout.txt "
@@ -98,11 +99,6 @@ def read_texts(path: Path, limit: int | None) -> list[str]:
     return texts
 
 
-def seconds_of(path: Path) -> float:
-    with wave.open(str(path), "rb") as file:
-        return file.getnframes() / file.getframerate()
-
-
 def judge(texts: Sequence[str], folders: dict[str, Path], memory: Path, scorers: Sequence[str], workers: int) -> dict[str, list[dict]]:
     """The verdicts of every utterance of every condition."""
     memory.mkdir(parents=True, exist_ok=True)
@@ -135,7 +131,7 @@ def make_conditions(args: argparse.Namespace, texts: Sequence[str], out: Path) -
     folders: dict[str, Path] = {}
     rate = 16000
     if args.bundle is not None:
-        from .. import bundle
+        from ..export import bundle
 
         rate = bundle.read(args.bundle)["audio"]["sample_rate_hz"]
     if args.teacher:

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common import DATA
 from . import judge, whisper, words
 
 EXAMPLE = (
@@ -17,7 +18,7 @@ EXAMPLE = (
     "--out /tmp/vx/say-right"
 )
 
-SENTENCES = Path(__file__).resolve().parents[2] / "data" / "say_right.tsv"
+SENTENCES = Path(DATA) / "say_right.tsv"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import product
 
-from .scoring import distance
+from ..scoring import distance
 
 Reading = tuple[str, ...]
 

@@ -6,7 +6,7 @@ import hashlib
 import tomllib
 from pathlib import Path
 
-from .common import CHARACTERS, IDS, Ids
+from ..common import CHARACTERS, IDS, Ids
 
 FORMAT = 1
 # Samples at the end of a decoded prefix that the next token still changes.

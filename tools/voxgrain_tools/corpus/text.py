@@ -14,13 +14,13 @@ import re
 import subprocess
 from collections import Counter
 
+from ..common import DATA
+
 EXAMPLE = "python -m voxgrain_tools corpus-text --packages .dev/debs --out .dev/corpus.txt.xz"
 PACKAGES = [
     "wordnet-base", "anarchism", "fortunes", "fortunes-min", "dict-gcide", "dict-jargon",
     "dict-foldoc", "debian-handbook", "wamerican",
 ]
-HERE = os.path.dirname(os.path.abspath(__file__))
-DATA = os.path.join(os.path.dirname(HERE), "data")
 # Words that a public voice need not learn.
 UNWANTED = re.compile(r"\b(nigg|fagg|cunt|kike|spic\b|whore|fuck|shit|rape|slut|pussy|bitch|penis|vagina|orgasm)")
 

@@ -21,7 +21,8 @@ from torch import nn
 
 from .codec import (CONFIG, ENCODER, FRAME, RATE, TOY, Codec, codec_from_bundle, digits_of, load_codec, mel_filters, sound,
                     usage)
-from .common import Clock, cpu_count, device_of, load, log, maybe_compile, speed_settings, split
+from ..common import Clock, cpu_count, device_of, load, log, maybe_compile, speed_settings
+from ..files import split
 from .perceptual import PerceptualLoss
 
 EXAMPLE = "python -m voxgrain_tools codec --work /tmp/vx --out out --total-budget 1120 --call-budget 560"
@@ -612,7 +613,7 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
 
 
 def worker(args):
-    from .synth import AudioStore
+    from ..corpus.synth import AudioStore
 
     device = device_of(args.device)
     size = {"batch": 4, "seconds": 0.48, "judged": 0.32, "width": 4} if args.size == "toy" else {"batch": args.batch}
@@ -638,7 +639,7 @@ def worker(args):
 
 def device_sounds(args, device, folder, limit):
     """The held-out sentences and their codec versions, for the figures."""
-    from .synth import AudioStore
+    from ..corpus.synth import AudioStore
 
     held = AudioStore(args.work, "heldout", device, 10)
     held.refresh()
@@ -656,7 +657,7 @@ def device_sounds(args, device, folder, limit):
 
 
 def synthesise(args):
-    from .synth import VOICES, Synthesis, heldout_texts, read_texts
+    from ..corpus.synth import VOICES, Synthesis, heldout_texts, read_texts
 
     voices = tuple(args.voice or VOICES)
     held = Synthesis(args.work, heldout_texts(), args.program, args.workers, "heldout", limit=args.heldout, voices=voices,
@@ -666,7 +667,7 @@ def synthesise(args):
 
 
 def supervise(args):
-    from .pipeline import hours_on_disk
+    from ..corpus.synth import hours_on_disk
 
     os.makedirs(args.work, exist_ok=True)
     os.makedirs(args.out, exist_ok=True)
@@ -753,9 +754,9 @@ def supervise(args):
 
 
 def figures(args):
-    from .codec_eval import measure
-    from .pipeline import zip_wavs
-    from .synth import VOICES
+    from ..audio import zip_wavs
+    from ..corpus.synth import VOICES
+    from .similarity import measure
 
     with np.load(f"{args.work}/heldout_sounds.npz") as f:
         sounds = {k: f[k] for k in f.files}

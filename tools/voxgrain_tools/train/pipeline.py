@@ -10,8 +10,10 @@ import zipfile
 
 import numpy as np
 
-from .common import Clock, Ids, add_table_arguments, cpu_count, device_of, load, log, pack12, ship, split
-from .synth import VOICES
+from ..audio import zip_wavs
+from ..common import Clock, Ids, add_table_arguments, cpu_count, device_of, load, log
+from ..corpus.synth import VOICES, hours_on_disk
+from ..files import pack12, ship, split
 
 EXAMPLE_ALL = "python -m voxgrain_tools train-all --part 1 --budget 575 --work /tmp/vx --out out"
 EXAMPLE_RESTORE = "python -m voxgrain_tools restore --folder out --work /tmp/vx"
@@ -36,31 +38,11 @@ def attempt(name, function, report):
     return not (isinstance(report[name], dict) and "error" in report[name])
 
 
-def hours_on_disk(work):
-    return sum(os.path.getsize(p) for p in glob.glob(f"{work}/audio/w[0-9]*.pcm")) / 2 / 16000 / 3600
-
-
-def zip_wavs(path, sounds, others=()):
-    """sounds: {name: float array}; 16-bit files in one archive, with other files beside them."""
-    import io
-    import wave
-
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
-        for name, samples in sounds.items():
-            data = io.BytesIO()
-            with wave.open(data, "wb") as f:
-                f.setparams((1, 2, 16000, 0, "NONE", ""))
-                f.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-            z.writestr(name + ".wav", data.getvalue())
-        for other in others:
-            z.write(other, os.path.basename(other))
-
-
 def part_codec(args, clock, report):
     """Synthesis in the background; the codec (unless one is given), the recogniser, the corpus as tokens."""
     from . import codec, codec_train
     from . import recogniser as ctc
-    from .synth import AudioStore, Synthesis, heldout_texts, read_texts
+    from ..corpus.synth import AudioStore, Synthesis, heldout_texts, read_texts
 
     device = device_of(args.device)
     voices = tuple(args.voice or VOICES[:1])
@@ -219,7 +201,7 @@ def samples(args, clock, report, target, device):
     from . import lm
     from . import recogniser as ctc
     from .codec import load_codec
-    from .synth import AudioStore
+    from ..corpus.synth import AudioStore
 
     held = AudioStore(args.work, "heldout", device, 100)
     held.refresh()
@@ -292,7 +274,7 @@ def add_restore_arguments(parser):
 def run_restore(args):
     """Without the phones, which do not travel: the target then trains without the phone classifier."""
     from .codec import save_tokens, unpack_tokens
-    from .synth import read_texts
+    from ..corpus.synth import read_texts
 
     os.makedirs(args.work, exist_ok=True)
     data, texts = unpack_tokens(sorted(glob.glob(f"{args.folder}/tokens_*.npz"))), read_texts(args.texts)
@@ -367,8 +349,8 @@ def run_toy(args):
 
     from . import codec, codec_train, features, lm
     from . import recogniser as ctc
-    from .common import join
-    from .synth import AudioStore, Synthesis, heldout_texts
+    from ..files import join
+    from ..corpus.synth import AudioStore, Synthesis, heldout_texts
 
     device = torch.device("cpu")
     work = args.work

@@ -23,7 +23,8 @@ import time
 import zipfile
 
 # First, so that the seconds that torch takes to load count.
-from .common import START, Clock, Ids, autocast, device_of, load, log, maybe_compile, ship, speed_settings
+from ..common import START, Clock, Ids, autocast, device_of, load, log, maybe_compile, speed_settings
+from ..files import ship
 
 import numpy as np
 import torch
@@ -437,7 +438,7 @@ def acceptance(target, drafts, documents, packed, device, row, steps=5, limit=80
 def read_data(tokens, texts):
     """Token data from tokens_N.npz files (a folder or a file) and the text that they speak, or from a tokens.npz."""
     from .codec import load_tokens, unpack_tokens
-    from .synth import read_texts
+    from ..corpus.synth import read_texts
 
     paths = sorted(glob.glob(f"{tokens}/tokens_*.npz")) if os.path.isdir(tokens) else [tokens]
     with np.load(paths[0]) as f:

@@ -17,7 +17,7 @@ from .onnx_functions import DIGITS, DOMAIN, FACTORS, IR_VERSION, OPSET, SPEECH, 
 from .onnx_read import language_model as read_language_model
 from .quantize import BLOCK, Quantised, pack, pack_rows, quantise
 
-EXAMPLE = "python -m voxgrain_tools export --checkpoints /tmp/vx --out models/slt"
+EXAMPLE = "python -m voxgrain_tools export --checkpoints /tmp/vx --out models/voice"
 
 ALIGNMENT = 64
 LOGITS = SPEECH + 1

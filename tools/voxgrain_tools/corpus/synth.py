@@ -9,11 +9,9 @@ import time
 
 import numpy as np
 
-from .common import Clock, cpu_count, log
+from ..common import DATA, Clock, cpu_count, log
 
 EXAMPLE = "python -m voxgrain_tools synth --texts .dev/corpus.txt.xz --program .dev/flite_synth --work /tmp/vx --budget 500"
-HERE = os.path.dirname(os.path.abspath(__file__))
-DATA = os.path.join(os.path.dirname(HERE), "data")
 PHONES = ("pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z "
           "zh axr el em en nx dx").split()
 VOICES = ("slt", "rms")  # A speaker's number is its place here: append only.
@@ -33,6 +31,11 @@ def heldout_texts(data=DATA):
         with open(f"{data}/{name}.txt") as f:
             texts += f.read().split("\n")[:-1]
     return texts
+
+
+def hours_on_disk(work):
+    """Hours of the training corpus that are spoken so far."""
+    return sum(os.path.getsize(p) for p in glob.glob(f"{work}/audio/w[0-9]*.pcm")) / 2 / 16000 / 3600
 
 
 class Synthesis:

@@ -11,8 +11,8 @@ import os
 import numpy as np
 import torch
 
-from .measure import scoring
-from .common import device_of, log
+from .. import scoring
+from ..common import device_of, log
 
 EXAMPLE = ("python -m voxgrain_tools precision --work /tmp/vx --codec /tmp/vx --model float=/tmp/vx/target.safetensors "
            "--model int8=v8 --model int4=models/voice --report precision.json")
@@ -42,7 +42,7 @@ def summary(scores, ended, base=None):
 
 def speak(model, texts, speaker, device, codec, seed, longest=1200):
     """Sounds of all texts, and which of them ended by themselves."""
-    from .sampler import sample_batch
+    from ..train.sampler import sample_batch
 
     torch.manual_seed(seed)
     order = np.argsort([len(t) for t in texts], kind="stable")
@@ -72,9 +72,9 @@ def add_arguments(parser):
 
 
 def run(args):
-    from . import lm, recogniser
-    from .codec import load_codec
-    from .synth import VOICES, AudioStore
+    from ..train import lm, recogniser
+    from ..train.codec import load_codec
+    from ..corpus.synth import VOICES, AudioStore
 
     device = device_of(args.device)
     held = AudioStore(args.work, "heldout", device, 100)

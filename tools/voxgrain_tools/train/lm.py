@@ -25,7 +25,7 @@ try:
 except ImportError:  # an older torch: the explicit mask is used
     varlen_attn = None
 
-from .common import (CHARACTERS, END, SPEECH, Clock, Ids, add_table_arguments, autocast, device_of, load, log, maybe_compile,
+from ..common import (CHARACTERS, END, SPEECH, Clock, Ids, add_table_arguments, autocast, device_of, load, log, maybe_compile,
                      save, speed_settings)
 
 EXAMPLE_TARGET = "python -m voxgrain_tools target --work /tmp/vx --budget 520"
@@ -311,7 +311,7 @@ def load_lm(path, device="cpu"):
 
 def lm_from_onnx(path, device="cpu"):
     """The model of an exported file, with the weights that the engine computes with."""
-    from .onnx_read import language_model
+    from ..export.onnx_read import language_model
 
     tensors, config, _ = language_model(path)
     if config.pop("nkv") != config["nh"]:

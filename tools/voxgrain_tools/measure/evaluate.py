@@ -12,66 +12,31 @@ import json
 import shlex
 import subprocess
 import sys
-import time
-import wave
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from . import bundle
-from .measure import scoring
-from .runtime import Voice
+from ..audio import read_wav, seconds_of, write_wav
+from ..export import bundle
+from ..export.runtime import Voice
+from .. import scoring
+from .progress import Progress
 
 EXAMPLE = (
-    "python -m voxgrain_tools evaluate --bundle models/slt --texts "
+    "python -m voxgrain_tools evaluate --bundle models/voice --texts "
     "tools/data/heldout.txt --limit 500 --encoder /tmp/vx/codec_encoder.safetensors "
     "--voxgrain target/release/voxgrain --work /tmp/vx/evaluate"
 )
 
 RATE = 16000
 CHUNK = 50
-ARMS = ("ar", "sd", "tolerance", "pcg")
+ARMS = ("ar", "sd", "tolerance", "pcg", "transport")
 FAULTS = ("skip", "repeat", "missing_end", "capped")
-
-
-def read_wav(path: Path) -> np.ndarray:
-    with wave.open(str(path)) as file:
-        if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (RATE, 1, 2):
-            raise ValueError(f"{path}: not 16 kHz mono 16 bit")
-        raw = file.readframes(file.getnframes())
-    return np.frombuffer(raw, "<i2").astype(np.float32) / 32768
-
-
-def write_wav(path: Path, sound: np.ndarray) -> None:
-    part = path.with_suffix(".part")
-    with wave.open(str(part), "wb") as file:
-        file.setparams((1, 2, RATE, 0, "NONE", ""))
-        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
-    part.rename(path)  # Whole or absent: a stopped run leaves no half file to be reused.
 
 
 def short_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-
-
-class Progress:
-    """One line that rewrites itself on a terminal, else a line every ten seconds."""
-
-    def __init__(self, title: str, total: int) -> None:
-        self._title, self._total = title, total
-        self._begin = self._shown = time.monotonic()
-        self._quiet = 0.1 if sys.stderr.isatty() else 10
-
-    def __call__(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self._shown < self._quiet and done < self._total:
-            return
-        self._shown = now
-        left = (now - self._begin) / max(done, 1) * (self._total - done)
-        end = "\r" if sys.stderr.isatty() and done < self._total else "\n"
-        line = f"{self._title}: {done}/{self._total}, {left:.0f} s left   "
-        print(line, end=end, file=sys.stderr, flush=True)
 
 
 def read_texts(path: Path, characters: str, limit: int | None) -> list[str]:
@@ -121,10 +86,10 @@ def tokenise(encoder: Path, sounds: Path, count: int, folder: Path) -> list[np.n
         path = folder / f"{i:05}.npy"
         if not path.exists():
             if encode is None:
-                from .encoder import Encoder
+                from ..train.encoder import Encoder
 
                 encode = Encoder(encoder)
-            np.save(path, encode(read_wav(sounds / f"{i:05}.wav")).astype(np.uint16))
+            np.save(path, encode(read_wav(sounds / f"{i:05}.wav", RATE)[0]).astype(np.uint16))
         tokens.append(np.load(path).astype(np.int64))
         progress(i + 1)
     return tokens
@@ -198,7 +163,7 @@ class Transcripts:
         todo = {k: p for k, p in zip(keys, paths, strict=True) if k not in self._known}
         if todo:
             progress = Progress(f"{self.name} {paths[0].parent.name}", len(todo))
-            sounds = (read_wav(p) for p in todo.values())
+            sounds = (read_wav(p, RATE)[0] for p in todo.values())
             with self._path.open("a") as file:
                 for n, (key, text) in enumerate(zip(todo, self._each(sounds)), start=1):
                     self._known[key] = text
@@ -216,7 +181,7 @@ def recognisers(names: list[str], work: Path, checkpoint: Path | None) -> list[T
 
             found.append(Transcripts("pocketsphinx", work, transcribe_each))
         elif name == "ctc":
-            from . import recogniser
+            from ..train import recogniser
 
             path = checkpoint or Path(recogniser.DEFAULT)
             if not path.exists():
@@ -245,7 +210,7 @@ def recognisers(names: list[str], work: Path, checkpoint: Path | None) -> list[T
 def confirm(model, texts: list[str], heard: list[str], paths: list[Path]) -> list[set[str]]:
     """The skips and repeats of each utterance that the sound bears out, see `Recogniser.confirmed`."""
     return [
-        model.confirmed(read_wav(p), t, h) if scoring.suspects(scoring.words(t), scoring.words(h)) else set()
+        model.confirmed(read_wav(p, RATE)[0], t, h) if scoring.suspects(scoring.words(t), scoring.words(h)) else set()
         for t, h, p in zip(texts, heard, paths, strict=True)
     ]
 
@@ -255,7 +220,7 @@ def codec_quality(clean: Path, coded: Path, count: int) -> dict:
     result: dict = {}
     pairs = []
     for i in range(count):
-        a, b = read_wav(clean / f"{i:05}.wav"), read_wav(coded / f"{i:05}.wav")
+        a, b = (read_wav(side / f"{i:05}.wav", RATE)[0] for side in (clean, coded))
         n = min(len(a), len(b))
         pairs.append((a[:n], b[:n]))
     try:
@@ -460,7 +425,7 @@ def run(args: argparse.Namespace) -> None:
     paths = {
         c: [folders[c] / f"{i:05}.wav" for i in range(len(texts))] for c in conditions
     }
-    seconds = {c: [len(read_wav(p)) / RATE for p in ps] for c, ps in paths.items()}
+    seconds = {c: [seconds_of(p) for p in ps] for c, ps in paths.items()}
     reports = []
     for recogniser in recognisers(args.recognisers.split(","), args.work, args.recogniser):
         n = min(limits.get(recogniser.name, len(texts)), len(texts))

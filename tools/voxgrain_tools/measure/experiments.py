@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+from ..common import DATA
+from ..export.runtime import Voice
+from .. import scoring
 from . import evaluate
-from .measure import scoring
-from .runtime import Voice
 
 EXAMPLE = (
     "python -m voxgrain_tools experiments --bundle models/voice --voxgrain target/release/voxgrain "
@@ -682,7 +683,7 @@ def plots(found: dict, out: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--texts", type=Path, default=Path(__file__).parents[1] / "data/heldout.txt")
+    parser.add_argument("--texts", type=Path, default=Path(DATA) / "heldout.txt")
     parser.add_argument("--voxgrain", default="voxgrain", help="the program, with any arguments")
     parser.add_argument("--work", type=Path, required=True, help="folder of indexes, sounds and results")
     parser.add_argument("--out", type=Path, help="folder of README.md and plots (default: print tables)")

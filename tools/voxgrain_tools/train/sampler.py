@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .common import CHARACTERS, END, log
+from ..common import CHARACTERS, END, log
 from .lm import FACTORED, byte_scores, cross_scores, rope_table, rotate
 
 BUCKET = 128

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .common import device_of, load, log, save
+from ..common import DATA, device_of, load, log, save
 
 EXAMPLE_TOKENIZE = "python -m voxgrain_tools tokenize --work /tmp/vx"
 RATE, HOP, FFT, FRAME = 16000, 160, 640, 320
@@ -22,7 +22,7 @@ CONFIG = {
 TOY = dict(CONFIG, enc1=[32, 1, 5], enc2=[32, 1, 3], dec1=[64, 1, 7], dec2=[32, 2, 7])
 # Checkpoints from before the key existed hear log-mel frames alone.
 FEATURES_BEFORE = "mel"
-ENCODER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "codec_encoder.safetensors")
+ENCODER = os.path.join(DATA, "codec_encoder.safetensors")
 
 
 def mel_filters(bins, fft, rate=RATE):
@@ -252,7 +252,7 @@ def load_codec(folder, device="cpu"):
 
 def codec_from_bundle(folder, encoder=ENCODER, device="cpu"):
     """The codec that a bundle ships: the decoder with the weights that the engine computes with, and the encoder's file."""
-    from .onnx_read import codec_decoder
+    from ..export.onnx_read import codec_decoder
 
     tensors, config = load(encoder)
     codec = Codec(dict(CONFIG, features=FEATURES_BEFORE) | {k: v for k, v in config.items() if k in CONFIG})
@@ -266,7 +266,7 @@ def tokenize(codec, store, device, samples=16_000_000, phones=True, shift_seed=N
 
     With `shift_seed` every utterance begins later by its own part of a token (silence before it): other tokens
     for the same speech, which a language model cannot learn by heart."""
-    from .synth import PHONE_ID
+    from ..corpus.synth import PHONE_ID
 
     lengths = store.lengths()
     shifts = np.zeros(len(lengths), np.int64)
@@ -392,7 +392,7 @@ def add_tokenize_arguments(parser):
 
 
 def run_tokenize(args):
-    from .synth import AudioStore
+    from ..corpus.synth import AudioStore
 
     device = device_of(args.device)
     codec = load_codec(args.work, device)

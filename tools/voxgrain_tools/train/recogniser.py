@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .common import Clock, autocast, device_of, load, log, save, speed_settings
+from ..common import DATA, Clock, autocast, device_of, load, log, save, speed_settings
 
 EXAMPLE = "python -m voxgrain_tools recogniser --work /tmp/vx --budget 110"
 ALPHABET = "_ 'abcdefghijklmnopqrstuvwxyz"  # the first is CTC's blank
 CONFIG = {"width": 256, "layers": 7, "heads": 4, "inner": 768, "kernel": 15, "mel_bins": 80, "alphabet": ALPHABET}
 TOY = dict(CONFIG, width=64, layers=2, heads=2, inner=128)
-HERE = os.path.dirname(os.path.abspath(__file__))
-DEFAULT = os.path.join(os.path.dirname(HERE), "data", "recogniser.safetensors")
+DEFAULT = os.path.join(DATA, "recogniser.safetensors")
 
 
 def letters(text):
@@ -132,7 +131,7 @@ class Recogniser(nn.Module):
 
         A greedy transcript drops words that are there but unclear. Here the words of the text stand against the
         words with the fault, and the likelier of the two (CTC, all alignments) is believed."""
-        from .measure import scoring
+        from .. import scoring
 
         reference = scoring.words(reference)
         found = scoring.suspects(reference, scoring.words(heard))
@@ -361,7 +360,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    from .synth import AudioStore
+    from ..corpus.synth import AudioStore
 
     device = device_of(args.device)
     store, held = AudioStore(args.work, "w", device, args.hours), AudioStore(args.work, "heldout", device, 100)

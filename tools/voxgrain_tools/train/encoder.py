@@ -11,7 +11,8 @@ class Encoder:
     def __init__(self, path: Path, **overrides) -> None:
         import torch
 
-        from . import codec, common
+        from . import codec
+        from .. import common
 
         tensors, config = common.load(str(path))
         config = {**codec.CONFIG, "features": codec.FEATURES_BEFORE, **config, **overrides}
