@@ -385,7 +385,9 @@ def run(args):
     train = [t for t in chosen if t not in used]
     # Again, since the held-out ones came from the front and are not short.
     random.Random(args.seed + 1).shuffle(train)
-    assert all(re.fullmatch(r"[a-z ',.?!]{1,250}", t) for t in chosen)
+    for text in chosen:
+        if not re.fullmatch(r"[a-z ',.?!]{1,250}", text):
+            raise ValueError(f"a sentence with characters that no voice reads got through: {text!r}")
     with open(f"{args.data}/heldout.txt", "w") as f:
         f.write("\n".join(heldout) + "\n")
     os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)

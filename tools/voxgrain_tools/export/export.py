@@ -112,7 +112,8 @@ class Graph:
     def __init__(
         self, name: str, matmul: str = "packed", ready: dict[str, Quantised] | None = None
     ) -> None:
-        assert matmul in MATMULS
+        if matmul not in MATMULS:
+            raise ValueError(f"matmul {matmul!r}: one of {', '.join(MATMULS)} is wanted")
         self.name = name
         self.stock = matmul == "stock"
         self.ready = ready or {}
@@ -243,7 +244,8 @@ def language_model(
     else:
         h = g.op("FactorEmbed", "embedding", "tokens", table("factors"), table("extra"), digits=8, levels=4)
         head = np.concatenate([checkpoint["output_head.factors"], checkpoint["output_head.extra"][: LOGITS - SPEECH]])
-        assert head.shape[0] == FACTORS + 1
+        if head.shape[0] != FACTORS + 1:
+            raise ValueError(f"the head has {head.shape[0]} rows of factors, {FACTORS + 1} are wanted: another codebook?")
         logits = LOGITS
     inputs = [("tokens", TensorProto.INT64, ["S"])]
     outputs = [

@@ -467,8 +467,10 @@ class Trainer:
                 "elapsed": elapsed, "rng": self.rng.bit_generator.state, "config": self.config, "frozen": self.frozen}
 
     def load(self, state):
-        assert state["config"] == self.config, "the state is of another shape"
-        assert state.get("frozen", False) == self.frozen, "the state's encoder is trained, or is not"
+        if state["config"] != self.config:
+            raise ValueError("codec_state.pt is of a codec of another shape: give the same --digits and --size, or start without --resume")
+        if state.get("frozen", False) != self.frozen:
+            raise ValueError("codec_state.pt is of a run with, and this one without --freeze-encoder (or the other way round)")
         self.generator.load(state["generator"])
         self.critic.load(state["critic"])
         self.step, self.gan_steps = state["step"], state["gan_steps"]
@@ -481,7 +483,8 @@ class Trainer:
                 if p.shape == q.shape:
                     p.data.copy_(q)
                 else:
-                    assert not self.frozen and name.split(".")[0] in ("out", "inp"), f"{name} is of another shape"
+                    if self.frozen or name.split(".")[0] not in ("out", "inp"):
+                        raise ValueError(f"{name} of the codec to start from is of another shape: its sizes differ from this one's")
         self.generator.average.copy_(self.generator.weights)
 
 
@@ -524,7 +527,8 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
                 shutil.copy(source, encoder)
         log(f"codec: starts from {init or init_bundle}, {before:.0f} s of {total:.0f}")
     else:
-        assert not trainer.frozen, "a frozen encoder has to come from somewhere: init or init_bundle"
+        if trainer.frozen:
+            raise ValueError("--freeze-encoder needs an encoder: give --init FOLDER or --init-bundle FOLDER")
         before = used or 0.0
     trainer.refresh()
     log(f"codec: {mode}, {sum(p.numel() for p in trainer.codec.encoder.parameters()) / 1e6:.2f} M + "

@@ -16,9 +16,7 @@ with true features; tests/test_features.py compares the two.
 
 import glob
 import json
-import math
 import os
-import threading
 import time
 import zipfile
 
@@ -31,6 +29,7 @@ import torch
 import torch.nn.functional as F
 
 from . import lm
+from .loop import Epochs, Loop
 
 EXAMPLE = ("python -m voxgrain_tools draft-features --bundle models/voice --tokens out --heldout out/samples_1.zip "
            "--work /tmp/vx --out out --budget 560")
@@ -271,80 +270,33 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
     log(f"{NAME}: {sum(p.numel() for p in parameters) / 1e6:.2f} M, {len(packed[0])} batches an epoch of {positions} positions, "
         f"{'compiled' if compiled else 'uncompiled'}, ready after {clock.elapsed():.1f} s, training {clock.left():.0f} s")
 
-    epochs = {}
-
-    def prepare(e):
-        epochs[e] = mixture.pack(positions, row, seed * 1000 + e)
-
-    schedule = Clock(clock.left() - (8 if max_steps is None else 0))
     path = f"{work}/{NAME}.safetensors"
-    record, best, first, last, last_check = [], float("inf"), None, None, 0.0
-    epoch, at, step, since = 0, 0, 0, 0
-    sums = torch.zeros(steps, device=device)
-    every = 100 if max_steps is None else max(1, max_steps // 4)
-    thread = threading.Thread(target=prepare, args=(1,), daemon=True)
-    thread.start()
-    order = np.random.default_rng(seed)
-    sequence = order.permutation(len(packed[0]))
 
-    def check():
-        nonlocal best
+    def weigh(each):
+        return sum(w * e for w, e in zip(weights, each))
+
+    def validate():
         each = evaluate(plain, target, held, held_packed, device)
-        value = sum(w * e for w, e in zip(weights, each))
-        record.append({"seconds": round(schedule.elapsed(), 1), "step": step, "heldout_kl": [round(e, 4) for e in each],
-                       "weighted": round(value, 4)})
-        better = value < best
-        if better:
-            best = value
-            facts = {"heldout_kl": record[-1]["heldout_kl"], "steps": step, "train_seconds": round(schedule.elapsed(), 1)}
-            draft.save(path, facts)
-            if out and not draft.plain:
-                draft.save(f"{out}/{NAME}.safetensors", facts)
-        log(f"{NAME}: held-out KL {value:.4f} {[round(e, 3) for e in each]} at step {step}{' (best, saved)' if better else ''}")
-        if report is not None:
-            report(record)
+        return weigh(each), {"heldout_kl": [round(e, 4) for e in each]}
 
-    while schedule.left() > 0 and (max_steps is None or step < max_steps):
-        if at >= len(sequence):
-            epoch, at = epoch + 1, 0
-            thread.join()
-            packed = documents.to_device(epochs.pop(epoch))
-            thread = threading.Thread(target=prepare, args=(epoch + 1,), daemon=True)
-            thread.start()
-            sequence = order.permutation(len(packed[0]))
-        rate = lr * schedule.cosine(0.01) * min(1.0, (step + 1) / warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, each = losses(unroll, made, documents.batch(packed, int(sequence[at])))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
-        optimizer.step()
-        sums += each
-        at, step, since = at + 1, step + 1, since + 1
-        if since >= every:
-            means = (sums / since).tolist()
-            value = sum(w * e for w, e in zip(weights, means))
-            first, last = value if first is None else first, value
-            log(f"{NAME}: step {step} epoch {epoch + at / len(sequence):.2f} kl {value:.4f} {[round(e, 3) for e in means]} "
-                f"{step * positions / schedule.elapsed() / 1e3:.0f} k positions/s lr {rate:.1e}")
-            sums.zero_()
-            since = 0
-            if not math.isfinite(value) and os.path.exists(path):
-                log(f"{NAME}: not finite; back to the best checkpoint")
-                draft.load_state_dict(load(path)[0])
-                optimizer.state.clear()
-        # An early checkpoint, then one every `validate_every` seconds.
-        if max_steps is None and schedule.elapsed() - last_check > (validate_every if record else 20) and schedule.left() > 10:
-            last_check = schedule.elapsed()
-            check()
-    check()
+    def keep(facts):
+        draft.save(path, facts)
+        if out and not draft.plain:
+            draft.save(f"{out}/{NAME}.safetensors", facts)
+
+    loop = Loop(
+        NAME, "kl", Clock(clock.left() - (8 if max_steps is None else 0)),
+        Epochs(lambda e: mixture.pack(positions, row, seed * 1000 + e), documents.to_device, seed, first=packed),
+        optimizer, parameters, lr, warmup, positions,
+        step=lambda packed, batch: losses(unroll, made, documents.batch(packed, batch)), validate=validate, save=keep,
+        restore=lambda: draft.load_state_dict(load(path)[0]), value_of=weigh, report=report, floor=0.01,
+        max_steps=max_steps, validate_every=validate_every, first_validation=20.0, margin=10.0,
+    )
+    loop.run()
     if out and draft.plain:
         log(f"{NAME}:", [os.path.basename(n) for n in ship(path, out)])
-    thread.join()
-    log(f"{NAME}: best held-out KL {best:.4f}, {step} steps, {epoch + at / max(1, len(sequence)):.2f} epochs")
-    return lm.load_lm(path, device), {"best": best, "first": first, "last": last, "record": record, "steps": step,
-                                      "positions": positions, "compiled": compiled}
+    return lm.load_lm(path, device), {"best": loop.best, "first": loop.first, "last": loop.last, "record": loop.record,
+                                      "steps": loop.steps, "positions": positions, "compiled": compiled}
 
 
 def ball_sums(x, radius):

@@ -12,7 +12,6 @@ logits, [N, codes + 1], and every function of scores knows them by that width: 4
 
 import math
 import os
-import threading
 
 import numpy as np
 import torch
@@ -20,13 +19,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ..common import (CHARACTERS, END, SPEECH, Clock, Ids, add_table_arguments, autocast, device_of, load, log, maybe_compile,
+                     save, speed_settings)
+from .loop import Epochs, Loop
+
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # an older torch: the explicit mask is used
     varlen_attn = None
-
-from ..common import (CHARACTERS, END, SPEECH, Clock, Ids, add_table_arguments, autocast, device_of, load, log, maybe_compile,
-                     save, speed_settings)
 
 EXAMPLE_TARGET = "python -m voxgrain_tools target --work /tmp/vx --budget 520"
 EXAMPLE_DRAFT = "python -m voxgrain_tools draft --work /tmp/vx --budget 100 --distil-budget 100"
@@ -505,7 +505,7 @@ class Documents:
                 rows = (rows * per)[:per]
             rows = rows[:len(rows) // per * per]
         batches = len(rows) // per
-        documents, first, place = [], [], []
+        documents, place = [], []
         at = 0
         bounds = np.full((batches, DOCUMENTS + 1), positions, np.int32)
         for b in range(batches):
@@ -634,14 +634,8 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
             loss = loss + aux * F.cross_entropy(guess.float(), torch.where(phones > 0, phones, -100), ignore_index=-100)
         return loss, main.detach()
 
-    # The next epoch is packed while this one trains.
-    epochs = {}
-
-    def prepare(e):
-        epochs[e] = documents.pack(positions, seed=seed * 1000 + e)
-
-    prepare(0)
-    packed = documents.to_device(epochs.pop(0))
+    epochs = Epochs(lambda e: documents.pack(positions, seed=seed * 1000 + e), documents.to_device, seed)
+    packed = epochs.packed
     log(f"{name}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M, {documents.total} stream positions, "
         f"{len(packed[0])} batches an epoch, packed {documents.total / packed[0].numel():.3f}")
     try:
@@ -660,66 +654,26 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
     log(f"{name}: ready after {clock.elapsed():.1f} s, training {clock.left():.0f} s")
     schedule = Clock(clock.left() - (3 if max_steps is None else 0))
     path = f"{work}/{name}.safetensors"
-    best, first, record, epoch, at, step, last_check, sums = float("inf"), None, [], 0, 0, 0, 0.0, torch.zeros((), device=device)
-    order = np.random.default_rng(seed)
-    thread = threading.Thread(target=prepare, args=(1,), daemon=True)
-    thread.start()
-    sequence = order.permutation(len(packed[0]))
-    since, every = 0, 100 if max_steps is None else max(1, max_steps // 4)
 
-    def check():
-        nonlocal best
+    def validate():
         value = evaluate(model, ce, held, held_packed, device)
-        record.append({"seconds": round(schedule.elapsed(), 1), "step": step, "heldout_nats": round(value, 4)})
-        better = value < best
-        if better:
-            best = value
-            model.save(path, {"heldout_nats": round(value, 4), "steps": step, "train_seconds": round(schedule.elapsed(), 1)})
-            if out:
-                model.save(f"{out}/{name}.safetensors")
-        log(f"{name}: held-out {value:.4f} nats at step {step}{' (best, saved)' if better else ''}")
-        return value
+        return value, {"heldout_nats": round(value, 4)}
 
+    def keep(facts):
+        model.save(path, facts)
+        if out:
+            model.save(f"{out}/{name}.safetensors")
+
+    loop = Loop(
+        name, "loss" if teacher is None else "kl", schedule, epochs, optimizer, parameters, lr, warmup, positions,
+        step=lambda packed, batch: step_loss(*documents.batch(packed, batch)), validate=validate, save=keep,
+        restore=lambda: model.load_state_dict(load(path)[0]), max_steps=max_steps, validate_every=validate_every,
+    )
     if init is not None:
         # What training on does not improve stays.
-        check()
-    while schedule.left() > 0 and (max_steps is None or step < max_steps):
-        if at >= len(sequence):
-            epoch, at = epoch + 1, 0
-            thread.join()
-            packed = documents.to_device(epochs.pop(epoch))
-            thread = threading.Thread(target=prepare, args=(epoch + 1,), daemon=True)
-            thread.start()
-            sequence = order.permutation(len(packed[0]))
-        rate = lr * schedule.cosine() * min(1.0, (step + 1) / warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, main = step_loss(*documents.batch(packed, int(sequence[at])))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
-        optimizer.step()
-        sums += main
-        at, step, since = at + 1, step + 1, since + 1
-        if since >= every:
-            value = float(sums) / since
-            first = value if first is None else first
-            log(f"{name}: step {step} epoch {epoch + at / len(sequence):.2f} {'kl' if teacher else 'loss'} {value:.4f} "
-                f"{step * positions / schedule.elapsed() / 1e3:.0f} k positions/s lr {rate:.1e}")
-            sums.zero_()
-            since, last = 0, value
-            if not math.isfinite(value) and os.path.exists(path):
-                log(f"{name}: not finite; back to the best checkpoint")
-                model.load_state_dict(load(path)[0])
-                optimizer.state.clear()
-            if max_steps is None and schedule.elapsed() - last_check > validate_every and schedule.left() > 15:
-                last_check = schedule.elapsed()
-                check()
-    check()
-    # A daemon thread inside NumPy at exit can crash the interpreter.
-    thread.join()
-    log(f"{name}: best held-out {best:.4f} nats, {step} steps, {epoch + at / max(1, len(sequence)):.2f} epochs")
-    return load_lm(path, device), {"best": best, "first": first, "last": last if step >= every else None, "record": record}
+        loop.check()
+    loop.run()
+    return load_lm(path, device), {"best": loop.best, "first": loop.first, "last": loop.last, "record": loop.record}
 
 
 def cosine_lists(target, codes, size=32):
