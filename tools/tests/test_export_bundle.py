@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-
 from safetensors.numpy import save_file
 
 from voxgrain_tools.export import bundle, export, onnx_read, quantize
-from voxgrain_tools.fixtures import golden, tiny
 from voxgrain_tools.export.export import Bits, Checkpoint
 from voxgrain_tools.export.onnx_functions import DOMAIN
 from voxgrain_tools.export.runtime import Codec, LanguageModel, Voice, istft
+from voxgrain_tools.fixtures import golden, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 

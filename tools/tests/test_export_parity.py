@@ -6,8 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from voxgrain_tools.export import bundle, export
-from voxgrain_tools.train import codec, features, lm
 from voxgrain_tools.export.runtime import Codec, LanguageModel, istft
+from voxgrain_tools.train import codec, features, lm
 
 
 def noise(got, expected):
@@ -33,8 +33,7 @@ def exported(tmp_path_factory):
     models["codec"].save(str(folder))
     out = folder / "bundle"
     checkpoints = [
-        export.Checkpoint.open(folder / f"{name}.safetensors")
-        for name in ("target", "draft", "codec_decoder")
+        export.Checkpoint.open(folder / f"{name}.safetensors") for name in ("target", "draft", "codec_decoder")
     ]
     export.write(out, *checkpoints, name="toy")
     return out, models
@@ -47,10 +46,7 @@ def test_language_model(exported, which):
     tokens = [65537, 65541, 65570, 65538, 5, 65535, 1234, 40000]
     with torch.no_grad():
         hidden = models[which](
-            torch.tensor(tokens),
-            torch.arange(len(tokens)),
-            torch.zeros(len(tokens), dtype=torch.long),
-            None,
+            torch.tensor(tokens), torch.arange(len(tokens)), torch.zeros(len(tokens), dtype=torch.long), None
         )
         expected = lm.full_logits(models[which]._head(hidden)).numpy()
     got = LanguageModel(out / facts["file"]).step(tokens)
@@ -168,11 +164,7 @@ def test_a_stock_export_read_back_is_the_packed_one(tmp_path):
     draft = tiny.language_model(5, 1, 64, 2, 1, 88, features=64)
     bits = export.Bits(4, {"head": 8})
     files = {}
-    for name, checkpoint, matmul in (
-        ("packed", draft, "packed"),
-        ("stock", draft, "stock"),
-        ("back", None, "packed"),
-    ):
+    for name, checkpoint, matmul in (("packed", draft, "packed"), ("stock", draft, "stock"), ("back", None, "packed")):
         out = tmp_path / name
         out.mkdir()
         checkpoint = checkpoint or export.Checkpoint.of_export(tmp_path / "stock/draft.onnx")

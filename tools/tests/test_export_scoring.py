@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from voxgrain_tools import audio
+
+from voxgrain_tools import audio, scoring
 from voxgrain_tools.measure import evaluate
-from voxgrain_tools import scoring
 
 TEXT = "the cat sat on the old mat by the door"
 
@@ -35,7 +35,11 @@ def test_faults(heard, expected):
 
 def test_suspects_give_the_words_said():
     reference = TEXT.split()
-    for said in ("the cat sat mat by the door", "the cat sat sat on the old mat by the door", "on the old mat by the door"):
+    for said in (
+        "the cat sat mat by the door",
+        "the cat sat sat on the old mat by the door",
+        "on the old mat by the door",
+    ):
         found = scoring.suspects(reference, said.split())
         assert [words for _, words in found] == [said.split()]
 

@@ -151,16 +151,23 @@ def test_the_program_speaks_what_is_new(tmp_path):
 def test_differences_are_paired():
     def items(errors, score):
         return [
-            {"seconds": 1.0, "words": 10, "word_errors": e, "characters": 50, "character_errors": e, "distillmos": s,
-             "skip": False, "repeat": False, "missing_end": False}
+            {
+                "seconds": 1.0,
+                "words": 10,
+                "word_errors": e,
+                "characters": 50,
+                "character_errors": e,
+                "distillmos": s,
+                "skip": False,
+                "repeat": False,
+                "missing_end": False,
+            }
             for e, s in zip(errors, score, strict=True)
         ]
 
     rng = np.random.default_rng(0)
     errors, scores = rng.integers(0, 3, 200), rng.normal(4, 0.5, 200)
-    report = judge.summarise(
-        {"ar": items(errors, scores), "pcg": items(errors + 1, scores - 0.1)}, ["ar", "teacher"]
-    )
+    report = judge.summarise({"ar": items(errors, scores), "pcg": items(errors + 1, scores - 0.1)}, ["ar", "teacher"])
     assert report["pcg"]["wer - ar"] == pytest.approx((0.1, 0.1, 0.1))
     assert report["pcg"]["distillmos - ar"] == pytest.approx((-0.1, -0.1, -0.1))
     low, high = report["ar"]["distillmos"][1:]
@@ -177,7 +184,9 @@ def test_a_folder_of_sounds_needs_a_name_of_its_own(tmp_path):
     for wrong in (["--wavs", str(tmp_path)], ["--wavs", f"a={tmp_path}", "--wavs", f"a={tmp_path}"], []):
         with pytest.raises(SystemExit, match="NAME=DIR|nothing to judge"):
             judge.make_conditions(parser.parse_args(texts + wrong), ["one"], tmp_path / "out")
-    assert judge.make_conditions(parser.parse_args([*texts, "--wavs", f"a={tmp_path}"]), ["one"], tmp_path) == {"a": tmp_path}
+    assert judge.make_conditions(parser.parse_args([*texts, "--wavs", f"a={tmp_path}"]), ["one"], tmp_path) == {
+        "a": tmp_path
+    }
 
 
 def test_lower_case_gets_the_capitals_that_a_tagger_wants():

@@ -13,7 +13,9 @@ ORDER = ["", "corpus", "export", "train", "measure", "fixtures"]
 
 def imports() -> dict[str, set[str]]:
     """Module -> modules of the package that it imports, at the top or inside a function."""
-    names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rglob("*.py") if p.name != "__init__.py"}
+    names = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rglob("*.py") if p.name != "__init__.py"
+    }
     found: dict[str, set[str]] = {}
     for name, path in names.items():
         found[name] = set()
@@ -40,7 +42,9 @@ def test_no_circle():
 
 def test_rooms_lean_one_way():
     backward = [
-        (module, used) for module, uses in imports().items() for used in uses
+        (module, used)
+        for module, uses in imports().items()
+        for used in uses
         if ORDER.index(room(used)) > ORDER.index(room(module))
     ]
     assert not backward

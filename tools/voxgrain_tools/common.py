@@ -6,7 +6,6 @@ import os
 import sys
 import time
 
-
 START = time.monotonic()
 # tools/data: sentences, and small checkpoints that travel with the source.
 DATA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data")
@@ -18,18 +17,20 @@ class Ids:
 
     def __init__(self, codes=65536):
         self.digits = (codes.bit_length() - 1) // 2
-        if codes != 4 ** self.digits or not 1 <= self.digits <= 8:
+        if codes != 4**self.digits or not 1 <= self.digits <= 8:
             raise ValueError(f"{codes} codes are not 1 to 8 digits of 4 levels")
         self.speech = self.end = codes
         self.begin, self.start, self.pad, self.first_character = range(codes + 1, codes + 5)
-        # The first symbol of a sequence names its voice: one a speaker, in synth.VOICES' order. Nothing is ever padded in a
+        # The first symbol of a sequence names its voice: one a speaker, in synth.VOICES' order. Nothing is ever
+        # padded in a
         # model's input, so the second voice takes the padding's symbol and no other number moves.
         self.begins = (self.begin, self.pad)
 
 
 IDS = Ids()
-SPEECH, END, BEGIN, SOS, PAD, FIRST_CHARACTER = (getattr(IDS, k) for k in (
-    "speech", "end", "begin", "start", "pad", "first_character"))
+SPEECH, END, BEGIN, SOS, PAD, FIRST_CHARACTER = (
+    getattr(IDS, k) for k in ("speech", "end", "begin", "start", "pad", "first_character")
+)
 BEGINS = IDS.begins
 
 
@@ -39,9 +40,13 @@ def log(*words):
 
 def add_table_arguments(parser):
     parser.add_argument("--codes", type=int, default=SPEECH, help="4 to the number of a token's digits")
-    parser.add_argument("--table", choices=["factor", "plain"], default=None,
-                        help="the language models' embedding and head: sums of factors, or a free row a code "
-                             "(default: factor for 65,536 codes)")
+    parser.add_argument(
+        "--table",
+        choices=["factor", "plain"],
+        default=None,
+        help="the language models' embedding and head: sums of factors, or a free row a code "
+        "(default: factor for 65,536 codes)",
+    )
 
 
 class Clock:
@@ -118,6 +123,7 @@ def speed_settings(device):
         torch.backends.cudnn.benchmark = True
         # A graph that does not compile runs uncompiled instead of ending the run.
         import torch._dynamo
+
         torch._dynamo.config.suppress_errors = True
         torch._dynamo.config.cache_size_limit = 32
         # Every shape is fixed; a changed dropout must not become a symbol.

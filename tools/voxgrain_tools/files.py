@@ -10,6 +10,7 @@ from .common import log
 EXAMPLE = "python -m voxgrain_tools join --folder out --out .dev/checkpoints"
 EXAMPLE_SHRINK = "python -m voxgrain_tools shrink checkpoints/codec_encoder.safetensors data/codec_encoder.safetensors"
 
+
 def split(path, folder, limit=15_700_000):
     """Cuts a file into PATH.000, PATH.001, ... of at most `limit` bytes; `join` puts it together."""
     data = open(path, "rb").read()
@@ -19,7 +20,7 @@ def split(path, folder, limit=15_700_000):
     for i in range(parts):
         name = os.path.join(folder, f"{os.path.basename(path)}.{i:03d}")
         with open(name, "wb") as f:
-            f.write(data[i * size:(i + 1) * size])
+            f.write(data[i * size : (i + 1) * size])
         names.append(name)
     return names
 
@@ -59,7 +60,9 @@ def pack12(path, packed):
             value = value.astype(np.float32)
             scale = np.maximum(np.abs(value).max(1, keepdims=True), 1e-8) / 2047
             q = (np.rint(value / scale).astype(np.int32) + 2048).astype(np.uint16).reshape(-1, 2)
-            out[name + "_12"] = np.stack([q[:, 0] & 255, (q[:, 0] >> 8) | ((q[:, 1] & 15) << 4), q[:, 1] >> 4], 1).astype(np.uint8)
+            out[name + "_12"] = np.stack(
+                [q[:, 0] & 255, (q[:, 0] >> 8) | ((q[:, 1] & 15) << 4), q[:, 1] >> 4], 1
+            ).astype(np.uint8)
             out[name + "_12_scale"] = scale.astype(np.float32)
     save_file(out, packed, metadata=metadata)
 

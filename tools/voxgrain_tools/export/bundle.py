@@ -14,17 +14,8 @@ LATENCY_SAMPLES = 240
 LICENCE = "see models/README.md"
 # Of what the tools themselves make, such as the random test bundle.
 CODE_LICENCE = "same as the code"
-ATTRIBUTION = (
-    "Trained on speech synthesised with flite 2.2, voice cmu_us_slt "
-    "(Carnegie Mellon University, CMU ARCTIC)."
-)
-AUDIO = {
-    "sample_rate_hz": 16000,
-    "frame_rate_hz": 50,
-    "fft_size": 640,
-    "hop": 160,
-    "max_log_magnitude": 6.0,
-}
+ATTRIBUTION = "Trained on speech synthesised with flite 2.2, voice cmu_us_slt (Carnegie Mellon University, CMU ARCTIC)."
+AUDIO = {"sample_rate_hz": 16000, "frame_rate_hz": 50, "fft_size": 640, "hop": 160, "max_log_magnitude": 6.0}
 
 
 def vocabulary(codes: int = 65536) -> dict:
@@ -124,10 +115,7 @@ def write(
     codes: int = IDS.speech,
 ) -> None:
     check_speakers(speakers or [], Ids(codes).begins)
-    lines = _table(
-        "",
-        {"format": FORMAT, "name": name, "licence": licence, "attribution": attribution},
-    )
+    lines = _table("", {"format": FORMAT, "name": name, "licence": licence, "attribution": attribution})
     lines += _table("[audio]", AUDIO)
     lines += _table("[vocabulary]", vocabulary(codes))
     for entry in speakers or []:

@@ -31,10 +31,7 @@ class Checkpoint:
     """Tensors as float32; int8 rows with a `<name>_scale` beside them are dequantised."""
 
     def __init__(
-        self,
-        tensors: dict[str, np.ndarray],
-        config: dict | None = None,
-        ready: dict[str, Quantised] | None = None,
+        self, tensors: dict[str, np.ndarray], config: dict | None = None, ready: dict[str, Quantised] | None = None
     ) -> None:
         self.config = config or {}
         self._tensors = tensors
@@ -109,9 +106,7 @@ def pad_rows(weight: np.ndarray, rows: int) -> np.ndarray:
 class Graph:
     """Nodes and external initialisers of one model file."""
 
-    def __init__(
-        self, name: str, matmul: str = "packed", ready: dict[str, Quantised] | None = None
-    ) -> None:
+    def __init__(self, name: str, matmul: str = "packed", ready: dict[str, Quantised] | None = None) -> None:
         if matmul not in MATMULS:
             raise ValueError(f"matmul {matmul!r}: one of {', '.join(MATMULS)} is wanted")
         self.name = name
@@ -140,9 +135,7 @@ class Graph:
 
     def op(self, kind: str, name: str, *inputs: str, outputs=None, **attributes) -> str:
         outputs = outputs or [f"{name}.out"]
-        node = helper.make_node(
-            kind, list(inputs), outputs, name=name, domain=DOMAIN, **attributes
-        )
+        node = helper.make_node(kind, list(inputs), outputs, name=name, domain=DOMAIN, **attributes)
         self.nodes.append(node)
         return outputs[0]
 
@@ -157,9 +150,7 @@ class Graph:
         inputs += [self.f32(f"{name}.bias", bias) if bias is not None else "", residual]
         while not inputs[-1]:
             inputs.pop()
-        return self.op(
-            "QMatMul", name, *inputs, outputs=outputs, N=rows, K=columns, bits=matrix.bits
-        )
+        return self.op("QMatMul", name, *inputs, outputs=outputs, N=rows, K=columns, bits=matrix.bits)
 
     def stock_matmul(self, name, x, matrix, bias, residual, outputs) -> str:
         """`com.microsoft.MatMulNBits`, its residual a plain Add."""
@@ -171,8 +162,15 @@ class Graph:
         own = [f"{name}.product"] if residual else outputs or [f"{name}.out"]
         self.nodes.append(
             helper.make_node(
-                "MatMulNBits", inputs, own, name=name, domain=STOCK_DOMAIN,
-                N=rows, K=columns, bits=matrix.bits, block_size=BLOCK,
+                "MatMulNBits",
+                inputs,
+                own,
+                name=name,
+                domain=STOCK_DOMAIN,
+                N=rows,
+                K=columns,
+                bits=matrix.bits,
+                block_size=BLOCK,
             )
         )
         if not residual:
@@ -209,13 +207,7 @@ class Graph:
 
 
 def language_model(
-    name: str,
-    checkpoint: Checkpoint,
-    folder: Path,
-    bits: Bits,
-    max_positions: int,
-    matmul: str = "packed",
-    edit=None,
+    name: str, checkpoint: Checkpoint, folder: Path, bits: Bits, max_positions: int, matmul: str = "packed", edit=None
 ) -> dict:
     """Writes `<name>.onnx` and returns its bundle section. `edit` may change the graph first."""
     g = Graph(name, matmul, checkpoint.ready)
@@ -245,13 +237,12 @@ def language_model(
         h = g.op("FactorEmbed", "embedding", "tokens", table("factors"), table("extra"), digits=8, levels=4)
         head = np.concatenate([checkpoint["output_head.factors"], checkpoint["output_head.extra"][: LOGITS - SPEECH]])
         if head.shape[0] != FACTORS + 1:
-            raise ValueError(f"the head has {head.shape[0]} rows of factors, {FACTORS + 1} are wanted: another codebook?")
+            raise ValueError(
+                f"the head has {head.shape[0]} rows of factors, {FACTORS + 1} are wanted: another codebook?"
+            )
         logits = LOGITS
     inputs = [("tokens", TensorProto.INT64, ["S"])]
-    outputs = [
-        ("logits", TensorProto.FLOAT, ["S", logits]),
-        ("hidden", TensorProto.FLOAT, ["S", hidden]),
-    ]
+    outputs = [("logits", TensorProto.FLOAT, ["S", logits]), ("hidden", TensorProto.FLOAT, ["S", hidden])]
     features = 0
     if "feature.weight" in checkpoint:
         weight = checkpoint["feature.weight"]
@@ -314,9 +305,7 @@ def language_model(
     }
 
 
-def codec_decoder(
-    checkpoint: Checkpoint, folder: Path, bits: Bits, matmul: str = "packed"
-) -> dict:
+def codec_decoder(checkpoint: Checkpoint, folder: Path, bits: Bits, matmul: str = "packed") -> dict:
     """Writes `codec.onnx` and returns its bundle section."""
     g = Graph("codec", matmul)
     epsilon = float(checkpoint.setting("layer_norm_epsilon", default=1e-6))
@@ -337,11 +326,7 @@ def codec_decoder(
         )
         y = norm(f"{at}.norm", f"{at}.norm", y)
         y = g.matmul(
-            f"{at}.pointwise1",
-            y,
-            checkpoint[f"{at}.pointwise1.weight"],
-            bits,
-            checkpoint[f"{at}.pointwise1.bias"],
+            f"{at}.pointwise1", y, checkpoint[f"{at}.pointwise1.weight"], bits, checkpoint[f"{at}.pointwise1.bias"]
         )
         y = g.op("Gelu", f"{at}.gelu", y, approximate=approximate)
         # layer_scale(W y + b) = (scale * W) y + scale * b
@@ -358,13 +343,7 @@ def codec_decoder(
     # The operator reads 8 digits; those that a smaller codebook does not have weigh nothing.
     weight = checkpoint["inp.weight"]
     weight = np.pad(weight, ((0, 0), (0, DIGITS - weight.shape[1])))
-    x = g.op(
-        "FsqEmbed",
-        "inp",
-        "tokens",
-        g.f32("inp.weight", weight),
-        g.f32("inp.bias", checkpoint["inp.bias"]),
-    )
+    x = g.op("FsqEmbed", "inp", "tokens", g.f32("inp.weight", weight), g.f32("inp.bias", checkpoint["inp.bias"]))
     for i in range(checkpoint.count("stage1")):
         x = block(f"stage1.{i}", x)
     x = g.matmul("up", x, checkpoint["up.weight"], bits, checkpoint["up.bias"])
@@ -372,9 +351,7 @@ def codec_decoder(
     for i in range(checkpoint.count("stage2")):
         x = block(f"stage2.{i}", x)
     x = norm("norm", "norm", x)
-    g.matmul(
-        "head", x, checkpoint["head.weight"], bits, checkpoint["head.bias"], outputs=["spectrum"]
-    )
+    g.matmul("head", x, checkpoint["head.weight"], bits, checkpoint["head.bias"], outputs=["spectrum"])
     g.save(
         folder,
         [("tokens", TensorProto.INT64, ["T"])],
@@ -427,9 +404,7 @@ def write(
         elif which == "codec":
             sections[which] = codec_decoder(checkpoint, out, bits.get(which, Bits()), matmul)
         else:
-            sections[which] = language_model(
-                which, checkpoint, out, bits.get(which, Bits()), max_positions, matmul
-            )
+            sections[which] = language_model(which, checkpoint, out, bits.get(which, Bits()), max_positions, matmul)
     if target is not None or draft is not None:
         features, width = sections["draft"].get("features", 0), sections["target"]["hidden"]
         if features not in (0, width):
@@ -462,9 +437,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             " whose weights stay as they are",
         )
     for model in ("target", "draft", "codec"):
-        parser.add_argument(
-            f"--{model}-bits", help="e.g. 8, or 4,down=8 to keep one kind of matrix finer"
-        )
+        parser.add_argument(f"--{model}-bits", help="e.g. 8, or 4,down=8 to keep one kind of matrix finer")
     parser.add_argument("--bits", default="8", help="for models without their own setting")
     parser.add_argument("--head-bits", type=int, help="bits of the language models' heads")
     parser.add_argument(
@@ -477,13 +450,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-positions", type=int, default=2048)
     parser.add_argument("--groups", help="default: the base's, or ../../asg-cache/default.asg")
     parser.add_argument(
-        "--speaker", action="append", metavar="NAME:BEGIN:DESCRIPTION",
+        "--speaker",
+        action="append",
+        metavar="NAME:BEGIN:DESCRIPTION",
         help="who the voice can speak as, the default first, with the symbol that begins its prompts "
         '(again for each), e.g. "slt:65537:female, US English" "rms:65539:male, US English"; '
         "default: the base's, or none: one speaker",
     )
     parser.add_argument("--sampling", default="{}", help="JSON over the default (or the base's) sampling")
-    parser.add_argument("--training", type=Path, help="JSON file of facts for [training], over the base's; null drops one")
+    parser.add_argument(
+        "--training", type=Path, help="JSON file of facts for [training], over the base's; null drops one"
+    )
     parser.add_argument("--licence", help=f"default: the base's, or {bundle.LICENCE!r}")
     parser.add_argument("--attribution", help="default: the base's, or flite's")
 
@@ -503,9 +480,7 @@ def _checkpoint(args: argparse.Namespace, model: str) -> Checkpoint | None:
 
 def run(args: argparse.Namespace) -> None:
     bits = {
-        m: Bits.parse(
-            getattr(args, f"{m}_bits") or args.bits, args.head_bits if m != "codec" else None
-        )
+        m: Bits.parse(getattr(args, f"{m}_bits") or args.bits, args.head_bits if m != "codec" else None)
         for m in ("target", "draft", "codec")
     }
     kept = bundle.read(args.base) if args.base else {}
@@ -521,9 +496,7 @@ def run(args: argparse.Namespace) -> None:
         groups=args.groups or kept.get("groups", {}).get("file") or "../../asg-cache/default.asg",
         speakers=[bundle.parse_speaker(s) for s in args.speaker or []] or kept.get("speakers"),
         sampling={**kept.get("sampling", {}), **json.loads(args.sampling)},
-        training={
-            k: v for k, v in {**kept.get("training", {}), **training}.items() if v is not None
-        },
+        training={k: v for k, v in {**kept.get("training", {}), **training}.items() if v is not None},
         licence=args.licence or kept.get("licence") or bundle.LICENCE,
         attribution=args.attribution or kept.get("attribution") or bundle.ATTRIBUTION,
     )

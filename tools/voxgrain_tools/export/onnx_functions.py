@@ -72,9 +72,7 @@ class _Body:
         high = self.op("Gather", digits, self.const([a - first for a, _ in pairs]), axis=-1)
         low = self.op("Gather", digits, self.const([b - first for _, b in pairs]), axis=-1)
         base = self.const([DIGITS * LEVELS + 16 * PAIRS.index(p) for p in pairs])
-        pair = self.op(
-            "Add", base, self.op("Add", self.op("Mul", high, self.const(LEVELS)), low)
-        )
+        pair = self.op("Add", base, self.op("Add", self.op("Mul", high, self.const(LEVELS)), low))
         return self.op("Concat", single, pair, axis=-1)
 
     def f32(self, value: str) -> str:
@@ -98,16 +96,13 @@ def factor_embed():
     b = _Body()
     speech = b.op("Min", "tokens", b.const(SPEECH - 1))
     rows = b.factor_rows(b.digits(speech, 0, DIGITS), 0, DIGITS)
-    summed = b.op(
-        "ReduceSum", b.f32(b.op("Gather", "factors", rows, axis=0)), b.const([1]), keepdims=0
-    )
+    summed = b.op("ReduceSum", b.f32(b.op("Gather", "factors", rows, axis=0)), b.const([1]), keepdims=0)
     beyond = b.op("Sub", "tokens", b.const(SPEECH))
     other = b.f32(b.op("Gather", "extra", b.op("Max", beyond, b.const(0)), axis=0))
     is_speech = b.op("Unsqueeze", b.op("Less", "tokens", b.const(SPEECH)), b.const([-1]))
     b.op("Where", is_speech, summed, other, out="embedding")
     return _function(
-        "FactorEmbed", ["tokens", "factors", "extra"], ["embedding"], b,
-        defaults={"digits": DIGITS, "levels": LEVELS},
+        "FactorEmbed", ["tokens", "factors", "extra"], ["embedding"], b, defaults={"digits": DIGITS, "levels": LEVELS}
     )
 
 
@@ -132,9 +127,7 @@ def q_matmul():
     shifts = b.op("Range", b.const(0), b.const(8), bits)
     shifts = b.op("Reshape", shifts, b.const([-1, 1, 1, 1, 1, 1]))
     planes = b.op("Unsqueeze", "packed", b.const([0]))
-    planes = b.op(
-        "BitShift", planes, b.op("Cast", shifts, to=TensorProto.UINT8), direction="RIGHT"
-    )
+    planes = b.op("BitShift", planes, b.op("Cast", shifts, to=TensorProto.UINT8), direction="RIGHT")
     two = b.op("Pow", b.const(2), bits)
     mask = b.op("Cast", b.op("Sub", two, b.const(1)), to=TensorProto.UINT8)
     planes = b.f32(b.op("BitwiseAnd", planes, mask))
@@ -153,9 +146,7 @@ def q_matmul():
     zeros = b.op("ConstantOfShape", b.shape(b.dim("x", 0), b.const(1)))
     zero_rows = b.op("ConstantOfShape", b.shape(rows, b.const(1)))
     b.op("Add", product, b.op("Gemm", zeros, zero_rows, "residual", transB=1), out="y")
-    return _function(
-        "QMatMul", ["x", "packed", "scales", "bias", "residual"], ["y"], b, ["N", "K", "bits"]
-    )
+    return _function("QMatMul", ["x", "packed", "scales", "bias", "residual"], ["y"], b, ["N", "K", "bits"])
 
 
 def attention():
@@ -241,18 +232,14 @@ def factor_logits():
     logits = b.op("Reshape", logits, b.const([0, SPEECH]))
     tail = b.op("Slice", "scores", b.const([FACTORS]), b.const([2**31]), b.const([1]))
     b.op("Concat", logits, tail, axis=1, out="logits")
-    return _function(
-        "FactorLogits", ["scores"], ["logits"], b, defaults={"digits": DIGITS, "levels": LEVELS}
-    )
+    return _function("FactorLogits", ["scores"], ["logits"], b, defaults={"digits": DIGITS, "levels": LEVELS})
 
 
 def fsq_embed():
     b = _Body()
     digits = b.f32(b.digits("tokens", 0, DIGITS))
     centre = (LEVELS - 1) / 2
-    values = b.op(
-        "Div", b.op("Sub", digits, b.const(centre, np.float32)), b.const(centre, np.float32)
-    )
+    values = b.op("Div", b.op("Sub", digits, b.const(centre, np.float32)), b.const(centre, np.float32))
     b.op("Gemm", values, "weight", "bias", transB=1, out="y")
     return _function("FsqEmbed", ["tokens", "weight", "bias"], ["y"], b)
 

@@ -135,7 +135,8 @@ class OnnxFile:
 
 
 def language_model(path: Path) -> tuple[dict[str, np.ndarray], dict, dict[str, Quantised]]:
-    """A model file's tensors under the checkpoint's names (float32), its config, and its matrices as they are stored."""
+    """A model file's tensors under the checkpoint's names (float32), its config, and its matrices as they are
+    stored."""
     file = OnnxFile(path)
     matrices = {n: file.matrix(n) for n, node in file.nodes.items() if node["op"] in MATMULS}
     plain = {f"{n}.weight": m.dequantise() for n, m in matrices.items() if n != "head"}

@@ -93,10 +93,7 @@ def pack(matrix: Quantised) -> tuple[np.ndarray, np.ndarray]:
     else:
         nibbles = (tiles + 8).astype(np.uint8)
         packed = nibbles[:, :, :4] | (nibbles[:, :, 4:] << 4)
-    return (
-        np.ascontiguousarray(packed),
-        np.ascontiguousarray(scales.reshape(n16, ROWS, kb).transpose(0, 2, 1)),
-    )
+    return (np.ascontiguousarray(packed), np.ascontiguousarray(scales.reshape(n16, ROWS, kb).transpose(0, 2, 1)))
 
 
 def pack_rows(matrix: Quantised) -> tuple[np.ndarray, np.ndarray]:
@@ -106,10 +103,7 @@ def pack_rows(matrix: Quantised) -> tuple[np.ndarray, np.ndarray]:
     stored = (matrix.values.astype(np.int16) + (1 << (matrix.bits - 1))).astype(np.uint8)
     if matrix.bits == 4:
         stored = stored[:, 0::2] | (stored[:, 1::2] << 4)
-    return (
-        np.ascontiguousarray(stored.reshape(n, k // BLOCK, -1)),
-        matrix.scales.astype(np.float32),
-    )
+    return (np.ascontiguousarray(stored.reshape(n, k // BLOCK, -1)), matrix.scales.astype(np.float32))
 
 
 def dequantise_rows(
@@ -150,6 +144,4 @@ def unpack(packed: np.ndarray, scales: np.ndarray, rows: int, bits: int) -> Quan
         tiles = np.concatenate([packed & 15, packed >> 4], axis=2).astype(np.int16) - 8
     values = tiles.transpose(0, 3, 1, 2, 4).reshape(n16 * ROWS, kb * BLOCK)[:rows]
     blocks = scales.transpose(0, 2, 1).reshape(n16 * ROWS, kb)[:rows]
-    return Quantised(
-        np.ascontiguousarray(values.astype(np.int8)), np.ascontiguousarray(blocks), bits
-    )
+    return Quantised(np.ascontiguousarray(values.astype(np.int8)), np.ascontiguousarray(blocks), bits)

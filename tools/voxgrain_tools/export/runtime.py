@@ -20,9 +20,7 @@ def session(path: Path, threads: int | None = None):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or min(2, os.cpu_count() or 1)
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 class LanguageModel:
@@ -36,9 +34,7 @@ class LanguageModel:
             if i.name not in ("tokens", "features")
         }
         # Width of the target's features that a feature draft reads beside the tokens; 0 for other models.
-        self.features = next(
-            (i.shape[1] for i in self._session.get_inputs() if i.name == "features"), 0
-        )
+        self.features = next((i.shape[1] for i in self._session.get_inputs() if i.name == "features"), 0)
         self._outputs = [o.name for o in self._session.get_outputs()]
         self.reset()
 

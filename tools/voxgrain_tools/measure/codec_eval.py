@@ -22,8 +22,11 @@ def add_arguments(parser):
     parser.add_argument("--voices", default="slt,rms")
     parser.add_argument("--limit", type=int, default=100, help="held-out sentences a voice, Harvard sentences first")
     parser.add_argument("--skip", type=int, default=0, help="leave out so many sentences at the start")
-    parser.add_argument("--again", action="store_true",
-                        help="also compare the synthesiser with itself: the same sentences, other noise in the excitation")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="also compare the synthesiser with itself: the same sentences, other noise in the excitation",
+    )
     parser.add_argument("--recognisers", default="ctc", help="of ctc and pocketsphinx, or none")
     parser.add_argument("--recogniser", default=None, help="checkpoint of the CTC recogniser")
     parser.add_argument("--work", default="/tmp/voxgrain-codec-eval")
@@ -37,19 +40,23 @@ def open_codec(args):
     import shutil
     import tempfile
 
-    from ..train.codec import ENCODER, codec_from_bundle, load_codec
     from ..common import load
     from ..files import join
+    from ..train.codec import ENCODER, codec_from_bundle, load_codec
 
     if args.bundle:
-        return codec_from_bundle(args.bundle, args.encoder or ENCODER), {"bundle": os.path.basename(os.path.normpath(args.bundle))}
+        return codec_from_bundle(args.bundle, args.encoder or ENCODER), {
+            "bundle": os.path.basename(os.path.normpath(args.bundle))
+        }
     with tempfile.TemporaryDirectory() as whole:
         join(args.checkpoints, whole)
         for name in ("encoder", "decoder"):
             source = f"{args.checkpoints}/codec_{name}.safetensors"
             if name == "encoder" and args.encoder:
                 source = args.encoder
-            if os.path.exists(source) and not (name == "encoder" and not args.encoder and os.path.exists(f"{whole}/codec_encoder.safetensors")):
+            if os.path.exists(source) and not (
+                name == "encoder" and not args.encoder and os.path.exists(f"{whole}/codec_encoder.safetensors")
+            ):
                 shutil.copy(source, f"{whole}/codec_{name}.safetensors")
         return load_codec(whole), load(f"{whole}/codec_decoder.safetensors")[1]
 
@@ -60,8 +67,17 @@ def said_again(args, voices, texts):
     No codec that leaves out the noise of each moment can be expected to come nearer to the first saying."""
     from ..corpus.synth import VOICES, AudioStore, Synthesis
 
-    Synthesis(args.work, texts, args.program, args.workers, "again", voices=voices, every=True, plain=True,
-              options=("--noise", 7)).wait(600)
+    Synthesis(
+        args.work,
+        texts,
+        args.program,
+        args.workers,
+        "again",
+        voices=voices,
+        every=True,
+        plain=True,
+        options=("--noise", 7),
+    ).wait(600)
     store = AudioStore(args.work, "again", capacity_hours=100)
     store.refresh()
     return {(VOICES[store.speakers[i]], store.ids[i]): store.audio(i).numpy() for i in range(len(store.ids))}
@@ -70,14 +86,14 @@ def said_again(args, voices, texts):
 def run(args):
     import torch
 
-    from ..train import recogniser
     from .. import scoring
-    from ..train.codec import usage
     from ..corpus.synth import VOICES, AudioStore, Synthesis, heldout_texts
+    from ..train import recogniser
+    from ..train.codec import usage
 
     codec, facts = open_codec(args)
     voices = tuple(args.voices.split(","))
-    spoken = heldout_texts()[args.skip:args.skip + args.limit]
+    spoken = heldout_texts()[args.skip : args.skip + args.limit]
     Synthesis(args.work, spoken, args.program, args.workers, "eval", voices=voices, every=True, plain=True).wait(600)
     store = AudioStore(args.work, "eval", capacity_hours=100)
     store.refresh()
@@ -92,7 +108,7 @@ def run(args):
             audio = store.batch([i])
             tokens = codec.encode(audio)
             every.append(tokens[0].numpy())
-            coded = (codec.decode(tokens)[0, :audio.shape[1]].clamp(-1, 1) * 32767).to(torch.int16).numpy()
+            coded = (codec.decode(tokens)[0, : audio.shape[1]].clamp(-1, 1) * 32767).to(torch.int16).numpy()
             pairs.append((store.audio(i).numpy(), coded))
         workers = args.workers or min(2, cpu_count())
         entry = measure(pairs, workers)
@@ -115,7 +131,9 @@ def run(args):
                 columns = {k: ([s[kind] for s in v], [s[of] for s in v]) for k, v in rates.items()}
                 for side, c in columns.items():
                     entry[f"{name}_{short}_{side}"] = round(sum(c[0]) / max(1, sum(c[1])), 4)
-                entry[f"{name}_{short}_difference"] = [round(x, 4) for x in scoring.bootstrap(*columns["codec"], base=columns["flite"])]
+                entry[f"{name}_{short}_difference"] = [
+                    round(x, 4) for x in scoring.bootstrap(*columns["codec"], base=columns["flite"])
+                ]
         report["voices"][voice] = entry
         log(voice, json.dumps(entry))
         if args.wavs:

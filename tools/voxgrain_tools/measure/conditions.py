@@ -23,7 +23,9 @@ def digest(*items: str | Path) -> str:
     """A short hash of words, of files by content and of folders by the content of their files."""
     found = hashlib.sha256()
     for item in items:
-        paths = sorted(p for p in item.rglob("*") if p.is_file()) if isinstance(item, Path) and item.is_dir() else [item]
+        paths = (
+            sorted(p for p in item.rglob("*") if p.is_file()) if isinstance(item, Path) and item.is_dir() else [item]
+        )
         for path in paths:
             found.update(path.read_bytes() if isinstance(path, Path) else path.encode())
             found.update(b"\0")
@@ -34,7 +36,9 @@ def sounds(folder: Path, count: int) -> list[Path]:
     """The first `count` WAV files of a folder by name."""
     paths = sorted(folder.glob("*.wav"))
     if len(paths) < count:
-        raise SystemExit(f"{folder}: {len(paths)} WAV files for {count} texts; one a text is wanted, in the order of their names")
+        raise SystemExit(
+            f"{folder}: {len(paths)} WAV files for {count} texts; one a text is wanted, in the order of their names"
+        )
     return paths[:count]
 
 
@@ -72,8 +76,20 @@ def speak_program(
             out.mkdir()
             batch.write_text("\n".join(part) + "\n")
             done = subprocess.run(
-                [*command, "--threads", "1", "--batch", str(batch), "--out-dir", str(out), "--seed", str(seed + start), "--json"],
-                capture_output=True, text=True,
+                [
+                    *command,
+                    "--threads",
+                    "1",
+                    "--batch",
+                    str(batch),
+                    "--out-dir",
+                    str(out),
+                    "--seed",
+                    str(seed + start),
+                    "--json",
+                ],
+                capture_output=True,
+                text=True,
             )
             if done.returncode:
                 raise SystemExit(f"{shlex.join(command)} ends with {done.returncode}:\n{done.stderr.strip()[-2000:]}")
@@ -112,8 +128,8 @@ def speak_teacher(name: str, texts: Sequence[str], folder: Path, rate: int, seed
 
 def through_codec(encoder: Path, bundle: Path, clean: Path, count: int, folder: Path) -> None:
     """The first sounds of `clean` through the encoder's checkpoint and the bundle's decoder."""
-    from ..train.encoder import Encoder
     from ..export.runtime import Voice
+    from ..train.encoder import Encoder
 
     fresh(folder, digest(encoder, bundle))
     encode = decode = None

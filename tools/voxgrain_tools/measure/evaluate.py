@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import scoring
 from ..audio import read_wav, seconds_of, write_wav
 from ..export import bundle
 from ..export.runtime import Voice
-from .. import scoring
 from .progress import Progress
 
 EXAMPLE = (
@@ -125,8 +125,7 @@ def speak_arm(command: list[str], texts: list[str], folder: Path, seed: int) -> 
             batch.write_text("\n".join(part) + "\n")
             out.mkdir(exist_ok=True)
             done = subprocess.run(
-                [*command, "--batch", str(batch), "--out-dir", str(out)]
-                + ["--seed", str(seed + start), "--json"],
+                [*command, "--batch", str(batch), "--out-dir", str(out)] + ["--seed", str(seed + start), "--json"],
                 check=True,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -253,8 +252,7 @@ def summarise(
     `confirmed`, of the same shape, names each utterance's faults that its sound bears out."""
     report: dict = {"utterances": len(texts), "conditions": {}}
     scores = {
-        name: {c: [scoring.score(t, h) for t, h in zip(texts, hs, strict=True)]
-               for c, hs in by_condition.items()}
+        name: {c: [scoring.score(t, h) for t, h in zip(texts, hs, strict=True)] for c, hs in by_condition.items()}
         for name, by_condition in heard.items()
     }
 
@@ -280,9 +278,7 @@ def summarise(
                 rates[fault] = sum(s[fault] for s in items)
                 if confirmed and name in confirmed:
                     rates[f"{fault}_confirmed"] = sum(fault in c for c in confirmed[name][condition])
-            rates["missing_end"] = sum(
-                s["missing_end"] or c for s, c in zip(items, capped, strict=True)
-            )
+            rates["missing_end"] = sum(s["missing_end"] or c for s, c in zip(items, capped, strict=True))
             entry["recognisers"][name] = rates
         entry["capped"] = sum(capped)
         own, base = seconds[condition], seconds.get("flite")
@@ -291,6 +287,7 @@ def summarise(
             entry["duration_ratio"] = float(np.sum(own) / np.sum(base))
             entry["duration_ratio_per_utterance_sd"] = float(np.std(np.divide(own, base)))
         if logs:
+
             def total(key):
                 return sum(f.get(key) or 0 for f in logs)
 
@@ -319,10 +316,7 @@ def markdown(report: dict, baseline: str = "ar") -> str:
         ]
         for condition, entry in report["conditions"].items():
             r = entry["recognisers"][name]
-            differences = [
-                interval(r[k]) if k in r else "" for k in
-                (f"wer_minus_{baseline}", f"cer_minus_{baseline}")
-            ]
+            differences = [interval(r[k]) if k in r else "" for k in (f"wer_minus_{baseline}", f"cer_minus_{baseline}")]
             ratio = entry.get("duration_ratio")
             cells = [condition, interval(r["wer"]), interval(r["cer"]), *differences]
             for k in ("skip", "repeat"):
@@ -355,7 +349,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder of sounds and transcripts")
     parser.add_argument(
-        "--speaker", metavar="NAME",
+        "--speaker",
+        metavar="NAME",
         help="who of the bundle speaks (default: its first); flite's reference has the voice of that name",
     )
     parser.add_argument("--voxgrain", default="voxgrain", help="the program, with any arguments")
@@ -373,7 +368,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int)
     parser.add_argument(
-        "--limit-of", action="append", default=[], metavar="RECOGNISER=COUNT",
+        "--limit-of",
+        action="append",
+        default=[],
+        metavar="RECOGNISER=COUNT",
         help="let a slow recogniser hear only the first COUNT utterances",
     )
     parser.add_argument("--seed", type=int, default=1)
@@ -422,9 +420,7 @@ def run(args: argparse.Namespace) -> None:
         elif condition not in ("flite", "codec"):
             raise SystemExit(f"unknown condition {condition!r}")
 
-    paths = {
-        c: [folders[c] / f"{i:05}.wav" for i in range(len(texts))] for c in conditions
-    }
+    paths = {c: [folders[c] / f"{i:05}.wav" for i in range(len(texts))] for c in conditions}
     seconds = {c: [seconds_of(p) for p in ps] for c, ps in paths.items()}
     reports = []
     for recogniser in recognisers(args.recognisers.split(","), args.work, args.recogniser):

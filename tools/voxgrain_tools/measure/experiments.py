@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+from .. import scoring
 from ..common import DATA
 from ..export.runtime import Voice
-from .. import scoring
 from . import evaluate
 
 EXAMPLE = (
@@ -26,8 +26,20 @@ EXAMPLE = (
     "--work /tmp/vx/experiments --out docs/experiments"
 )
 
-STEPS = ("groups", "acceptance", "bounds", "depth", "swap", "shared", "sweep", "arms", "grid", "live", "drafts",
-         "codebooks")
+STEPS = (
+    "groups",
+    "acceptance",
+    "bounds",
+    "depth",
+    "swap",
+    "shared",
+    "sweep",
+    "arms",
+    "grid",
+    "live",
+    "drafts",
+    "codebooks",
+)
 # Steps that look at every family that the program knows.
 WHOLE = {"groups", "acceptance", "bounds", "swap"}
 
@@ -37,7 +49,18 @@ MAIN = ("fsq:1", "fsq:2", "fsq:3", "cos:0.7", "top:32", "head-top:32", "sound-to
 GRID = ("fsq:1", "fsq:2", "cos:0.7", "sound-top:32")
 CHAINS = ("fsq:1", "fsq:2", "cos:0.7")
 # Families that a voice of another codebook is measured with.
-BOOK = ("fsq:1", "fsq:2", "cos:0.7", "top:8", "top:32", "head-top:8", "head-top:32", "sound-top:8", "sound-top:32", "random:16")
+BOOK = (
+    "fsq:1",
+    "fsq:2",
+    "cos:0.7",
+    "top:8",
+    "top:32",
+    "head-top:8",
+    "head-top:32",
+    "sound-top:8",
+    "sound-top:32",
+    "random:16",
+)
 SETTINGS = ((1.0, 0, 1.0), (0.8, 0, 1.0), (0.6, 0, 1.0), (1.0, 50, 1.0), (1.0, 0, 0.9), (0.8, 50, 0.95))
 
 
@@ -53,10 +76,14 @@ def kind_of(name: str) -> str:
 
 
 KINDS = {
-    "cos": "input embedding, cosine", "top": "input embedding, nearest K",
+    "cos": "input embedding, cosine",
+    "top": "input embedding, nearest K",
     "l2-top": "input embedding, nearest K by Euclidean distance",
-    "head-cos": "output head, cosine", "head-top": "output head, nearest K",
-    "fsq": "codec digits, steps", "sound-top": "decoded sound, nearest K", "random": "random",
+    "head-cos": "output head, cosine",
+    "head-top": "output head, nearest K",
+    "fsq": "codec digits, steps",
+    "sound-top": "decoded sound, nearest K",
+    "random": "random",
 }
 
 
@@ -191,8 +218,16 @@ def needed(steps, final) -> list[str]:
     """The families that the steps use; none named stands for all that the program knows."""
     if WHOLE & set(steps):
         return []
-    uses = {"depth": CHAINS, "shared": MAIN, "sweep": MAIN, "arms": final, "grid": GRID, "live": CHAINS, "drafts": CHAINS,
-            "codebooks": ("fsq:1",)}
+    uses = {
+        "depth": CHAINS,
+        "shared": MAIN,
+        "sweep": MAIN,
+        "arms": final,
+        "grid": GRID,
+        "live": CHAINS,
+        "drafts": CHAINS,
+        "codebooks": ("fsq:1",),
+    }
     return list(dict.fromkeys(f for step in steps for f in uses[step]))
 
 
@@ -214,13 +249,10 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
         )
     if "bounds" in steps:
         found["bounds"] = run.eval(
-            "bounds", "acceptance", *run.files([*MAIN, *weighted]), *run.sentences(40), *every,
-            "--bounds", 5,
+            "bounds", "acceptance", *run.files([*MAIN, *weighted]), *run.sentences(40), *every, "--bounds", 5
         )
     if "depth" in steps:
-        found["depth"] = run.eval(
-            "depth", "acceptance", *run.files(CHAINS), *run.sentences(40), "--depth", 6
-        )
+        found["depth"] = run.eval("depth", "acceptance", *run.files(CHAINS), *run.sentences(40), "--depth", 6)
     for name, families, more in (("swap", plain, ()), ("shared", MAIN[:-1], ("--shared",))):
         if name in steps:
             found[name] = swapped(run, ears, name, families, 100, *more)
@@ -233,13 +265,15 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
         for temperature, top_k, top_p in SETTINGS:
             law = ["--temperature", temperature, "--top-k", top_k, "--top-p", top_p]
             name = f"grid-{temperature}-{top_k}-{top_p}"
-            got = run.eval(
-                name, "acceptance", *run.files(GRID), *run.sentences(20), *law, "--bounds", 5
-            )
+            got = run.eval(name, "acceptance", *run.files(GRID), *run.sentences(20), *law, "--bounds", 5)
             rows += got["settings"]
             policy.append(
                 run.eval(
-                    f"{name}-speech", "speech", *run.files(GRID[:2]), *run.sentences(30), *law,
+                    f"{name}-speech",
+                    "speech",
+                    *run.files(GRID[:2]),
+                    *run.sentences(30),
+                    *law,
                     *(w for a in ARMS for w in ("--arm", a)),
                 )
             )
@@ -260,9 +294,7 @@ def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
             name, folder = item.split("=", 1)
             other = Runner(args, Path(folder))
             other.indexes = run.indexes
-            accepted = other.eval(
-                f"draft-{name}", "acceptance", *run.files(CHAINS), *run.sentences(60), "--depth", 4
-            )
+            accepted = other.eval(f"draft-{name}", "acceptance", *run.files(CHAINS), *run.sentences(60), "--depth", 4)
             speech = spoken(other, ears, f"draft-{name}-speech", CHAINS[:2], ARMS, 100)
             found["drafts"][name] = {"acceptance": accepted, "speech": speech}
             run.commands["drafts"] = other.commands[f"draft-{name}"]
@@ -278,9 +310,7 @@ def codebook(run: Runner, ears: Ears) -> dict:
     """A voice of another codebook: its own groups, what they accept, and the damage of swapping."""
     run.indexes.mkdir(exist_ok=True)
     built = run.eval("groups", "groups", *BOOK, "--out", run.indexes)
-    accepted = run.eval(
-        "acceptance", "acceptance", *run.files(BOOK), *run.sentences(40), "--every", 10, "--bounds", 5
-    )
+    accepted = run.eval("acceptance", "acceptance", *run.files(BOOK), *run.sentences(40), "--every", 10, "--bounds", 5)
     swap = swapped(run, ears, "swap", BOOK, 60)
     speech = spoken(run, ears, "speech", BOOK[:2], ARMS, 100)
     codes = Voice(run.bundle).facts["vocabulary"]["speech"]
@@ -310,18 +340,36 @@ def first(result: dict) -> dict:
 def acceptance_table(result: dict) -> str:
     rows = first(result)
     lines = [
-        [f["name"], number(f["mean_members"], 1), str(f["max_members"]), number(f["bytes"] / 1e6, 2),
-         interval(f["groups"]), interval(f["groups_minus_token"]), interval(f.get("groups_shift")),
-         interval(f.get("transport")), number(f["transport"][0] - rows["token"][0])]
-        for f in rows["families"] if f["power"] is None
+        [
+            f["name"],
+            number(f["mean_members"], 1),
+            str(f["max_members"]),
+            number(f["bytes"] / 1e6, 2),
+            interval(f["groups"]),
+            interval(f["groups_minus_token"]),
+            interval(f.get("groups_shift")),
+            interval(f.get("transport")),
+            number(f["transport"][0] - rows["token"][0]),
+        ]
+        for f in rows["families"]
+        if f["power"] is None
     ]
     said = (
         f"{rows['positions']} positions of {result['sentences']} sentences; by token "
         f"{interval(rows['token'])}, with tolerance 0.4 {interval(rows['tolerance'])} at a shift of "
         f"{number(rows['tolerance_shift'][0])}."
     )
-    head = ["groups", "members", "most", "index, MB", "pcg", "pcg - by token", "shift of pcg",
-            "transport", "shift of transport"]
+    head = [
+        "groups",
+        "members",
+        "most",
+        "index, MB",
+        "pcg",
+        "pcg - by token",
+        "shift of pcg",
+        "transport",
+        "shift of transport",
+    ]
     return said + "\n\n" + table(head, lines)
 
 
@@ -331,17 +379,35 @@ def bounds_table(result: dict) -> str:
 
     rows = first(result)["families"]
     lines = [
-        [f["name"], *(number(f[k][0]) for k in ("bound_token", "equal", "common", "step", "climbed")),
-         pair(f, "shared"), interval(f.get("transport")), pair(f, "near")]
-        for f in rows if f["power"] is None and f.get("equal")
+        [
+            f["name"],
+            *(number(f[k][0]) for k in ("bound_token", "equal", "common", "step", "climbed")),
+            pair(f, "shared"),
+            interval(f.get("transport")),
+            pair(f, "near"),
+        ]
+        for f in rows
+        if f["power"] is None and f.get("equal")
     ]
-    head = ["groups", "by token", "equal split", "common", "one step", "climbed",
-            "most, sharing a group", "transport (all positions)", "most, near"]
-    powers = [[f["name"], interval(f["groups"])] for f in rows
-              if f["power"] is not None or f["name"] in ("fsq-2", "cos-0.7")]
+    head = [
+        "groups",
+        "by token",
+        "equal split",
+        "common",
+        "one step",
+        "climbed",
+        "most, sharing a group",
+        "transport (all positions)",
+        "most, near",
+    ]
+    powers = [
+        [f["name"], interval(f["groups"])] for f in rows if f["power"] is not None or f["name"] in ("fsq-2", "cos-0.7")
+    ]
     said = f"{rows[0]['bound_positions']} positions."
-    return (said + "\n\n" + table(head, lines) + "\n\nSimilarity weights (name-pP: power P), "
-            f"{first(result)['positions']} positions:\n\n" + table(["groups", "pcg"], powers))
+    return (
+        said + "\n\n" + table(head, lines) + "\n\nSimilarity weights (name-pP: power P), "
+        f"{first(result)['positions']} positions:\n\n" + table(["groups", "pcg"], powers)
+    )
 
 
 def depth_table(result: dict) -> str:
@@ -374,47 +440,93 @@ def frontier_table(swap: dict, shared: dict, acceptance: dict) -> str:
     rows = []
     for f in swap["families"]:
         g, t = gained[f["name"]], twice.get(f["name"])
-        rows.append([
-            f["name"], number(f["mean_members"], 1), number(g["groups"][0]),
-            number(g.get("transport", [None])[0]), interval(f["mel_db"], 2),
-            interval(f["cer_minus"], 1, 100), interval(t["mel_db"], 2) if t else "",
-            interval(t["cer_minus"], 1, 100) if t else "",
-            number(paid(g, f, t, token)["pcg"], 2) if t else "",
-            number(paid(g, f, t, token)["transport"], 2) if t else "",
-        ])
-    head = ["groups", "members", "pcg", "transport", "mel, dB", "damage in CER, points",
-            "mel, dB, sharing a group", "damage, sharing a group",
-            "shift x damage, pcg", "shift x damage, transport"]
-    said = (f"{swap['sentences']} sentences; character errors of the unswapped speech "
-            f"{interval(swap['unswapped']['cer'], 1, 100)} %.")
+        rows.append(
+            [
+                f["name"],
+                number(f["mean_members"], 1),
+                number(g["groups"][0]),
+                number(g.get("transport", [None])[0]),
+                interval(f["mel_db"], 2),
+                interval(f["cer_minus"], 1, 100),
+                interval(t["mel_db"], 2) if t else "",
+                interval(t["cer_minus"], 1, 100) if t else "",
+                number(paid(g, f, t, token)["pcg"], 2) if t else "",
+                number(paid(g, f, t, token)["transport"], 2) if t else "",
+            ]
+        )
+    head = [
+        "groups",
+        "members",
+        "pcg",
+        "transport",
+        "mel, dB",
+        "damage in CER, points",
+        "mel, dB, sharing a group",
+        "damage, sharing a group",
+        "shift x damage, pcg",
+        "shift x damage, transport",
+    ]
+    said = (
+        f"{swap['sentences']} sentences; character errors of the unswapped speech "
+        f"{interval(swap['unswapped']['cer'], 1, 100)} %."
+    )
     return said + "\n\n" + table(head, rows)
 
 
 def speech_table(result: dict) -> str:
     rows = [
-        [x["lane"], interval(x["acceptance_rate"]), number(x["drafted_per_round"][0], 2),
-         interval(x["tokens_per_round"], 2), interval(x["speed_up"], 2),
-         interval(x["cer"], 1, 100), interval(x.get("cer_minus"), 1, 100), interval(x.get("wer_minus"), 1, 100),
-         str(x["skip"]), str(x["repeat"]), str(x["missing_end"]), str(x["cut"])]
+        [
+            x["lane"],
+            interval(x["acceptance_rate"]),
+            number(x["drafted_per_round"][0], 2),
+            interval(x["tokens_per_round"], 2),
+            interval(x["speed_up"], 2),
+            interval(x["cer"], 1, 100),
+            interval(x.get("cer_minus"), 1, 100),
+            interval(x.get("wer_minus"), 1, 100),
+            str(x["skip"]),
+            str(x["repeat"]),
+            str(x["missing_end"]),
+            str(x["cut"]),
+        ]
         for x in result["lanes"]
     ]
-    head = ["arm and groups", "accepted", "drafted a round", "tokens a round", "speed-up over ar",
-            "CER, %", "CER - ar, points", "WER - ar, points", "skips", "repeats", "missing ends", "cut"]
-    said = (f"{result['sentences']} sentences, {result['threads']} threads, {result['kernel']}, "
-            f"gamma {result['gamma']}.")
+    head = [
+        "arm and groups",
+        "accepted",
+        "drafted a round",
+        "tokens a round",
+        "speed-up over ar",
+        "CER, %",
+        "CER - ar, points",
+        "WER - ar, points",
+        "skips",
+        "repeats",
+        "missing ends",
+        "cut",
+    ]
+    said = f"{result['sentences']} sentences, {result['threads']} threads, {result['kernel']}, gamma {result['gamma']}."
     return said + "\n\n" + table(head, rows)
 
 
 def grid_table(result: dict) -> str:
     rows = []
-    for s, policy in zip(result["settings"], result["policy"], strict=True):
+    for s in result["settings"]:
         depth = s["depths"][0]
         for i, f in enumerate(depth["families"]):
             law = f"{s['temperature']:g}, {s['top_k']}, {s['top_p']:g}" if i == 0 else ""
             token = number(depth["token"][0]) if i == 0 else ""
-            rows.append([law, token, f["name"], number(f["groups"][0]),
-                         number(f.get("transport", [None])[0]), number(f["climbed"][0]),
-                         f"{f['near_low'][0]:.3f} .. {f['near_high'][0]:.3f}"])
+            rows.append(
+                [
+                    law,
+                    token,
+                    f["name"],
+                    number(f["groups"][0]),
+                    number(f.get("transport", [None])[0]),
+                    number(f["climbed"][0]),
+                    f"{f['near_low'][0]:.3f} .. {f['near_high'][0]:.3f}",
+                ]
+            )
     head = ["T, top-k, top-p", "by token", "groups", "pcg", "transport", "climbed kernel", "most, near"]
     lanes = [x["lane"] for x in result["policy"][0]["lanes"]]
     spoken_rows = []
@@ -424,8 +536,7 @@ def grid_table(result: dict) -> str:
             [f"{law['temperature']:.2g}, {law['top_k']}, {law['top_p']:.2g}"]
             + [number(x["tokens_per_round"][0], 2) for x in policy["lanes"]]
         )
-    return (table(head, rows) + "\n\nTokens a round on policy:\n\n"
-            + table(["T, top-k, top-p", *lanes], spoken_rows))
+    return table(head, rows) + "\n\nTokens a round on policy:\n\n" + table(["T, top-k, top-p", *lanes], spoken_rows)
 
 
 def live_table(result: dict) -> str:
@@ -437,16 +548,38 @@ def live_table(result: dict) -> str:
             def us(v):
                 return f"{v['p50']:.0f} / {v['p95']:.0f}" if v else ""
 
-            rows.append([
-                near, f"{s['temperature']:.2g}, {s['top_k']}, {s['top_p']:.2g}", f"{r['mass']:g}",
-                us(r["support"]), number(r["token"][0]), number(r["live"][0]), number(r["live_shift"][0]),
-                number(r["index"][0]) if r["index"] else "",
-                number(r["index_shift"][0]) if r["index"] else "", us(r["live_us"]), us(r["index_us"]),
-                number(r["live_bytes"] / 1e6, 2),
-                number(r["index_bytes"] / 1e6, 2) if r["index_bytes"] else "",
-            ])
-    head = ["near", "T, top-k, top-p", "mass", "support, p50 / p95", "by token", "on the fly", "shift",
-            "index", "shift", "µs on the fly, p50 / p95", "µs index", "MB on the fly", "MB index"]
+            rows.append(
+                [
+                    near,
+                    f"{s['temperature']:.2g}, {s['top_k']}, {s['top_p']:.2g}",
+                    f"{r['mass']:g}",
+                    us(r["support"]),
+                    number(r["token"][0]),
+                    number(r["live"][0]),
+                    number(r["live_shift"][0]),
+                    number(r["index"][0]) if r["index"] else "",
+                    number(r["index_shift"][0]) if r["index"] else "",
+                    us(r["live_us"]),
+                    us(r["index_us"]),
+                    number(r["live_bytes"] / 1e6, 2),
+                    number(r["index_bytes"] / 1e6, 2) if r["index_bytes"] else "",
+                ]
+            )
+    head = [
+        "near",
+        "T, top-k, top-p",
+        "mass",
+        "support, p50 / p95",
+        "by token",
+        "on the fly",
+        "shift",
+        "index",
+        "shift",
+        "µs on the fly, p50 / p95",
+        "µs index",
+        "MB on the fly",
+        "MB index",
+    ]
     skipped = sum(r["skipped"] for run in result.values() for r in run["rows"])
     said = f"{skipped} positions with more than 8,192 such tokens are left out.\n\n" if skipped else ""
     return said + table(head, rows)
@@ -460,20 +593,32 @@ def drafts_table(result: dict) -> str:
                 continue
             row = [name, str(d["depth"]), interval(d["token"])]
             for f in d["families"]:
-                row += [number(f["groups"][0]), interval(f["groups_minus_token"]),
-                        number(f.get("transport", [None])[0])]
+                row += [
+                    number(f["groups"][0]),
+                    interval(f["groups_minus_token"]),
+                    number(f.get("transport", [None])[0]),
+                ]
             rows.append(row)
         for x in r["speech"]["lanes"]:
             if x["lane"] != "ar":
-                lanes.append([name, x["lane"], interval(x["acceptance_rate"]),
-                              interval(x["tokens_per_round"], 2), interval(x["speed_up"], 2),
-                              interval(x.get("cer_minus"), 1, 100)])
+                lanes.append(
+                    [
+                        name,
+                        x["lane"],
+                        interval(x["acceptance_rate"]),
+                        interval(x["tokens_per_round"], 2),
+                        interval(x["speed_up"], 2),
+                        interval(x.get("cer_minus"), 1, 100),
+                    ]
+                )
     head = ["draft", "of the round", "by token"]
     for f in next(iter(result.values()))["acceptance"]["settings"][0]["depths"][0]["families"]:
         head += [f"pcg {f['name']}", "- by token", "transport"]
-    return (table(head, rows) + "\n\nOn policy:\n\n"
-            + table(["draft", "arm", "accepted", "tokens a round", "speed-up over ar", "CER - ar, points"],
-                    lanes))
+    return (
+        table(head, rows)
+        + "\n\nOn policy:\n\n"
+        + table(["draft", "arm", "accepted", "tokens a round", "speed-up over ar", "CER - ar, points"], lanes)
+    )
 
 
 def codebooks_table(result: dict) -> str:
@@ -482,31 +627,51 @@ def codebooks_table(result: dict) -> str:
         accepted = first(r["acceptance"])
         damage = {f["name"]: f for f in r["swap"]["families"]}
         for i, f in enumerate(accepted["families"]):
-            rows.append([
-                f"{name}, {r['codes']:,} codes" if i == 0 else "", f["name"], number(f["mean_members"], 1),
-                interval(accepted["token"]) if i == 0 else "", interval(f["groups"]),
-                number(f.get("transport", [None])[0]),
-                f"{f['near_low'][0]:.3f} .. {f['near_high'][0]:.3f}" if f.get("near_low") else "",
-                interval(damage[f["name"]]["cer_minus"], 1, 100),
-            ])
+            rows.append(
+                [
+                    f"{name}, {r['codes']:,} codes" if i == 0 else "",
+                    f["name"],
+                    number(f["mean_members"], 1),
+                    interval(accepted["token"]) if i == 0 else "",
+                    interval(f["groups"]),
+                    number(f.get("transport", [None])[0]),
+                    f"{f['near_low'][0]:.3f} .. {f['near_high'][0]:.3f}" if f.get("near_low") else "",
+                    interval(damage[f["name"]]["cer_minus"], 1, 100),
+                ]
+            )
         for i, x in enumerate(r["speech"]["lanes"]):
-            lanes.append([name if i == 0 else "", x["lane"], interval(x["acceptance_rate"]),
-                          interval(x["tokens_per_round"], 2), interval(x["speed_up"], 2),
-                          interval(x["cer"], 1, 100), interval(x.get("cer_minus"), 1, 100)])
-    head = ["voice", "groups", "members", "by token", "pcg", "transport", "most, near",
-            "damage in CER, points"]
-    return (table(head, rows) + "\n\nOn policy:\n\n"
-            + table(["voice", "arm", "accepted", "tokens a round", "speed-up over ar", "CER, %",
-                     "CER - ar, points"], lanes))
+            lanes.append(
+                [
+                    name if i == 0 else "",
+                    x["lane"],
+                    interval(x["acceptance_rate"]),
+                    interval(x["tokens_per_round"], 2),
+                    interval(x["speed_up"], 2),
+                    interval(x["cer"], 1, 100),
+                    interval(x.get("cer_minus"), 1, 100),
+                ]
+            )
+    head = ["voice", "groups", "members", "by token", "pcg", "transport", "most, near", "damage in CER, points"]
+    return (
+        table(head, rows)
+        + "\n\nOn policy:\n\n"
+        + table(["voice", "arm", "accepted", "tokens a round", "speed-up over ar", "CER, %", "CER - ar, points"], lanes)
+    )
 
 
 def tables(found: dict) -> dict[str, str]:
     """Markdown by mark."""
     out = {}
     for name, make in (
-        ("acceptance", acceptance_table), ("bounds", bounds_table), ("depth", depth_table),
-        ("sweep", speech_table), ("arms", speech_table), ("grid", grid_table), ("live", live_table),
-        ("drafts", drafts_table), ("codebooks", codebooks_table),
+        ("acceptance", acceptance_table),
+        ("bounds", bounds_table),
+        ("depth", depth_table),
+        ("sweep", speech_table),
+        ("arms", speech_table),
+        ("grid", grid_table),
+        ("live", live_table),
+        ("drafts", drafts_table),
+        ("codebooks", codebooks_table),
     ):
         if found.get(name):
             out[name] = make(found[name])
@@ -527,8 +692,14 @@ def fill(text: str, parts: dict[str, str]) -> str:
 
 
 COLOURS = {
-    "cos": "#0b6e4f", "top": "#58b368", "l2-top": "#9bc53d", "head-cos": "#3d5a80",
-    "head-top": "#7aa0d8", "fsq": "#c8553d", "sound-top": "#8e5aa8", "random": "#888888",
+    "cos": "#0b6e4f",
+    "top": "#58b368",
+    "l2-top": "#9bc53d",
+    "head-cos": "#3d5a80",
+    "head-top": "#7aa0d8",
+    "fsq": "#c8553d",
+    "sound-top": "#8e5aa8",
+    "random": "#888888",
 }
 
 
@@ -536,8 +707,14 @@ def plots(found: dict, out: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams |= {"svg.hashsalt": "voxgrain", "font.size": 9, "axes.grid": True,
-                            "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
+    matplotlib.rcParams |= {
+        "svg.hashsalt": "voxgrain",
+        "font.size": 9,
+        "axes.grid": True,
+        "grid.alpha": 0.3,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     from matplotlib import pyplot as plt
 
     def save(figure, name):
@@ -550,11 +727,24 @@ def plots(found: dict, out: Path) -> None:
         for kind, items in points.items():
             items = sorted(items)
             colour = COLOURS.get(kind, "black")
-            axis.plot([p[0] for p in items], [p[1] for p in items], "o-", color=colour,
-                      label=KINDS.get(kind, kind), markersize=4, linewidth=1.2)
+            axis.plot(
+                [p[0] for p in items],
+                [p[1] for p in items],
+                "o-",
+                color=colour,
+                label=KINDS.get(kind, kind),
+                markersize=4,
+                linewidth=1.2,
+            )
             for x, y, name in items if label_points else ():
-                axis.annotate(name.removeprefix(kind + "-"), (x, y), textcoords="offset points",
-                              xytext=(4, 3), fontsize=7, color=colour)
+                axis.annotate(
+                    name.removeprefix(kind + "-"),
+                    (x, y),
+                    textcoords="offset points",
+                    xytext=(4, 3),
+                    fontsize=7,
+                    color=colour,
+                )
 
     def by_kind(items, x, y):
         points: dict[str, list] = {}
@@ -589,8 +779,15 @@ def plots(found: dict, out: Path) -> None:
                 points = by_kind(near, x, lambda f: f["gain"].get("transport", [None])[0])
                 for kind, items in points.items():
                     items = sorted(items)
-                    axis.plot([p[0] for p in items], [p[1] for p in items], "^--", markersize=4,
-                              linewidth=0.8, color=COLOURS.get(kind, "black"), alpha=0.7)
+                    axis.plot(
+                        [p[0] for p in items],
+                        [p[1] for p in items],
+                        "^--",
+                        markersize=4,
+                        linewidth=0.8,
+                        color=COLOURS.get(kind, "black"),
+                        alpha=0.7,
+                    )
                 axis.axhline(rows["token"][0], color="black", linestyle=":")
                 axis.set_xlabel(name)
             twice = {f["name"].removesuffix("-shared"): f for f in found["shared"]["families"]}
@@ -603,11 +800,13 @@ def plots(found: dict, out: Path) -> None:
                 )
                 for kind, items in points.items():
                     items, colour = sorted(items), COLOURS.get(kind, "black")
-                    axes[2].plot([p[0] for p in items], [p[1] for p in items], mark, color=colour,
-                                 markersize=4, linewidth=1)
+                    axes[2].plot(
+                        [p[0] for p in items], [p[1] for p in items], mark, color=colour, markersize=4, linewidth=1
+                    )
                     for x, y, name in items:
-                        axes[2].annotate(name, (x, y), textcoords="offset points", xytext=(4, 3),
-                                         fontsize=7, color=colour)
+                        axes[2].annotate(
+                            name, (x, y), textcoords="offset points", xytext=(4, 3), fontsize=7, color=colour
+                        )
             axes[2].axhline(rows["token"][0], color="black", linestyle=":")
             axes[2].set_xlabel("shift times damage, CER points")
             axes[0].plot([], [], "o-", color="black", label="pcg, equal split")
@@ -618,13 +817,23 @@ def plots(found: dict, out: Path) -> None:
     if found.get("bounds"):
         rows = [f for f in first(found["bounds"])["families"] if f["power"] is None and f.get("equal")]
         figure, axis = plt.subplots(figsize=(9, 4))
-        series = [("by token", "bound_token", "#bbbbbb"), ("pcg, equal split", "equal", "#c8553d"),
-                  ("pcg, common", "common", "#e0a030"), ("pcg, one step", "step", "#d0b060"),
-                  ("pcg, climbed", "climbed", "#58b368"), ("most, sharing a group", "shared_low", "#0b6e4f"),
-                  ("most, near", "near_low", "#3d5a80")]
+        series = [
+            ("by token", "bound_token", "#bbbbbb"),
+            ("pcg, equal split", "equal", "#c8553d"),
+            ("pcg, common", "common", "#e0a030"),
+            ("pcg, one step", "step", "#d0b060"),
+            ("pcg, climbed", "climbed", "#58b368"),
+            ("most, sharing a group", "shared_low", "#0b6e4f"),
+            ("most, near", "near_low", "#3d5a80"),
+        ]
         for k, (label, key, colour) in enumerate(series):
-            axis.bar([i + (k - 3) * 0.12 for i in range(len(rows))], [f[key][0] for f in rows], 0.11,
-                     color=colour, label=label)
+            axis.bar(
+                [i + (k - 3) * 0.12 for i in range(len(rows))],
+                [f[key][0] for f in rows],
+                0.11,
+                color=colour,
+                label=label,
+            )
         axis.set_xticks(range(len(rows)), [f["name"] for f in rows])
         axis.set_ylim(0.4, 1)
         axis.set_ylabel("acceptance of a first draft")
@@ -637,10 +846,14 @@ def plots(found: dict, out: Path) -> None:
         axis.plot(xs, [d["token"][0] for d in depths], "o:", color="black", label="by token")
         for i, f in enumerate(depths[0]["families"]):
             colour = COLOURS.get(kind_of(f["name"])) if f["name"] != "fsq-1" else "#e0a030"
-            axis.plot(xs, [d["families"][i]["groups"][0] for d in depths], "o-", color=colour,
-                      label=f"pcg {f['name']}")
-            axis.plot(xs, [d["families"][i].get("transport", [None])[0] for d in depths], "^--",
-                      color=colour, label=f"transport {f['name']}")
+            axis.plot(xs, [d["families"][i]["groups"][0] for d in depths], "o-", color=colour, label=f"pcg {f['name']}")
+            axis.plot(
+                xs,
+                [d["families"][i].get("transport", [None])[0] for d in depths],
+                "^--",
+                color=colour,
+                label=f"transport {f['name']}",
+            )
         axis.set_xlabel("draft of the round")
         axis.set_ylabel("acceptance")
         axis.legend(fontsize=7, ncols=2)
@@ -655,10 +868,23 @@ def plots(found: dict, out: Path) -> None:
             d = [100 * v for v in x["cer_minus"]]
             colour = COLOURS.get(kind_of(x["index"])) if x["index"] else "black"
             mark = {"pcg": "o", "transport": "^", "sd": "s", "tolerance": "D"}[x["arm"]]
-            axis.errorbar(d[0], x["tokens_per_round"][0], xerr=[[d[0] - d[1]], [d[2] - d[0]]], fmt=mark,
-                          color=colour, markersize=5, linewidth=0.8)
-            axis.annotate(x["lane"], (d[0], x["tokens_per_round"][0]), textcoords="offset points",
-                          xytext=(4, 4), fontsize=7, color=colour)
+            axis.errorbar(
+                d[0],
+                x["tokens_per_round"][0],
+                xerr=[[d[0] - d[1]], [d[2] - d[0]]],
+                fmt=mark,
+                color=colour,
+                markersize=5,
+                linewidth=0.8,
+            )
+            axis.annotate(
+                x["lane"],
+                (d[0], x["tokens_per_round"][0]),
+                textcoords="offset points",
+                xytext=(4, 4),
+                fontsize=7,
+                color=colour,
+            )
         axis.axvline(0, color="black", linestyle=":")
         axis.set_xlabel("CER - ar, points, with 95 % interval")
         axis.set_ylabel("tokens a round")
@@ -673,8 +899,15 @@ def plots(found: dict, out: Path) -> None:
             colour = COLOURS.get(kind_of(f["name"])) if f["name"] != "fsq-1" else "#e0a030"
             for key, mark in (("groups", "o-"), ("transport", "^--"), ("near_low", "_:")):
                 label = {"groups": "pcg", "transport": "transport", "near_low": "most, near"}[key]
-                axis.plot(xs, [r[key][0] for r in rows], mark, color=colour, label=f"{label} {f['name']}",
-                          markersize=4, linewidth=1)
+                axis.plot(
+                    xs,
+                    [r[key][0] for r in rows],
+                    mark,
+                    color=colour,
+                    label=f"{label} {f['name']}",
+                    markersize=4,
+                    linewidth=1,
+                )
         axis.set_xticks(xs, [f"T {s['temperature']:g}\nk {s['top_k']}\np {s['top_p']:g}" for s in settings])
         axis.set_ylabel("acceptance of a first draft")
         axis.legend(fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -691,15 +924,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="sentences as a share of the full run's")
     parser.add_argument("--arms-sentences", type=int, default=500, help="of the step arms, times the scale")
     parser.add_argument(
-        "--final", action="append", metavar="FAMILY", default=None,
+        "--final",
+        action="append",
+        metavar="FAMILY",
+        default=None,
         help="families of the 500-sentence run (default: fsq:1 and fsq:2)",
     )
     parser.add_argument(
-        "--draft", action="append", default=[], metavar="NAME=BUNDLE",
+        "--draft",
+        action="append",
+        default=[],
+        metavar="NAME=BUNDLE",
         help="bundles of one target with different drafts, for the step drafts",
     )
     parser.add_argument(
-        "--codebook", action="append", default=[], metavar="NAME=BUNDLE",
+        "--codebook",
+        action="append",
+        default=[],
+        metavar="NAME=BUNDLE",
         help="bundles of other codebooks or tables, for the step codebooks",
     )
     parser.add_argument("--speaker", metavar="NAME", help="who of the bundle speaks (default: its first)")

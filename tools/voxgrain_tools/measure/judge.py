@@ -1,6 +1,7 @@
 """How a voice is understood and how it sounds, teacher and codec beside it, with intervals.
 
-Word and character errors by Whisper base, opinions by DistillMOS and P808, all with 95 % intervals over the sentences drawn
+Word and character errors by Whisper base, opinions by DistillMOS and P808, all with 95 % intervals over the sentences
+drawn
 anew, and paired differences to the arm `ar` and to the teacher. Nobody listened."""
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..audio import seconds_of
 from .. import scoring
+from ..audio import seconds_of
 from . import conditions, mos, whisper, words
 
 EXAMPLE = (
-    "python -m voxgrain_tools judge --voxgrain target/release/voxgrain --bundle models/voice --texts tools/data/heldout.txt "
-    "--limit 100 --teacher hibari:heart --out /tmp/vx/judge"
+    "python -m voxgrain_tools judge --voxgrain target/release/voxgrain --bundle models/voice "
+    "--texts tools/data/heldout.txt --limit 100 --teacher hibari:heart --out /tmp/vx/judge"
 )
 
 Interval = tuple[float, float, float]
@@ -42,7 +43,9 @@ def summarise(utterances: dict[str, list[dict]], baselines: Sequence[str]) -> di
     for name, items in utterances.items():
         entry: dict = {"utterances": len(items), "seconds": sum(u["seconds"] for u in items)}
         for figure, value, total in (
-            ("wer", "word_errors", "words"), ("cer", "character_errors", "characters"), *((s, s, None) for s in mos.SCORERS),
+            ("wer", "word_errors", "words"),
+            ("cer", "character_errors", "characters"),
+            *((s, s, None) for s in mos.SCORERS),
         ):
             if any(value not in u for u in items):
                 continue
@@ -99,7 +102,9 @@ def read_texts(path: Path, limit: int | None) -> list[str]:
     return texts
 
 
-def judge(texts: Sequence[str], folders: dict[str, Path], memory: Path, scorers: Sequence[str], workers: int) -> dict[str, list[dict]]:
+def judge(
+    texts: Sequence[str], folders: dict[str, Path], memory: Path, scorers: Sequence[str], workers: int
+) -> dict[str, list[dict]]:
     """The verdicts of every utterance of every condition."""
     memory.mkdir(parents=True, exist_ok=True)
     judges = [whisper.verdicts(memory, workers), *(mos.verdicts(s, memory, workers) for s in scorers)]
@@ -116,14 +121,22 @@ def judge(texts: Sequence[str], folders: dict[str, Path], memory: Path, scorers:
 
 def add_program_arguments(parser: argparse.ArgumentParser, arms: str) -> None:
     parser.add_argument("--voxgrain", metavar="PROGRAM", default="voxgrain", help="the program, with any arguments")
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="the voice to judge; without it, only --wavs and --teacher")
-    parser.add_argument("--arms", default=arms, help="arms of the program, separated by commas; `default` is the one it takes itself")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="the voice to judge; without it, only --wavs and --teacher"
+    )
+    parser.add_argument(
+        "--arms", default=arms, help="arms of the program, separated by commas; `default` is the one it takes itself"
+    )
     parser.add_argument("--say", default="", metavar="ARGUMENTS", help='more for `say`, e.g. "--speaker rms"')
     parser.add_argument("--teacher", metavar="NAME", help="hibari:heart, or kokoro:VOICE")
-    parser.add_argument("--wavs", action="append", default=[], metavar="NAME=DIR", help="a folder of sounds, one a text by name order")
+    parser.add_argument(
+        "--wavs", action="append", default=[], metavar="NAME=DIR", help="a folder of sounds, one a text by name order"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="sounds made or judged at once")
-    parser.add_argument("--out", type=Path, default=Path("judge"), metavar="DIR", help="sounds, verdicts and the report; reused")
+    parser.add_argument(
+        "--out", type=Path, default=Path("judge"), metavar="DIR", help="sounds, verdicts and the report; reused"
+    )
 
 
 def make_conditions(args: argparse.Namespace, texts: Sequence[str], out: Path) -> dict[str, Path]:
@@ -139,14 +152,18 @@ def make_conditions(args: argparse.Namespace, texts: Sequence[str], out: Path) -
         conditions.speak_teacher(args.teacher, texts, folders[TEACHER], rate)
     if getattr(args, "encoder", None):
         if not (args.teacher and args.bundle):
-            raise SystemExit("--encoder needs --teacher, whose sounds it encodes, and --bundle, whose codec decodes them")
+            raise SystemExit(
+                "--encoder needs --teacher, whose sounds it encodes, and --bundle, whose codec decodes them"
+            )
         folders[CODEC] = out / CODEC
         conditions.through_codec(args.encoder, args.bundle, folders[TEACHER], len(texts), folders[CODEC])
     if args.bundle is not None:
         for arm in filter(None, args.arms.split(",")):
             folders[arm] = out / arm
             arguments = args.say if arm == "default" else f"--arm {arm} {args.say}"
-            conditions.speak_program(args.voxgrain, args.bundle, arguments, texts, folders[arm], args.seed, args.workers)
+            conditions.speak_program(
+                args.voxgrain, args.bundle, arguments, texts, folders[arm], args.seed, args.workers
+            )
     for item in args.wavs:
         name, equals, folder = item.partition("=")
         if not equals or name in folders:
@@ -161,8 +178,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", type=Path, required=True, metavar="FILE", help="one utterance a line")
     parser.add_argument("--limit", type=int, metavar="N", help="judge the first N texts only")
     add_program_arguments(parser, "ar,pcg,transport")
-    parser.add_argument("--encoder", type=Path, metavar="FILE", help="codec encoder checkpoint: the teacher through the codec as well")
-    parser.add_argument("--scores", default=",".join(mos.SCORERS), help="opinions to predict, separated by commas; may be empty")
+    parser.add_argument(
+        "--encoder", type=Path, metavar="FILE", help="codec encoder checkpoint: the teacher through the codec as well"
+    )
+    parser.add_argument(
+        "--scores", default=",".join(mos.SCORERS), help="opinions to predict, separated by commas; may be empty"
+    )
     parser.add_argument("--baselines", default=f"ar,{TEACHER}", help="conditions that differences are taken to")
 
 

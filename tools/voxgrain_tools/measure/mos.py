@@ -1,7 +1,9 @@
 """Predicted opinions of listeners, 1 to 5, both of sound at 16 kHz: DistillMOS, and P808 as a second opinion.
 
-No listener was asked: these are predictors. DistillMOS cares for silence in front and for length, so sounds are trimmed and
-compared sentence by sentence. Of the DNSMOS package only P808 is used; its other scores rank reversed speech above the original."""
+No listener was asked: these are predictors. DistillMOS cares for silence in front and for length, so sounds are
+trimmed and
+compared sentence by sentence. Of the DNSMOS package only P808 is used; its other scores rank reversed speech above
+the original."""
 
 from __future__ import annotations
 

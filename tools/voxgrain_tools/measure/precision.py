@@ -14,18 +14,23 @@ import torch
 from .. import scoring
 from ..common import device_of, log
 
-EXAMPLE = ("python -m voxgrain_tools precision --work /tmp/vx --codec /tmp/vx --model float=/tmp/vx/target.safetensors "
-           "--model int8=v8 --model int4=models/voice --report precision.json")
+EXAMPLE = (
+    "python -m voxgrain_tools precision --work /tmp/vx --codec /tmp/vx --model float=/tmp/vx/target.safetensors "
+    "--model int8=v8 --model int4=models/voice --report precision.json"
+)
 
 
 def hear(judge, texts, waves):
     """Scores of each sound; a skip or repeat counts where the sound bears it out."""
-    return [scoring.borne_out(scoring.score(text, heard), judge.confirmed(wave, text, heard))
-            for text, heard, wave in zip(texts, judge.transcribe(waves), waves, strict=True)]
+    return [
+        scoring.borne_out(scoring.score(text, heard), judge.confirmed(wave, text, heard))
+        for text, heard, wave in zip(texts, judge.transcribe(waves), waves, strict=True)
+    ]
 
 
 def summary(scores, ended, base=None):
     """Rates with 95 % intervals; against `base`, scores of the same utterances, the paired difference."""
+
     def column(items, kind):
         total = "words" if kind == "word_errors" else "characters"
         return [s[kind] for s in items], [s[total] for s in items]
@@ -49,10 +54,18 @@ def speak(model, texts, speaker, device, codec, seed, longest=1200):
     waves, ended = [np.zeros(320, np.float32)] * len(texts), [False] * len(texts)
     size = 512 if device.type == "cuda" else 8
     for at in range(0, len(order), size):
-        rows = order[at:at + size]
+        rows = order[at : at + size]
         chosen = [texts[i] for i in rows]
-        found = sample_batch(model, chosen, [speaker] * len(rows), min(longest, 8 * max(map(len, chosen)) + 150), device,
-                             graphs=device.type == "cuda", enough=1.0, dtype=torch.float32)
+        found = sample_batch(
+            model,
+            chosen,
+            [speaker] * len(rows),
+            min(longest, 8 * max(map(len, chosen)) + 150),
+            device,
+            graphs=device.type == "cuda",
+            enough=1.0,
+            dtype=torch.float32,
+        )
         for k, tokens in found.items():
             sound = codec.decode(torch.from_numpy(tokens.astype(np.int64)).to(device)[None])
             waves[rows[k]], ended[rows[k]] = sound[0].float().cpu().numpy(), True
@@ -60,10 +73,19 @@ def speak(model, texts, speaker, device, codec, seed, longest=1200):
 
 
 def add_arguments(parser):
-    parser.add_argument("--work", required=True, help="holds the held-out sentences as spoken by the synthesiser (audio/)")
-    parser.add_argument("--codec", required=True, help="folder of codec_encoder.safetensors and codec_decoder.safetensors")
-    parser.add_argument("--model", action="append", required=True, metavar="NAME=PATH",
-                        help="a checkpoint or a bundle's folder; the others are compared with the first")
+    parser.add_argument(
+        "--work", required=True, help="holds the held-out sentences as spoken by the synthesiser (audio/)"
+    )
+    parser.add_argument(
+        "--codec", required=True, help="folder of codec_encoder.safetensors and codec_decoder.safetensors"
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        metavar="NAME=PATH",
+        help="a checkpoint or a bundle's folder; the others are compared with the first",
+    )
     parser.add_argument("--recogniser", default=None, help="checkpoint (default: data/recogniser.safetensors)")
     parser.add_argument("--limit", type=int, default=1000, help="sentences a voice")
     parser.add_argument("--seeds", type=int, default=1, help="times that each is spoken")
@@ -72,9 +94,9 @@ def add_arguments(parser):
 
 
 def run(args):
+    from ..corpus.synth import VOICES, AudioStore
     from ..train import lm, recogniser
     from ..train.codec import load_codec
-    from ..corpus.synth import VOICES, AudioStore
 
     device = device_of(args.device)
     held = AudioStore(args.work, "heldout", device, 100)
@@ -87,7 +109,7 @@ def run(args):
         models[name] = lm.lm_from_bundle(path, "target", device) if os.path.isdir(path) else lm.load_lm(path, device)
     report, kept = {}, {}
     for speaker in sorted(set(held.speakers)):
-        rows = [i for i in np.argsort(held.ids, kind="stable") if held.speakers[i] == speaker][:args.limit]
+        rows = [i for i in np.argsort(held.ids, kind="stable") if held.speakers[i] == speaker][: args.limit]
         texts = [held.texts[i] for i in rows]
 
         def note(name, scores, ended, base=None):
@@ -100,7 +122,7 @@ def run(args):
         spoken = [held.batch([i])[0].float() for i in rows]
         note("flite", hear(judge, texts, [s.cpu().numpy() for s in spoken]), [True] * len(rows))
         coded = [codec.decode(codec.encode(s[None]))[0].float().cpu().numpy() for s in spoken]
-        note("codec", hear(judge, texts, coded), [True] * len(rows), kept["flite"][0][-len(rows):])
+        note("codec", hear(judge, texts, coded), [True] * len(rows), kept["flite"][0][-len(rows) :])
         base = None
         for name, model in models.items():
             scores, ended = [], []

@@ -1,6 +1,8 @@
-"""Whether a voice says what ordinary text is full of: initialisms, words of irregular spelling, phone numbers, short replies.
+"""Whether a voice says what ordinary text is full of: initialisms, words of irregular spelling, phone numbers, short
+replies.
 
-Every sentence of data/say_right.tsv is spoken and heard by Whisper base; the teacher says the same. What counts is that the
+Every sentence of data/say_right.tsv is spoken and heard by Whisper base; the teacher says the same. What counts is
+that the
 word, the letters, the digits or the whole reply are heard; the rest of the sentence only carries them."""
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from ..common import DATA
 from . import judge, whisper, words
 
 EXAMPLE = (
-    "python -m voxgrain_tools say-right --voxgrain target/release/voxgrain --bundle models/voice --teacher hibari:heart "
-    "--out /tmp/vx/say-right"
+    "python -m voxgrain_tools say-right --voxgrain target/release/voxgrain --bundle models/voice "
+    "--teacher hibari:heart --out /tmp/vx/say-right"
 )
 
 SENTENCES = Path(DATA) / "say_right.tsv"
@@ -65,7 +67,9 @@ def read_sentences(path: Path) -> list[Sentence]:
             continue
         fields = line.split("\t")
         if len(fields) != 3 or fields[0] not in RULES:
-            raise SystemExit(f"{path}:{number}: kind ({', '.join(RULES)}), text and readings are wanted, separated by tabs")
+            raise SystemExit(
+                f"{path}:{number}: kind ({', '.join(RULES)}), text and readings are wanted, separated by tabs"
+            )
         found.append(Sentence(fields[0], fields[1], tuple(fields[2].split(" / "))))
     return found
 

@@ -1,4 +1,5 @@
-"""What an independent recogniser hears: Whisper base, run by faster-whisper, with weights that come as Python packages."""
+"""What an independent recogniser hears: Whisper base, run by faster-whisper, with weights that come as Python
+packages."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def model_folder() -> Path:
 
 
 class Whisper:
-    """Beam 5, and the temperature fallback, without which silence becomes phrases. 8 bits take two thirds of the time."""
+    """Beam 5, and the temperature fallback, without which silence becomes phrases. 8 bits take two thirds of the
+    time."""
 
     def __init__(self, workers: int = 2) -> None:
         try:
@@ -70,9 +72,7 @@ class Whisper:
 
     def transcribe(self, samples: np.ndarray) -> str:
         """The words that are heard in samples of 16 kHz, as Whisper writes them."""
-        segments, _ = self._model.transcribe(
-            samples, language="en", beam_size=5, condition_on_previous_text=False
-        )
+        segments, _ = self._model.transcribe(samples, language="en", beam_size=5, condition_on_previous_text=False)
         return " ".join(s.text.strip() for s in segments)
 
     def file(self, path: Path) -> str:

@@ -21,26 +21,77 @@ ONES = (
 TENS = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
 SCALES = ((10**12, "trillion"), (10**9, "billion"), (10**6, "million"), (1000, "thousand"))
 ORDINALS = {
-    "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
+    "one": "first",
+    "two": "second",
+    "three": "third",
+    "five": "fifth",
+    "eight": "eighth",
+    "nine": "ninth",
     "twelve": "twelfth",
 }
 CURRENCIES = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent"), "¥": ("yen", "sen")}
 SHORT = {
-    "mr": ["mister"], "mrs": ["missus", "misses"], "ms": ["miss"], "dr": ["doctor", "drive"], "st": ["saint", "street"],
-    "vs": ["versus", "v s"], "etc": ["et cetera"], "ok": ["okay"], "jr": ["junior"], "sr": ["senior"],
-    "prof": ["professor"], "ave": ["avenue"], "no": ["no", "number"], "mt": ["mount"], "ft": ["fort", "feet"],
-    "km": ["kilometers"], "kg": ["kilograms"], "cm": ["centimeters"], "mm": ["millimeters"], "lbs": ["pounds"],
-    "hr": ["h r", "hour"], "mph": ["miles per hour"], "ltd": ["limited"], "inc": ["incorporated"], "co": ["co", "company"],
-    "percent": ["percent", "per cent"], "cannot": ["cannot", "can not"], "alright": ["alright", "all right"],
-    "gray": ["gray", "grey"], "grey": ["grey", "gray"], "till": ["till", "til"], "o'clock": ["o'clock", "o clock"],
-    "ma'am": ["ma'am", "mam"], "whiskey": ["whiskey", "whisky"], "ax": ["ax", "axe"], "plough": ["plough", "plow"],
+    "mr": ["mister"],
+    "mrs": ["missus", "misses"],
+    "ms": ["miss"],
+    "dr": ["doctor", "drive"],
+    "st": ["saint", "street"],
+    "vs": ["versus", "v s"],
+    "etc": ["et cetera"],
+    "ok": ["okay"],
+    "jr": ["junior"],
+    "sr": ["senior"],
+    "prof": ["professor"],
+    "ave": ["avenue"],
+    "no": ["no", "number"],
+    "mt": ["mount"],
+    "ft": ["fort", "feet"],
+    "km": ["kilometers"],
+    "kg": ["kilograms"],
+    "cm": ["centimeters"],
+    "mm": ["millimeters"],
+    "lbs": ["pounds"],
+    "hr": ["h r", "hour"],
+    "mph": ["miles per hour"],
+    "ltd": ["limited"],
+    "inc": ["incorporated"],
+    "co": ["co", "company"],
+    "percent": ["percent", "per cent"],
+    "cannot": ["cannot", "can not"],
+    "alright": ["alright", "all right"],
+    "gray": ["gray", "grey"],
+    "grey": ["grey", "gray"],
+    "till": ["till", "til"],
+    "o'clock": ["o'clock", "o clock"],
+    "ma'am": ["ma'am", "mam"],
+    "whiskey": ["whiskey", "whisky"],
+    "ax": ["ax", "axe"],
+    "plough": ["plough", "plow"],
 }
 # British spellings by their ends; a variant counts only where the reference has just that word.
 ENDINGS = (
-    ("our", "or"), ("ours", "ors"), ("oured", "ored"), ("ouring", "oring"), ("ise", "ize"), ("ised", "ized"),
-    ("ises", "izes"), ("ising", "izing"), ("isation", "ization"), ("yse", "yze"), ("tre", "ter"), ("tres", "ters"),
-    ("lled", "led"), ("lling", "ling"), ("ller", "ler"), ("ogue", "og"), ("ence", "ense"), ("ourite", "orite"),
-    ("ourable", "orable"), ("ourhood", "orhood"), ("judgement", "judgment"), ("ageing", "aging"),
+    ("our", "or"),
+    ("ours", "ors"),
+    ("oured", "ored"),
+    ("ouring", "oring"),
+    ("ise", "ize"),
+    ("ised", "ized"),
+    ("ises", "izes"),
+    ("ising", "izing"),
+    ("isation", "ization"),
+    ("yse", "yze"),
+    ("tre", "ter"),
+    ("tres", "ters"),
+    ("lled", "led"),
+    ("lling", "ling"),
+    ("ller", "ler"),
+    ("ogue", "og"),
+    ("ence", "ense"),
+    ("ourite", "orite"),
+    ("ourable", "orable"),
+    ("ourhood", "orhood"),
+    ("judgement", "judgment"),
+    ("ageing", "aging"),
 )
 PIECE = re.compile(
     r"(?P<money>[$£€¥]\s?\d[\d,]*(?:\.\d+)?(?:\s(?:hundred|thousand|million|billion|trillion)\b)?)"
@@ -54,9 +105,16 @@ PIECE = re.compile(
     re.IGNORECASE,
 )
 MARKS = {
-    "%": ["percent", "per cent"], "&": ["and"], "+": ["plus", ""], "=": ["equals", "is", ""], "@": ["at"],
-    "#": ["number", "hash", ""], "/": ["", "slash", "or", "over", "out of", "of", "to"], "*": ["", "times", "star"],
-    "°": ["degrees", ""], "-": ["", "to", "minus", "dash", "through"],
+    "%": ["percent", "per cent"],
+    "&": ["and"],
+    "+": ["plus", ""],
+    "=": ["equals", "is", ""],
+    "@": ["at"],
+    "#": ["number", "hash", ""],
+    "/": ["", "slash", "or", "over", "out of", "of", "to"],
+    "*": ["", "times", "star"],
+    "°": ["degrees", ""],
+    "-": ["", "to", "minus", "dash", "through"],
 }
 
 
@@ -80,7 +138,7 @@ def ordinal(n: int) -> list[str]:
 
 
 def _with_and(words: Sequence[str]) -> list[str]:
-    """"one hundred five" -> "one hundred and five", at the last hundred or thousand only."""
+    """ "one hundred five" -> "one hundred and five", at the last hundred or thousand only."""
     for i in range(len(words) - 2, -1, -1):
         if words[i] in ("hundred", "thousand", "million"):
             return [*words[: i + 1], "and", *words[i + 1 :]]
@@ -115,7 +173,9 @@ def integer(text: str) -> list[Reading]:
         for zero in ("zero", "oh", "o"):
             found.append([zero if d == "0" else ONES[int(d)] for d in digits])
         if len(digits) > 4 and len(digits) % 2 == 0:
-            found.append([w for i in range(0, len(digits), 2) for w in _pair(int(digits[i : i + 2]), digits[i : i + 2])[0]])
+            found.append(
+                [w for i in range(0, len(digits), 2) for w in _pair(int(digits[i : i + 2]), digits[i : i + 2])[0]]
+            )
     return _unique(found)
 
 
@@ -151,7 +211,13 @@ def _money(text: str) -> list[Reading]:
         coin = small if tail == ["one"] else _plural(small)
         if int(whole.replace(",", "")) == 0:
             found.append([*tail, coin])
-        found += [[*named, "and", *tail, coin], [*named, *tail, coin], [*named, *tail], [*named, "and", *tail], [*head, *tail]]
+        found += [
+            [*named, "and", *tail, coin],
+            [*named, *tail, coin],
+            [*named, *tail],
+            [*named, "and", *tail],
+            [*head, *tail],
+        ]
     return _unique(found)
 
 
@@ -202,7 +268,9 @@ def _unique(readings: Iterable[Sequence[str]]) -> list[Reading]:
 
 def pieces(text: str) -> list[list[Reading]]:
     """The readings of each piece of a text, the likeliest first."""
-    text = unicodedata.normalize("NFKC", text).translate({0x2018: "'", 0x2019: "'", 0x2013: "-", 0x2014: " ", 0x2026: " "})
+    text = unicodedata.normalize("NFKC", text).translate(
+        {0x2018: "'", 0x2019: "'", 0x2013: "-", 0x2014: " ", 0x2026: " "}
+    )
     text = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
     found: list[list[Reading]] = []
     for match in PIECE.finditer(text):
@@ -212,7 +280,9 @@ def pieces(text: str) -> list[list[Reading]]:
         elif kind == "time":
             found.append(_time(piece))
         elif kind == "ordinal":
-            found.append(_unique([ordinal(int(re.sub(r"\D", "", piece))), *([["oh", "first"]] if piece == "01st" else [])]))
+            found.append(
+                _unique([ordinal(int(re.sub(r"\D", "", piece))), *([["oh", "first"]] if piece == "01st" else [])])
+            )
         elif kind == "decade":
             found.append(_decade(piece))
         elif kind == "number":
@@ -257,7 +327,7 @@ def closest(reference: Sequence[str], transcript: str) -> list[str]:
 
 
 def _joined(reference: Sequence[str], heard: list[str]) -> list[str]:
-    """"ice cream" where the reference has "icecream", and the other way round: no listener hears the space."""
+    """ "ice cream" where the reference has "icecream", and the other way round: no listener hears the space."""
     known = set(reference)
     pairs = {a + b: (a, b) for a, b in zip(reference, reference[1:])}
     out: list[str] = []

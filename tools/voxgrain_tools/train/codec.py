@@ -13,11 +13,30 @@ from ..common import DATA, device_of, load, log, save
 EXAMPLE_TOKENIZE = "python -m voxgrain_tools tokenize --work /tmp/vx"
 RATE, HOP, FFT, FRAME = 16000, 160, 640, 320
 CONFIG = {
-    "sample_rate_hz": RATE, "token_hop": FRAME, "fft_size": FFT, "hop": HOP, "max_log_magnitude": 6.0,
-    "window": "hann_periodic", "overlap_divisor": 1.5, "trim_samples": 240, "fsq_digits": 8, "fsq_levels": 4,
-    "gelu": "tanh", "layer_norm_eps": 1e-6, "mel_bins": 80, "mel_scale": "htk", "mel_floor": 1e-5,
-    "mel_shift": 5.0, "mel_divisor": 3.0, "encoder_pad_samples": 240,
-    "features": "pitch", "enc1": [384, 4, 7], "enc2": [512, 6, 7], "dec1": [384, 4, 9], "dec2": [320, 4, 7], "expansion": 3,
+    "sample_rate_hz": RATE,
+    "token_hop": FRAME,
+    "fft_size": FFT,
+    "hop": HOP,
+    "max_log_magnitude": 6.0,
+    "window": "hann_periodic",
+    "overlap_divisor": 1.5,
+    "trim_samples": 240,
+    "fsq_digits": 8,
+    "fsq_levels": 4,
+    "gelu": "tanh",
+    "layer_norm_eps": 1e-6,
+    "mel_bins": 80,
+    "mel_scale": "htk",
+    "mel_floor": 1e-5,
+    "mel_shift": 5.0,
+    "mel_divisor": 3.0,
+    "encoder_pad_samples": 240,
+    "features": "pitch",
+    "enc1": [384, 4, 7],
+    "enc2": [512, 6, 7],
+    "dec1": [384, 4, 9],
+    "dec2": [320, 4, 7],
+    "expansion": 3,
 }
 TOY = dict(CONFIG, enc1=[32, 1, 5], enc2=[32, 1, 3], dec1=[64, 1, 7], dec2=[32, 2, 7])
 # Checkpoints from before the key existed hear log-mel frames alone.
@@ -46,8 +65,9 @@ class LogMel(nn.Module):
 
     def forward(self, audio):
         pad = self.config["encoder_pad_samples"]
-        spectrum = torch.stft(F.pad(audio.float(), (pad, pad)), FFT, HOP, window=self.window, center=False,
-                              return_complex=True).abs()
+        spectrum = torch.stft(
+            F.pad(audio.float(), (pad, pad)), FFT, HOP, window=self.window, center=False, return_complex=True
+        ).abs()
         mel = (self.filters @ spectrum).clamp_min(self.config["mel_floor"]).log()
         return ((mel + self.config["mel_shift"]) / self.config["mel_divisor"]).transpose(1, 2)
 
@@ -81,13 +101,13 @@ class WideFeatures(nn.Module):
     def forward(self, audio):
         audio = audio.float()
         frames = audio.shape[1] // HOP
-        low = self.spectrum(audio, self.long_window, HOP)[:, 1:self.LOW + 1].abs().clamp_min(1e-4).log()
+        low = self.spectrum(audio, self.long_window, HOP)[:, 1 : self.LOW + 1].abs().clamp_min(1e-4).log()
         low = (low.transpose(1, 2) + 2) / 3
         if not self.wide:
             return torch.cat([self.mel(audio), low], -1)
         fine = (self.fine_filters @ self.spectrum(audio, self.fine_window, HOP // 2).abs()).clamp_min(1e-5).log()
         fine = ((fine + 5) / 3).transpose(1, 2).reshape(audio.shape[0], frames, -1)
-        part = torch.view_as_real(self.spectrum(audio, self.mel.window, HOP)[:, 1:self.PHASE + 1])
+        part = torch.view_as_real(self.spectrum(audio, self.mel.window, HOP)[:, 1 : self.PHASE + 1])
         part = part * (part.square().sum(-1, keepdim=True) + 1e-6) ** -0.35
         part = part.permute(0, 2, 1, 3).reshape(audio.shape[0], frames, -1)
         return torch.cat([self.mel(audio), fine, low, part], -1)
@@ -111,7 +131,7 @@ def block(x, left, right, kernel, bias, norm, norm_bias, w1, b1, w2, b2, scale):
     size, y = x.shape[1], F.pad(x, (0, 0, left, right))
     total = bias
     for j in range(kernel.shape[0]):
-        total = total + y[:, j:j + size] * kernel[j]
+        total = total + y[:, j : j + size] * kernel[j]
     y = F.layer_norm(total, (total.shape[-1],), norm, norm_bias, 1e-6)
     y = F.linear(F.gelu(F.linear(y, w1, b1), approximate="tanh"), w2, b2)
     return x + y * scale
@@ -129,8 +149,9 @@ class Block(nn.Module):
 
     def forward(self, x):
         d, n, a, b = self.depthwise, self.norm, self.pointwise1, self.pointwise2
-        return self.function(x, d.left, d.right, d.weight, d.bias, n.weight, n.bias, a.weight, a.bias, b.weight, b.bias,
-                             self.layer_scale)
+        return self.function(
+            x, d.left, d.right, d.weight, d.bias, n.weight, n.bias, a.weight, a.bias, b.weight, b.bias, self.layer_scale
+        )
 
 
 def blocks(shape, causal, expansion):
@@ -210,7 +231,7 @@ def digits_of(z):
 
 
 def tokens_of(z):
-    shifts = torch.tensor([4 ** i for i in range(z.shape[-1])], device=z.device)
+    shifts = torch.tensor([4**i for i in range(z.shape[-1])], device=z.device)
     return (digits_of(z).long() * shifts).sum(-1)
 
 
@@ -251,7 +272,8 @@ def load_codec(folder, device="cpu"):
 
 
 def codec_from_bundle(folder, encoder=ENCODER, device="cpu"):
-    """The codec that a bundle ships: the decoder with the weights that the engine computes with, and the encoder's file."""
+    """The codec that a bundle ships: the decoder with the weights that the engine computes with, and the encoder's
+    file."""
     from ..export.onnx_read import codec_decoder
 
     tensors, config = load(encoder)
@@ -287,16 +309,18 @@ def tokenize(codec, store, device, samples=16_000_000, phones=True, shift_seed=N
             later = torch.zeros(j - i, int(lengths[order[i:j]].max()) + FRAME, device=device)
             for k, u in enumerate(order[i:j]):
                 n = int(lengths[u] - shifts[u])
-                later[k, shifts[u]:lengths[u]] = audio[k, :n]
+                later[k, shifts[u] : lengths[u]] = audio[k, :n]
             audio = later
         out = codec.encode(audio).to(torch.int32).cpu().numpy().astype(np.uint16)
         for k, u in enumerate(order[i:j]):
-            tokens[u] = out[k, :counts[u]]
+            tokens[u] = out[k, : counts[u]]
         i = j
     speakers = np.array(store.speakers, np.uint8)
     by_id = np.lexsort((speakers, np.array(store.ids, np.int64)))
     result = {
-        "ids": np.array(store.ids, np.int32)[by_id], "lengths": counts[by_id].astype(np.int32), "speakers": speakers[by_id],
+        "ids": np.array(store.ids, np.int32)[by_id],
+        "lengths": counts[by_id].astype(np.int32),
+        "speakers": speakers[by_id],
         "tokens": np.concatenate([tokens[u] for u in by_id]),
         "texts": np.array([store.texts[u] for u in by_id]),
     }
@@ -308,7 +332,7 @@ def tokenize(codec, store, device, samples=16_000_000, phones=True, shift_seed=N
             for item in store.phones[u].split():
                 name, end = item.rsplit(":", 1)
                 stop = min(n, (int(end) + int(shifts[u]) + FRAME // 2) // FRAME)
-                flat[at + begin:at + stop] = PHONE_ID.get(name, 0)
+                flat[at + begin : at + stop] = PHONE_ID.get(name, 0)
                 begin = max(begin, stop)
             at += n
         result["phones"] = flat
@@ -337,7 +361,8 @@ def load_tokens(path):
 
 
 def pack_tokens(data, folder, limit=15_700_000, files=3):
-    """As many utterances as fit in `files` files: tokens_N.npz with ids, lengths, speakers and the two byte planes, deflated."""
+    """As many utterances as fit in `files` files: tokens_N.npz with ids, lengths, speakers and the two byte planes,
+    deflated."""
     import zlib
 
     total, per_token = len(data["tokens"]), 1.9
@@ -349,15 +374,23 @@ def pack_tokens(data, folder, limit=15_700_000, files=3):
         v = int(np.searchsorted(bounds, bounds[u] + limit / per_token, "right")) - 1
         v = min(max(v, u + 1), len(data["ids"]))
         while True:
-            t = data["tokens"][bounds[u]:bounds[v]]
-            planes = [zlib.compress(np.ascontiguousarray(p).tobytes(), 1) for p in ((t & 255).astype(np.uint8), (t >> 8).astype(np.uint8))]
+            t = data["tokens"][bounds[u] : bounds[v]]
+            planes = [
+                zlib.compress(np.ascontiguousarray(p).tobytes(), 1)
+                for p in ((t & 255).astype(np.uint8), (t >> 8).astype(np.uint8))
+            ]
             size = sum(map(len, planes)) + 7 * (v - u) + 2000
             if size <= limit:
                 break
             v = u + int((v - u) * limit / size * 0.99)
-        np.savez(f"{folder}/tokens_{part}.npz", ids=data["ids"][u:v], lengths=data["lengths"][u:v].astype(np.uint16),
-                 speakers=data["speakers"][u:v],
-                 low=np.frombuffer(planes[0], np.uint8), high=np.frombuffer(planes[1], np.uint8))
+        np.savez(
+            f"{folder}/tokens_{part}.npz",
+            ids=data["ids"][u:v],
+            lengths=data["lengths"][u:v].astype(np.uint16),
+            speakers=data["speakers"][u:v],
+            low=np.frombuffer(planes[0], np.uint8),
+            high=np.frombuffer(planes[1], np.uint8),
+        )
         written += len(t)
         per_token = size / max(1, len(t)) * 1.002
         u = v
@@ -370,24 +403,36 @@ def unpack_tokens(paths):
     ids, lengths, tokens, speakers = [], [], [], []
     for path in paths:
         with np.load(path) as f:
-            low, high = (np.frombuffer(zlib.decompress(f[k].tobytes()), np.uint8).astype(np.uint16) for k in ("low", "high"))
+            low, high = (
+                np.frombuffer(zlib.decompress(f[k].tobytes()), np.uint8).astype(np.uint16) for k in ("low", "high")
+            )
             tokens.append(low | (high << 8))
             ids.append(f["ids"])
             lengths.append(f["lengths"].astype(np.int32))
             speakers.append(f["speakers"] if "speakers" in f.files else np.zeros(len(f["ids"]), np.uint8))
-    return {"ids": np.concatenate(ids), "speakers": np.concatenate(speakers), "lengths": np.concatenate(lengths), "tokens": np.concatenate(tokens)}
+    return {
+        "ids": np.concatenate(ids),
+        "speakers": np.concatenate(speakers),
+        "lengths": np.concatenate(lengths),
+        "tokens": np.concatenate(tokens),
+    }
 
 
 def usage(tokens):
     """Codes used, perplexity, and codes that carry 90 % of the speech."""
     counts = np.bincount(tokens.astype(np.int64))
     p = np.sort(counts[counts > 0])[::-1] / counts.sum()
-    return {"used": int((counts > 0).sum()), "perplexity": round(float(np.exp(-(p * np.log(p)).sum())), 1),
-            "codes_90": int(np.searchsorted(np.cumsum(p), 0.9) + 1)}
+    return {
+        "used": int((counts > 0).sum()),
+        "perplexity": round(float(np.exp(-(p * np.log(p)).sum())), 1),
+        "codes_90": int(np.searchsorted(np.cumsum(p), 0.9) + 1),
+    }
 
 
 def add_tokenize_arguments(parser):
-    parser.add_argument("--work", required=True, help="holds audio/ and codec_*.safetensors; tokens.npz is written here")
+    parser.add_argument(
+        "--work", required=True, help="holds audio/ and codec_*.safetensors; tokens.npz is written here"
+    )
     parser.add_argument("--device", default=None)
 
 

@@ -1,7 +1,9 @@
 """Stage codec: trains encoder and decoder for both voices; a GAN joins for the later part.
 
-`codec` starts the training as a process of its own and watches it. Should CUDA graphs, the compiler or a shape fail on a
-machine, training goes on from its last state in a plainer mode. A schedule may span several calls: --total-budget covers
+`codec` starts the training as a process of its own and watches it. Should CUDA graphs, the compiler or a shape fail
+on a
+machine, training goes on from its last state in a plainer mode. A schedule may span several calls: --total-budget
+covers
 them all, --call-budget one, and --resume goes on where the last call stopped.
 """
 
@@ -19,10 +21,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .codec import (CONFIG, ENCODER, FRAME, RATE, TOY, Codec, codec_from_bundle, digits_of, load_codec, mel_filters, sound,
-                    usage)
 from ..common import Clock, cpu_count, device_of, load, log, maybe_compile, speed_settings
 from ..files import split
+from .codec import (
+    CONFIG,
+    ENCODER,
+    FRAME,
+    RATE,
+    TOY,
+    Codec,
+    codec_from_bundle,
+    digits_of,
+    load_codec,
+    mel_filters,
+    sound,
+    usage,
+)
 from .perceptual import PerceptualLoss
 
 EXAMPLE = "python -m voxgrain_tools codec --work /tmp/vx --out out --total-budget 1120 --call-budget 560"
@@ -87,11 +101,15 @@ class SpectralLoss(nn.Module):
         self.register_buffer("octaves", third_octaves(512), persistent=False)
 
     def power(self, audio, fft):
-        s = torch.stft(audio, fft, fft // 4, window=getattr(self, f"w{fft}"), center=True, pad_mode="constant", return_complex=True)
+        s = torch.stft(
+            audio, fft, fft // 4, window=getattr(self, f"w{fft}"), center=True, pad_mode="constant", return_complex=True
+        )
         return s.real.square() + s.imag.square()
 
     def envelopes(self, audio):
-        s = torch.stft(audio, 512, 205, window=self.w410, win_length=410, center=True, pad_mode="constant", return_complex=True)
+        s = torch.stft(
+            audio, 512, 205, window=self.w410, win_length=410, center=True, pad_mode="constant", return_complex=True
+        )
         x = (self.octaves @ (s.real.square() + s.imag.square()) + 1e-6).sqrt()
         return x.unfold(2, 30, 4)  # [B, 15, segments, 30]
 
@@ -174,14 +192,25 @@ class Discriminators(nn.Module):
         w = width
         sizes = [1, w, 2 * w, 4 * w, 8 * w]
         self.period = nn.ModuleList(
-            Stack([Conv(a, b, (5, 1), (3, 1), (2, 0)) for a, b in zip(sizes, sizes[1:])]
-                  + [Conv(8 * w, 8 * w, (5, 1), (1, 1), (2, 0))], Conv(8 * w, 1, (3, 1), (1, 1), (1, 0)))
-            for _ in self.PERIODS)
+            Stack(
+                [Conv(a, b, (5, 1), (3, 1), (2, 0)) for a, b in zip(sizes, sizes[1:])]
+                + [Conv(8 * w, 8 * w, (5, 1), (1, 1), (2, 0))],
+                Conv(8 * w, 1, (3, 1), (1, 1), (1, 0)),
+            )
+            for _ in self.PERIODS
+        )
         self.spectral = nn.ModuleList(
-            Stack([Conv(2, w, (3, 9), (1, 2), (1, 4)), Conv(w, w, (3, 9), (1, 2), (1, 4)),
-                   Conv(w, w, (3, 9), (1, 2), (1, 4)), Conv(w, w, (3, 3), (1, 1), (1, 1))],
-                  Conv(w, 1, (3, 3), (1, 1), (1, 1)))
-            for _ in self.FFTS)
+            Stack(
+                [
+                    Conv(2, w, (3, 9), (1, 2), (1, 4)),
+                    Conv(w, w, (3, 9), (1, 2), (1, 4)),
+                    Conv(w, w, (3, 9), (1, 2), (1, 4)),
+                    Conv(w, w, (3, 3), (1, 1), (1, 1)),
+                ],
+                Conv(w, 1, (3, 3), (1, 1), (1, 1)),
+            )
+            for _ in self.FFTS
+        )
         for fft in self.FFTS:
             self.register_buffer(f"w{fft}", torch.hann_window(fft), persistent=False)
 
@@ -192,8 +221,15 @@ class Discriminators(nn.Module):
             x = x.reshape(x.shape[0], 1, -1, period).to(memory_format=torch.channels_last)
             out.append(stack(x))
         for fft, stack in zip(self.FFTS, self.spectral):
-            s = torch.stft(audio.float(), fft, fft // 4, window=getattr(self, f"w{fft}"), center=True, pad_mode="constant",
-                           return_complex=True)
+            s = torch.stft(
+                audio.float(),
+                fft,
+                fft // 4,
+                window=getattr(self, f"w{fft}"),
+                center=True,
+                pad_mode="constant",
+                return_complex=True,
+            )
             s = torch.stack([s.real, s.imag], 1).transpose(2, 3) * (2 / math.sqrt(fft))
             out.append(stack(s.contiguous(memory_format=torch.channels_last)))
         return out
@@ -211,7 +247,7 @@ def adam(w, g, m, v, average, step, facts, b1: float, b2: float, decay: float, l
     m.lerp_(g, 1 - b1)
     v.mul_(b2).add_(g * g * (1 - b2))
     t = step.clamp_min(1.0)
-    update = (m / (1 - b1 ** t)) / ((v / (1 - b2 ** t)).sqrt() + 1e-8)
+    update = (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + 1e-8)
     w.copy_(w * (1 - facts[0] * decay) - facts[0] * update)
     average.copy_(w + (average - w) * facts[1])
 
@@ -234,9 +270,9 @@ class Flat:
         self.options = (*betas, decay, limit)
         self.function = adam
         for p, (a, n) in zip(self.parameters, self.spots):
-            self.weights[a:a + n].copy_(p.data.flatten())
-            p.data = self.weights[a:a + n].view(p.shape)
-            p.grad = self.grad[a:a + n].view(p.shape)
+            self.weights[a : a + n].copy_(p.data.flatten())
+            p.data = self.weights[a : a + n].view(p.shape)
+            p.grad = self.grad[a : a + n].view(p.shape)
         self.average.copy_(self.weights)
 
     def update(self):
@@ -244,7 +280,7 @@ class Flat:
             self.function(self.weights, self.grad, self.m, self.v, self.average, self.step, self.facts, *self.options)
 
     def averaged(self):
-        return [self.average[a:a + n].view(p.shape) for p, (a, n) in zip(self.parameters, self.spots)]
+        return [self.average[a : a + n].view(p.shape) for p, (a, n) in zip(self.parameters, self.spots)]
 
     def state(self):
         return {k: getattr(self, k) for k in self.NAMES}
@@ -263,13 +299,30 @@ class Flat:
 class Trainer:
     """One codec in training. `store` is an AudioStore of one chunk that may still grow.
 
-    `frozen`: the decoder learns the tokens of an encoder that stays as it is. It hears `CONTEXT` tokens on both sides of a
+    `frozen`: the decoder learns the tokens of an encoder that stays as it is. It hears `CONTEXT` tokens on both sides
+    of a
     crop, in full precision, so that a crop's tokens are those that the whole utterance has there."""
 
     CONTEXT = 24
 
-    def __init__(self, store, device, mode="plain", config=CONFIG, batch=48, seconds=1.92, judged=0.96, width=32, lr=1.2e-3,
-                 critic_lr=6e-4, dither=0.3, gan_from=0.4, warmup=200, frozen=False, pesq_weight=0.0):
+    def __init__(
+        self,
+        store,
+        device,
+        mode="plain",
+        config=CONFIG,
+        batch=48,
+        seconds=1.92,
+        judged=0.96,
+        width=32,
+        lr=1.2e-3,
+        critic_lr=6e-4,
+        dither=0.3,
+        gan_from=0.4,
+        warmup=200,
+        frozen=False,
+        pesq_weight=0.0,
+    ):
         self.store, self.device, self.mode, self.config = store, device, mode, config
         self.batch, self.lr, self.critic_lr, self.dither, self.gan_from = batch, lr, critic_lr, dither, gan_from
         self.warmup, self.frozen, self.pesq_weight = warmup, frozen, pesq_weight
@@ -286,7 +339,8 @@ class Trainer:
         self.learning = (self.codec.decoder,) if frozen else (self.codec.encoder, self.codec.decoder)
         self.generator = Flat(self.learning, device, (0.8, 0.97))
         self.critic = Flat((self.critics,), device, (0.8, 0.95))
-        # What a step reads, at fixed places: each crop's first sample, its utterance's end and begin, and the numbers that
+        # What a step reads, at fixed places: each crop's first sample, its utterance's end and begin, and the numbers
+        # that
         # follow the schedule.
         self.spots = torch.zeros(3, batch, dtype=torch.int64, device=device)
         self.numbers = torch.zeros(3, 16, device=device)
@@ -322,7 +376,7 @@ class Trainer:
         if self.frozen:
             with torch.no_grad():
                 z = self.codec.encoder(self.codec.mel(self.crops(self.CONTEXT * FRAME)))
-                return quantize(z[:, self.CONTEXT:-self.CONTEXT], noise), torch.zeros((), device=self.device)
+                return quantize(z[:, self.CONTEXT : -self.CONTEXT], noise), torch.zeros((), device=self.device)
         # Spectra and the last layers stay in full precision: phases suffer from bfloat16.
         with torch.no_grad():
             heard = self.codec.mel(real)
@@ -373,7 +427,7 @@ class Trainer:
                 a, b = f.chunk(2)
                 loss_feature = loss_feature + (a.detach() - b).abs().mean(dtype=torch.float32)
         torch.autograd.backward(loss_d, inputs=self.critic.parameters, retain_graph=True)
-        taste, = torch.autograd.grad(loss_adversarial + 2 * loss_feature, leaf)
+        (taste,) = torch.autograd.grad(loss_adversarial + 2 * loss_feature, leaf)
         taste = torch.where(torch.isfinite(taste), taste, 0.0)
         loss, parts = self.distance(real, fake, spread)
         loss = loss + self.facts[1] * (fake.index_select(1, window) * taste).sum()
@@ -399,8 +453,11 @@ class Trainer:
 
     def prepare(self, share):
         """Fills the buffers that a step reads."""
-        picks = np.concatenate([  # The speakers take turns.
-            own[self.rng.integers(0, len(own), -(-self.batch // len(self.by_speaker)))] for own in self.by_speaker])[:self.batch]
+        picks = np.concatenate(
+            [  # The speakers take turns.
+                own[self.rng.integers(0, len(own), -(-self.batch // len(self.by_speaker)))] for own in self.by_speaker
+            ]
+        )[: self.batch]
         room = np.maximum(self.lengths[picks] - self.count, 0)
         # One crop in eight starts where the utterance does, as every decoded sentence will.
         chance = self.rng.random(self.batch)
@@ -447,8 +504,10 @@ class Trainer:
             function()
         torch.cuda.synchronize()
         self.graph = graph
-        log(f"codec: captured {function.__name__} in {time.monotonic() - began:.1f} s, "
-            f"{torch.cuda.max_memory_reserved() / 2 ** 30:.1f} GiB reserved")
+        log(
+            f"codec: captured {function.__name__} in {time.monotonic() - began:.1f} s, "
+            f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB reserved"
+        )
         return graph.replay
 
     # What is kept -----------------------------------------------------------------------------------------------------
@@ -463,14 +522,27 @@ class Trainer:
         return codec.eval()
 
     def state(self, elapsed):
-        return {"generator": self.generator.state(), "critic": self.critic.state(), "step": self.step, "gan_steps": self.gan_steps,
-                "elapsed": elapsed, "rng": self.rng.bit_generator.state, "config": self.config, "frozen": self.frozen}
+        return {
+            "generator": self.generator.state(),
+            "critic": self.critic.state(),
+            "step": self.step,
+            "gan_steps": self.gan_steps,
+            "elapsed": elapsed,
+            "rng": self.rng.bit_generator.state,
+            "config": self.config,
+            "frozen": self.frozen,
+        }
 
     def load(self, state):
         if state["config"] != self.config:
-            raise ValueError("codec_state.pt is of a codec of another shape: give the same --digits and --size, or start without --resume")
+            raise ValueError(
+                "codec_state.pt is of a codec of another shape: "
+                "give the same --digits and --size, or start without --resume"
+            )
         if state.get("frozen", False) != self.frozen:
-            raise ValueError("codec_state.pt is of a run with, and this one without --freeze-encoder (or the other way round)")
+            raise ValueError(
+                "codec_state.pt is of a run with, and this one without --freeze-encoder (or the other way round)"
+            )
         self.generator.load(state["generator"])
         self.critic.load(state["critic"])
         self.step, self.gan_steps = state["step"], state["gan_steps"]
@@ -484,7 +556,9 @@ class Trainer:
                     p.data.copy_(q)
                 else:
                     if self.frozen or name.split(".")[0] not in ("out", "inp"):
-                        raise ValueError(f"{name} of the codec to start from is of another shape: its sizes differ from this one's")
+                        raise ValueError(
+                            f"{name} of the codec to start from is of another shape: its sizes differ from this one's"
+                        )
         self.generator.average.copy_(self.generator.weights)
 
 
@@ -497,8 +571,24 @@ def ship(work, out):
             split(path, out)
 
 
-def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, max_steps=None, total=None, resume=False, init=None,
-          init_bundle=None, refresh_until=0.0, save_every=110.0, used=None, **options):
+def train(
+    work,
+    store,
+    budget,
+    device,
+    mode="plain",
+    config=CONFIG,
+    out=None,
+    max_steps=None,
+    total=None,
+    resume=False,
+    init=None,
+    init_bundle=None,
+    refresh_until=0.0,
+    save_every=110.0,
+    used=None,
+    **options,
+):
     """Trains for `budget` seconds of a schedule of `total`; saves and returns the averaged codec and figures.
 
     `used`: seconds of the schedule before now (default: what the resumed state or codec says). `init`: a folder of
@@ -531,10 +621,12 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
             raise ValueError("--freeze-encoder needs an encoder: give --init FOLDER or --init-bundle FOLDER")
         before = used or 0.0
     trainer.refresh()
-    log(f"codec: {mode}, {sum(p.numel() for p in trainer.codec.encoder.parameters()) / 1e6:.2f} M + "
+    log(
+        f"codec: {mode}, {sum(p.numel() for p in trainer.codec.encoder.parameters()) / 1e6:.2f} M + "
         f"{sum(p.numel() for p in trainer.codec.decoder.parameters()) / 1e6:.2f} M + critics "
         f"{sum(p.numel() for p in trainer.critics.parameters()) / 1e6:.2f} M, {store.hours():.2f} h of "
-        f"{len(trainer.by_speaker)} speakers, {clock.left():.0f} s")
+        f"{len(trainer.by_speaker)} speakers, {clock.left():.0f} s"
+    )
 
     def write(codec, folder, facts):
         codec.save(folder, facts, ("decoder",) if trainer.frozen else ("encoder", "decoder"))
@@ -548,7 +640,12 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
         if not all(bool(torch.isfinite(p).all()) for p in codec.parameters()):
             log("codec: the average is not finite; not saved")
             return None
-        facts = {"steps": trainer.step, "gan_steps": trainer.gan_steps, "elapsed": round(elapsed, 1), "hours": round(store.hours(), 2)}
+        facts = {
+            "steps": trainer.step,
+            "gan_steps": trainer.gan_steps,
+            "elapsed": round(elapsed, 1),
+            "hours": round(store.hours(), 2),
+        }
         write(codec, work, facts)
         torch.save(trainer.state(elapsed), path + ".part")
         os.replace(path + ".part", path)
@@ -591,9 +688,13 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
                 elif not first:
                     first = mean[0]
                 last = mean[0]
-                log(f"codec: step {trainer.step} ({(trainer.step - mark_step) / max(seconds, 1e-6):.1f}/s) mel {mean[0]:.4f} "
+                log(
+                    f"codec: step {trainer.step} ({(trainer.step - mark_step) / max(seconds, 1e-6):.1f}/s) "
+                    f"mel {mean[0]:.4f} "
                     f"ratio {mean[1]:.4f} loud {mean[2]:.4f} env {mean[3]:.4f} pesq {mean[4]:.4f} spread {mean[5]:.3f} "
-                    f"d {mean[6]:.3f} adv {mean[7]:.3f} fm {mean[8]:.4f} {store.hours():.1f} h lr {rate:.1e} at {share:.3f}")
+                    f"d {mean[6]:.3f} adv {mean[7]:.3f} fm {mean[8]:.4f} {store.hours():.1f} h "
+                    f"lr {rate:.1e} at {share:.3f}"
+                )
                 mark, mark_step = clock.elapsed(), trainer.step
                 if clock.elapsed() - saved > save_every:
                     saved = clock.elapsed()
@@ -613,7 +714,8 @@ def train(work, store, budget, device, mode="plain", config=CONFIG, out=None, ma
     return codec.to(device), {"first": first, "last": last, "steps": trainer.step, "gan_steps": trainer.gan_steps}
 
 
-# The stage: synthesis, a watched training process, figures -------------------------------------------------------------
+# The stage: synthesis, a watched training process, figures
+# -------------------------------------------------------------
 
 
 def worker(args):
@@ -630,9 +732,25 @@ def worker(args):
     if args.fail_in and args.mode in args.fail_in.split(","):
         os._exit(9)  # For tests of the watcher.
     now = time.time()
-    train(args.work, store, args.until - now, device, args.mode, out=args.out, total=args.total_budget, resume=args.resume,
-          init=args.init, init_bundle=args.init_bundle, refresh_until=120.0, used=now - args.origin, lr=args.lr,
-          gan_from=args.gan_from, frozen=args.freeze_encoder, pesq_weight=args.pesq_weight, **size)
+    train(
+        args.work,
+        store,
+        args.until - now,
+        device,
+        args.mode,
+        out=args.out,
+        total=args.total_budget,
+        resume=args.resume,
+        init=args.init,
+        init_bundle=args.init_bundle,
+        refresh_until=120.0,
+        used=now - args.origin,
+        lr=args.lr,
+        gan_from=args.gan_from,
+        frozen=args.freeze_encoder,
+        pesq_weight=args.pesq_weight,
+        **size,
+    )
     try:
         device_sounds(args, device, args.work, args.heldout)
         if os.path.exists(f"{args.work}/before_gan/codec_decoder.safetensors") and args.until - time.time() > -15:
@@ -652,7 +770,7 @@ def device_sounds(args, device, folder, limit):
         audio = held.batch([i]).to(device)
         code = codec.encode(audio)
         tokens.append(code[0].cpu().numpy())
-        coded = codec.decode(code)[0, :audio.shape[1]]
+        coded = codec.decode(code)[0, : audio.shape[1]]
         key = f"{held.speakers[i]}_{held.ids[i]:04d}"
         for side, x in (("real", audio[0]), ("coded", coded)):
             sides[f"{side}_{key}"] = (x.clamp(-1, 1) * 32767).to(torch.int16).cpu().numpy()
@@ -664,8 +782,17 @@ def synthesise(args):
     from ..corpus.synth import VOICES, Synthesis, heldout_texts, read_texts
 
     voices = tuple(args.voice or VOICES)
-    held = Synthesis(args.work, heldout_texts(), args.program, args.workers, "heldout", limit=args.heldout, voices=voices,
-                     every=True, plain=True)
+    held = Synthesis(
+        args.work,
+        heldout_texts(),
+        args.program,
+        args.workers,
+        "heldout",
+        limit=args.heldout,
+        voices=voices,
+        every=True,
+        plain=True,
+    )
     held.wait(60)
     return Synthesis(args.work, read_texts(args.texts), args.program, args.workers, voices=voices)
 
@@ -689,17 +816,45 @@ def supervise(args):
     job = None
     if not (args.resume and hours_on_disk(args.work) > 0.5 * min(args.hours, 1.0)):
         job = synthesise(args)
-    resume, modes = args.resume, MODES[MODES.index(args.mode):]
+    resume, modes = args.resume, MODES[MODES.index(args.mode) :]
     attempt = 0
     command = [sys.executable, "-u", "-m", "voxgrain_tools", "codec"]
     try:
         while clock.left() > reserve + 1:
             mode = modes[min(attempt, len(modes) - 1)]
-            options = ["--worker", "--mode", mode, "--work", args.work, "--out", args.out, "--size", args.size,
-                       "--until", time.time() + clock.left() - reserve, "--total-budget", total, "--origin", origin,
-                       "--hours", args.hours]
-            options += ["--lr", args.lr, "--gan-from", args.gan_from, "--batch", args.batch, "--heldout", args.heldout,
-                        "--pesq-weight", args.pesq_weight, "--digits", args.digits]
+            options = [
+                "--worker",
+                "--mode",
+                mode,
+                "--work",
+                args.work,
+                "--out",
+                args.out,
+                "--size",
+                args.size,
+                "--until",
+                time.time() + clock.left() - reserve,
+                "--total-budget",
+                total,
+                "--origin",
+                origin,
+                "--hours",
+                args.hours,
+            ]
+            options += [
+                "--lr",
+                args.lr,
+                "--gan-from",
+                args.gan_from,
+                "--batch",
+                args.batch,
+                "--heldout",
+                args.heldout,
+                "--pesq-weight",
+                args.pesq_weight,
+                "--digits",
+                args.digits,
+            ]
             options += ["--resume"] if resume else []
             options += ["--freeze-encoder"] if args.freeze_encoder else []
             options += ["--init", args.init] if args.init else []
@@ -711,8 +866,13 @@ def supervise(args):
             report["modes"].append(mode)
             with open(heard, "ab") as sink:
                 at = sink.tell()
-                process = subprocess.Popen([*command, *map(str, options)], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
-                                           start_new_session=True)
+                process = subprocess.Popen(
+                    [*command, *map(str, options)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=sink,
+                    start_new_session=True,
+                )
             quiet = time.monotonic()
             while True:
                 code = process.poll()
@@ -767,12 +927,20 @@ def figures(args):
     result = {"usage": usage(sounds.pop("tokens")), "checkpoint": load(f"{args.work}/codec_decoder.safetensors")[1]}
     keys = sorted(k[5:] for k in sounds if k.startswith("real_"))
     chosen = [k for s in range(len(VOICES)) for k in [k for k in keys if k.startswith(f"{s}_")][:60:10]]
-    zip_wavs(f"{args.out}/codec_samples.zip",
-             {f"{VOICES[int(k[0])]}_{k[2:]}_{side}": sounds[f"{side}_{k}"] / 32768 for k in chosen for side in ("real", "coded")})
+    zip_wavs(
+        f"{args.out}/codec_samples.zip",
+        {
+            f"{VOICES[int(k[0])]}_{k[2:]}_{side}": sounds[f"{side}_{k}"] / 32768
+            for k in chosen
+            for side in ("real", "coded")
+        },
+    )
     for number, voice in enumerate(VOICES):
         own = [k for k in keys if k.startswith(f"{number}_")]
         if own:
-            result[voice] = measure([(sounds[f"real_{k}"], sounds[f"coded_{k}"]) for k in own], args.workers or cpu_count())
+            result[voice] = measure(
+                [(sounds[f"real_{k}"], sounds[f"coded_{k}"]) for k in own], args.workers or cpu_count()
+            )
             log(voice, result[voice])
     path = f"{args.work}/before_gan/heldout_sounds.npz"
     if os.path.exists(path):
@@ -782,28 +950,45 @@ def figures(args):
             own = [k[5:] for k in early if k.startswith(f"real_{number}_")]
             if own:
                 pairs = {"before_gan": early, "same_sentences": sounds}
-                result[f"{voice}_gan"] = {n: measure([(s[f"real_{k}"], s[f"coded_{k}"]) for k in own], args.workers or cpu_count())
-                                          for n, s in pairs.items()}
+                result[f"{voice}_gan"] = {
+                    n: measure([(s[f"real_{k}"], s[f"coded_{k}"]) for k in own], args.workers or cpu_count())
+                    for n, s in pairs.items()
+                }
                 log(voice, result[f"{voice}_gan"])
     return result
 
 
 def add_arguments(parser):
-    parser.add_argument("--work", required=True, help="folder kept between calls: audio/, codec_*.safetensors, codec_state.pt")
+    parser.add_argument(
+        "--work", required=True, help="folder kept between calls: audio/, codec_*.safetensors, codec_state.pt"
+    )
     parser.add_argument("--out", default="out", help="results, in files below 16 MiB")
-    parser.add_argument("--total-budget", type=float, default=1120, help="seconds of the whole schedule, over all calls")
+    parser.add_argument(
+        "--total-budget", type=float, default=1120, help="seconds of the whole schedule, over all calls"
+    )
     parser.add_argument("--call-budget", type=float, default=560, help="seconds of this call, all included")
-    parser.add_argument("--gan-from", type=float, default=0.4, help="share of the schedule at which the discriminators join")
+    parser.add_argument(
+        "--gan-from", type=float, default=0.4, help="share of the schedule at which the discriminators join"
+    )
     parser.add_argument("--lr", type=float, default=1.2e-3, help="peak learning rate")
     parser.add_argument("--batch", type=int, default=48, help="crops of 1.92 s a step")
     parser.add_argument("--reserve", type=float, default=45, help="seconds kept for the figures at the end of a call")
     parser.add_argument("--resume", action="store_true", help="go on from --work, or from --init where that is gone")
     parser.add_argument("--init", default=None, help="folder of a codec whose weights and elapsed time to start from")
-    parser.add_argument("--init-bundle", default=None, help="bundle whose decoder to start from, with tools/data's encoder")
-    parser.add_argument("--freeze-encoder", action="store_true",
-                        help="the tokens stay: only the decoder learns (needs --init or --init-bundle)")
-    parser.add_argument("--pesq-weight", type=float, default=0.0,
-                        help="of the PESQ-wb distance in the loss; at 0.4 its gradient is as large as mel's")
+    parser.add_argument(
+        "--init-bundle", default=None, help="bundle whose decoder to start from, with tools/data's encoder"
+    )
+    parser.add_argument(
+        "--freeze-encoder",
+        action="store_true",
+        help="the tokens stay: only the decoder learns (needs --init or --init-bundle)",
+    )
+    parser.add_argument(
+        "--pesq-weight",
+        type=float,
+        default=0.0,
+        help="of the PESQ-wb distance in the loss; at 0.4 its gradient is as large as mel's",
+    )
     parser.add_argument("--digits", type=int, default=CONFIG["fsq_digits"], help="of a code; 5 make 1,024 codes")
     parser.add_argument("--hours", type=float, default=12.0, help="audio of all voices together")
     parser.add_argument("--voice", action="append", default=None, help="may be repeated (default: all)")

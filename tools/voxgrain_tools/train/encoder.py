@@ -11,8 +11,8 @@ class Encoder:
     def __init__(self, path: Path, **overrides) -> None:
         import torch
 
-        from . import codec
         from .. import common
+        from . import codec
 
         tensors, config = common.load(str(path))
         config = {**codec.CONFIG, "features": codec.FEATURES_BEFORE, **config, **overrides}

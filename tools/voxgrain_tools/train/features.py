@@ -20,19 +20,19 @@ import os
 import time
 import zipfile
 
-# First, so that the seconds that torch takes to load count.
-from ..common import START, Clock, Ids, autocast, device_of, load, log, maybe_compile, speed_settings
-from ..files import ship
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..common import START, Clock, Ids, autocast, device_of, load, log, maybe_compile, speed_settings
+from ..files import ship
 from . import lm
 from .loop import Epochs, Loop
 
-EXAMPLE = ("python -m voxgrain_tools draft-features --bundle models/voice --tokens out --heldout out/samples_1.zip "
-           "--work /tmp/vx --out out --budget 560")
+EXAMPLE = (
+    "python -m voxgrain_tools draft-features --bundle models/voice --tokens out --heldout out/samples_1.zip "
+    "--work /tmp/vx --out out --budget 560"
+)
 CONFIG = {"H": 512, "nl": 1, "nh": 8, "I": 1376, "features": 512}
 TOY = {"H": 64, "nl": 1, "nh": 2, "I": 96, "features": 64}
 NAME = "draft_features"
@@ -58,7 +58,7 @@ def attend(q, k, v, own_k, own_v, own_ok, documents, back, row):
 
     q, k, v [n, heads, size]; own_k, own_v [n, drafted, heads, size]; own_ok [n, drafted], of which one must hold."""
     n, heads, size = q.shape
-    scale = size ** -0.5
+    scale = size**-0.5
     rows = lambda t: t.reshape(-1, row, heads, size).transpose(1, 2)  # noqa: E731
     d, spot = documents.reshape(-1, row), torch.arange(row, device=q.device)
     seen = (d[:, :, None] == d[:, None, :]) & (spot[None, :] <= spot[:, None] - back)
@@ -118,11 +118,19 @@ class Unroll:
         """Attention of the last step, which is number len(made) - 1 counted from 0."""
         step = len(made) - 1
         # Step m's key for the query at i is that of position i - (step - m). Padded to one shape for every step.
-        pairs = [tuple(t.roll(step - m, 0) for t in made[m]) for m in range(1, step)] + [made[step]] * (self.steps - step)
+        pairs = [tuple(t.roll(step - m, 0) for t in made[m]) for m in range(1, step)] + [made[step]] * (
+            self.steps - step
+        )
         keys, values = (torch.stack(t, 1) for t in zip(*pairs))
         reaches = (places >= step).unsqueeze(1)
-        ok = torch.cat([reaches.expand(-1, step - 1), torch.ones_like(reaches),
-                        torch.zeros_like(reaches).expand(-1, self.steps - step - 1)], 1)
+        ok = torch.cat(
+            [
+                reaches.expand(-1, step - 1),
+                torch.ones_like(reaches),
+                torch.zeros_like(reaches).expand(-1, self.steps - step - 1),
+            ],
+            1,
+        )
         back = torch.full((), step, device=q.device)
         return self.attend(q, *made[0], keys, values, ok, documents, back, self.row)
 
@@ -133,7 +141,8 @@ class Unroll:
 
 
 def start_from(target, config):
-    """A draft whose embedding, head and final norm are the target's: its outputs begin in the target's feature space."""
+    """A draft whose embedding, head and final norm are the target's: its outputs begin in the target's feature
+    space."""
     shared = ("nph", "rms_eps", "rope_base", "table", "codes")
     draft = lm.LanguageModel(dict(config, **{k: target.config[k] for k in shared if k in target.config}))
     if config["H"] == target.config["H"]:
@@ -150,7 +159,7 @@ def teach(target, tokens, places, numbers, bounds, device, lse_of=lm.total_lse):
     with torch.enable_grad():
         scores = scores.detach().requires_grad_()
         lse = lse_of(scores)
-        marginals, = torch.autograd.grad(lse.sum(), scores)
+        (marginals,) = torch.autograd.grad(lse.sum(), scores)
     own = lse.detach() - (marginals * scores.detach()).sum(1)
     return hidden.float(), marginals, own
 
@@ -171,8 +180,9 @@ def chain_kl(unroll, target, batch, device, kl=lm.kl_part, lse_of=lm.total_lse, 
     counts = [v.sum() for v in valid]
     if target.plain:
         return list(lm.plain_kl(draft, outputs, target, states, torch.stack(valid, 1), rows_of)), counts
-    return [kl(draft.scores(g), marginals, v) - (own * v).sum() / n.clamp_min(1)
-            for g, v, n in zip(outputs, valid, counts)], counts
+    return [
+        kl(draft.scores(g), marginals, v) - (own * v).sum() / n.clamp_min(1) for g, v, n in zip(outputs, valid, counts)
+    ], counts
 
 
 @torch.no_grad()
@@ -201,15 +211,38 @@ class Mixture:
             # As many corpus positions as the share asks for beside all samples.
             wanted = lengths[self.sampled].sum() * (1 - self.share) / self.share
             chosen = rng.permutation(self.corpus)
-            chosen = chosen[:int(np.searchsorted(np.cumsum(lengths[chosen]), wanted)) + 1] if self.share < 1 else chosen[:0]
+            chosen = (
+                chosen[: int(np.searchsorted(np.cumsum(lengths[chosen]), wanted)) + 1] if self.share < 1 else chosen[:0]
+            )
             chosen = np.concatenate([chosen, self.sampled])
         return self.documents.pack(positions, seed, row, chosen)
 
 
-def train(config, work, target, mixture, held, budget, device, out=None, steps=5, decay=0.8, lr=1.5e-3, positions=32768,
-          row=1024, noise=0.05, warmup=100, weight_decay=0.05, validate_every=45.0, max_steps=None, seed=1, report=None,
-          start=None):
-    """Trains a feature draft, saves the best by held-out KL as work/draft_features.safetensors; the model and its record.
+def train(
+    config,
+    work,
+    target,
+    mixture,
+    held,
+    budget,
+    device,
+    out=None,
+    steps=5,
+    decay=0.8,
+    lr=1.5e-3,
+    positions=32768,
+    row=1024,
+    noise=0.05,
+    warmup=100,
+    weight_decay=0.05,
+    validate_every=45.0,
+    max_steps=None,
+    seed=1,
+    report=None,
+    start=None,
+):
+    """Trains a feature draft, saves the best by held-out KL as work/draft_features.safetensors; the model and its
+    record.
 
     Steps weigh decay^(k - 1): a depth is reached only where all before it were accepted, which by groups
     happens to about four in five."""
@@ -220,13 +253,19 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
     target.eval().requires_grad_(False)
     packed_attention = lm.probe_packed(device)
     target.packed = packed_attention
-    weights = [decay ** s for s in range(steps)]
+    weights = [decay**s for s in range(steps)]
     weights = [w / sum(weights) for w in weights]
-    matrices = [p for n, p in draft.named_parameters() if p.ndim == 2 and (n.startswith("layers") or n.startswith("feature"))]
+    matrices = [
+        p for n, p in draft.named_parameters() if p.ndim == 2 and (n.startswith("layers") or n.startswith("feature"))
+    ]
     known = {id(p) for p in matrices}
     others = [p for p in draft.parameters() if id(p) not in known]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
-                                  lr, (0.9, 0.95), fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr,
+        (0.9, 0.95),
+        fused=device.type == "cuda",
+    )
     parameters = matrices + others
     # Validation stays uncompiled: it would compile everything once more without gradients.
     plain = Unroll(draft, steps, row, packed_attention)
@@ -257,7 +296,9 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
                 torch.cuda.synchronize()
             break
         except Exception as error:  # noqa: BLE001 - out of memory or a failure of the compiler
-            log(f"{NAME}: {'compiled' if compiled else 'plain'} steps of {positions} positions fail:", repr(error)[:500])
+            log(
+                f"{NAME}: {'compiled' if compiled else 'plain'} steps of {positions} positions fail:", repr(error)[:500]
+            )
             optimizer.zero_grad(set_to_none=True)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -267,8 +308,12 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
     held_packed = held.to_device(held.pack(positions, row=row))
     if device.type == "cuda":
         log(f"{NAME}: peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
-    log(f"{NAME}: {sum(p.numel() for p in parameters) / 1e6:.2f} M, {len(packed[0])} batches an epoch of {positions} positions, "
-        f"{'compiled' if compiled else 'uncompiled'}, ready after {clock.elapsed():.1f} s, training {clock.left():.0f} s")
+    log(
+        f"{NAME}: {sum(p.numel() for p in parameters) / 1e6:.2f} M, {len(packed[0])} batches an epoch "
+        f"of {positions} positions, "
+        f"{'compiled' if compiled else 'uncompiled'}, ready after {clock.elapsed():.1f} s, "
+        f"training {clock.left():.0f} s"
+    )
 
     path = f"{work}/{NAME}.safetensors"
 
@@ -285,18 +330,39 @@ def train(config, work, target, mixture, held, budget, device, out=None, steps=5
             draft.save(f"{out}/{NAME}.safetensors", facts)
 
     loop = Loop(
-        NAME, "kl", Clock(clock.left() - (8 if max_steps is None else 0)),
+        NAME,
+        "kl",
+        Clock(clock.left() - (8 if max_steps is None else 0)),
         Epochs(lambda e: mixture.pack(positions, row, seed * 1000 + e), documents.to_device, seed, first=packed),
-        optimizer, parameters, lr, warmup, positions,
-        step=lambda packed, batch: losses(unroll, made, documents.batch(packed, batch)), validate=validate, save=keep,
-        restore=lambda: draft.load_state_dict(load(path)[0]), value_of=weigh, report=report, floor=0.01,
-        max_steps=max_steps, validate_every=validate_every, first_validation=20.0, margin=10.0,
+        optimizer,
+        parameters,
+        lr,
+        warmup,
+        positions,
+        step=lambda packed, batch: losses(unroll, made, documents.batch(packed, batch)),
+        validate=validate,
+        save=keep,
+        restore=lambda: draft.load_state_dict(load(path)[0]),
+        value_of=weigh,
+        report=report,
+        floor=0.01,
+        max_steps=max_steps,
+        validate_every=validate_every,
+        first_validation=20.0,
+        margin=10.0,
     )
     loop.run()
     if out and draft.plain:
         log(f"{NAME}:", [os.path.basename(n) for n in ship(path, out)])
-    return lm.load_lm(path, device), {"best": loop.best, "first": loop.first, "last": loop.last, "record": loop.record,
-                                      "steps": loop.steps, "positions": positions, "compiled": compiled}
+    return lm.load_lm(path, device), {
+        "best": loop.best,
+        "first": loop.first,
+        "last": loop.last,
+        "record": loop.record,
+        "steps": loop.steps,
+        "positions": positions,
+        "compiled": compiled,
+    }
 
 
 def ball_sums(x, radius):
@@ -304,7 +370,7 @@ def ball_sums(x, radius):
     by_distance = [x] + [None] * radius
     digits = Ids(x.shape[1]).digits
     for digit in range(digits):
-        shape = (len(x), 4 ** (digits - 1 - digit), 4, 4 ** digit)
+        shape = (len(x), 4 ** (digits - 1 - digit), 4, 4**digit)
         new = list(by_distance)
         for r in range(1, radius + 1):
             for s in range(1, min(r, 3) + 1):
@@ -349,9 +415,9 @@ def acceptance(target, drafts, documents, packed, device, row, steps=5, limit=80
         for s in range(1, steps):
             ahead = speech.roll(-s, 0) & (places.roll(-s, 0) >= s)
             starts &= ahead
-        starts[len(starts) - steps + 1:] = False
+        starts[len(starts) - steps + 1 :] = False
         starts = starts.nonzero()[:, 0]
-        starts = starts[:max(0, limit - count)]
+        starts = starts[: max(0, limit - count)]
         if not len(starts):
             continue
         with autocast(device):
@@ -359,11 +425,13 @@ def acceptance(target, drafts, documents, packed, device, row, steps=5, limit=80
             mine = {}
             for name, draft in drafts.items():
                 if draft.config.get("features"):
-                    mine[name] = Unroll(draft, steps, row, target.packed)(tokens, places, numbers, bounds, hidden.float())
+                    mine[name] = Unroll(draft, steps, row, target.packed)(
+                        tokens, places, numbers, bounds, hidden.float()
+                    )
                 else:
                     mine[name] = [draft(tokens, places, numbers, bounds)] * steps
         for j in range(0, len(starts), chunk):
-            at = starts[j:j + chunk]
+            at = starts[j : j + chunk]
             runs = {}
             for s in range(steps):
                 p = laws_of(target.scores(hidden[at + s]), sizes)
@@ -389,8 +457,8 @@ def acceptance(target, drafts, documents, packed, device, row, steps=5, limit=80
 
 def read_data(tokens, texts):
     """Token data from tokens_N.npz files (a folder or a file) and the text that they speak, or from a tokens.npz."""
-    from .codec import load_tokens, unpack_tokens
     from ..corpus.synth import read_texts
+    from .codec import load_tokens, unpack_tokens
 
     paths = sorted(glob.glob(f"{tokens}/tokens_*.npz")) if os.path.isdir(tokens) else [tokens]
     with np.load(paths[0]) as f:
@@ -413,25 +481,50 @@ def read_heldout(path, work):
 
 
 def joined(a, b):
-    return {"texts": list(a["texts"]) + list(b["texts"]),
-            **{k: np.concatenate([a[k], b[k]]) for k in ("lengths", "tokens", "speakers")}}
+    return {
+        "texts": list(a["texts"]) + list(b["texts"]),
+        **{k: np.concatenate([a[k], b[k]]) for k in ("lengths", "tokens", "speakers")},
+    }
 
 
 def parts_of(data, keep):
     """The utterances [keep] of token data."""
     bounds = np.concatenate([[0], np.cumsum(data["lengths"].astype(np.int64))])
-    tokens = [data["tokens"][bounds[i]:bounds[i + 1]] for i in keep]
-    return {"texts": [data["texts"][i] for i in keep], "lengths": data["lengths"][keep], "speakers": data["speakers"][keep],
-            "tokens": np.concatenate(tokens) if tokens else np.zeros(0, np.uint16)}
+    tokens = [data["tokens"][bounds[i] : bounds[i + 1]] for i in keep]
+    return {
+        "texts": [data["texts"][i] for i in keep],
+        "lengths": data["lengths"][keep],
+        "speakers": data["speakers"][keep],
+        "tokens": np.concatenate(tokens) if tokens else np.zeros(0, np.uint16),
+    }
 
 
-def make(target, data, held_data, work, out, clock, device, config=CONFIG, generate=70.0, share=0.5, old=None, reserve=45.0,
-         sample_options=None, acceptance_options=None, **options):
+def make(
+    target,
+    data,
+    held_data,
+    work,
+    out,
+    clock,
+    device,
+    config=CONFIG,
+    generate=70.0,
+    share=0.5,
+    old=None,
+    reserve=45.0,
+    sample_options=None,
+    acceptance_options=None,
+    **options,
+):
     """Samples, trains, measures; the report, which is also written to OUT after every stage."""
     from .sampler import sample
 
-    report = {"device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu", "torch": torch.__version__,
-              "config": dict(config), "options": {k: v for k, v in options.items() if isinstance(v, (int, float))}}
+    report = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "config": dict(config),
+        "options": {k: v for k, v in options.items() if isinstance(v, (int, float))},
+    }
 
     def write(**more):
         report.update(more, seconds=round(clock.elapsed(), 1))
@@ -439,7 +532,12 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
             json.dump(report, f, indent=1)
         os.replace(f"{out}/report_features.json.part", f"{out}/report_features.json")
 
-    own = {"texts": [], "lengths": np.zeros(0, np.int32), "tokens": np.zeros(0, np.uint16), "speakers": np.zeros(0, np.uint8)}
+    own = {
+        "texts": [],
+        "lengths": np.zeros(0, np.int32),
+        "tokens": np.zeros(0, np.uint16),
+        "speakers": np.zeros(0, np.uint8),
+    }
     if generate > 0:
         began = time.monotonic()
         speed_settings(device)
@@ -450,8 +548,13 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
             log("sampling fails:", repr(error)[:500])
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        write(samples={"utterances": len(own["lengths"]), "tokens": len(own["tokens"]),
-                       "seconds": round(time.monotonic() - began, 1)})
+        write(
+            samples={
+                "utterances": len(own["lengths"]),
+                "tokens": len(own["tokens"]),
+                "seconds": round(time.monotonic() - began, 1),
+            }
+        )
         log("samples:", report["samples"])
     # One in forty stays out of training, to measure on the target's own speech too.
     order = np.random.default_rng(0).permutation(len(own["lengths"]))
@@ -462,10 +565,23 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
     codes = target.ids.speech
     mixture = Mixture(lm.Documents(joined(data, own), device, codes), len(own["lengths"]), share)
     held = lm.Documents({k: held_data[k] for k in ("texts", "lengths", "tokens", "speakers")}, device, codes)
-    log(f"{mixture.documents.total} stream positions, of which {int(mixture.documents.lengths[mixture.sampled].sum())} sampled; "
-        f"share {mixture.share:.2f} in training")
-    draft, facts = train(config, work, target, mixture, held, clock.left() - reserve, device, out,
-                         report=lambda record: write(record=record), **options)
+    log(
+        f"{mixture.documents.total} stream positions, "
+        f"of which {int(mixture.documents.lengths[mixture.sampled].sum())} sampled; "
+        f"share {mixture.share:.2f} in training"
+    )
+    draft, facts = train(
+        config,
+        work,
+        target,
+        mixture,
+        held,
+        clock.left() - reserve,
+        device,
+        out,
+        report=lambda record: write(record=record),
+        **options,
+    )
     write(training={k: v for k, v in facts.items() if k != "record"})
     # Compiled layers would compile again for every new shape.
     target.layer, target.embed = lm.layer, target._embed
@@ -477,7 +593,10 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
             drafts["old"] = (lm.lm_from_onnx if old.endswith(".onnx") else lm.load_lm)(old, device)
             drafts["old"].packed = target.packed
             old_config = drafts["old"].config
-            if old_config.get("features", config["features"]) != config["features"] or drafts["old"].ids.speech != codes:
+            if (
+                old_config.get("features", config["features"]) != config["features"]
+                or drafts["old"].ids.speech != codes
+            ):
                 drafts.pop("old")
         except Exception as error:  # noqa: BLE001
             log("the old draft cannot be read:", repr(error)[:300])
@@ -491,7 +610,9 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
             break
         began = time.monotonic()
         packed = documents.to_device(documents.pack(positions, row=row))
-        figures = acceptance(target, drafts, documents, packed, device, row, options.get("steps", 5), **(acceptance_options or {}))
+        figures = acceptance(
+            target, drafts, documents, packed, device, row, options.get("steps", 5), **(acceptance_options or {})
+        )
         write(**{f"acceptance_{name}": figures})
         log(f"acceptance {name} ({time.monotonic() - began:.1f} s):", json.dumps(figures))
     write()
@@ -499,14 +620,18 @@ def make(target, data, held_data, work, out, clock, device, config=CONFIG, gener
 
 
 def add_arguments(parser):
-    parser.add_argument("--bundle", required=True, help="folder with the target as it ships (target.onnx, .data); or its file")
+    parser.add_argument(
+        "--bundle", required=True, help="folder with the target as it ships (target.onnx, .data); or its file"
+    )
     parser.add_argument("--tokens", required=True, help="folder of tokens_N.npz, one such file, or a tokens.npz")
     parser.add_argument("--texts", default=".dev/corpus.txt.xz", help="the text that was spoken")
     parser.add_argument("--heldout", required=True, help="heldout.npz, or an archive that holds it")
     parser.add_argument("--work", required=True)
     parser.add_argument("--out", required=True, help="draft_features.safetensors and report_features.json")
     parser.add_argument("--budget", type=float, default=560, help="seconds, start-up included")
-    parser.add_argument("--generate", type=float, default=70, help="seconds of it for sampling from the target; 0: corpus only")
+    parser.add_argument(
+        "--generate", type=float, default=70, help="seconds of it for sampling from the target; 0: corpus only"
+    )
     parser.add_argument("--share", type=float, default=0.5, help="of sampled utterances in training")
     parser.add_argument("--old", help="a draft to compare with (.safetensors or .onnx; default: the bundle's)")
     parser.add_argument("--init", default=None, help="a feature draft to go on from (.safetensors or .onnx)")
@@ -514,7 +639,9 @@ def add_arguments(parser):
     parser.add_argument("--steps", type=int, default=5, help="depth of the unrolled chain")
     parser.add_argument("--decay", type=float, default=0.8, help="weight of a step against the one before")
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--noise", type=float, default=0.05, help="share of tokens moved by one digit step, for both models")
+    parser.add_argument(
+        "--noise", type=float, default=0.05, help="share of tokens moved by one digit step, for both models"
+    )
     parser.add_argument("--positions", type=int, default=32768, help="positions a step")
     parser.add_argument("--row", type=int, default=1024, help="positions a packed row; longer utterances are left out")
     parser.add_argument("--starts", type=int, default=8000, help="positions that acceptance is measured from")
@@ -533,8 +660,26 @@ def run(args):
     old = args.old or next((p for p in [f"{args.bundle}/draft.onnx"] if os.path.exists(p)), None)
     width = target.config["H"]
     config = dict(CONFIG, H=width, features=width, nl=args.layers, nh=target.config["nh"], I=target.config["I"])
-    make(target, data, held, args.work, args.out, clock, device, config, args.generate, args.share, old,
-         reserve=min(45.0, 0.2 * args.budget), steps=args.steps,
-         decay=args.decay, lr=args.lr, noise=args.noise, start=args.init, positions=args.positions, row=args.row,
-         acceptance_options={"limit": args.starts})
+    make(
+        target,
+        data,
+        held,
+        args.work,
+        args.out,
+        clock,
+        device,
+        config,
+        args.generate,
+        args.share,
+        old,
+        reserve=min(45.0, 0.2 * args.budget),
+        steps=args.steps,
+        decay=args.decay,
+        lr=args.lr,
+        noise=args.noise,
+        start=args.init,
+        positions=args.positions,
+        row=args.row,
+        acceptance_options={"limit": args.starts},
+    )
     log(f"ends after {clock.elapsed():.0f} s")

@@ -19,8 +19,21 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..common import (CHARACTERS, END, SPEECH, Clock, Ids, add_table_arguments, autocast, device_of, load, log, maybe_compile,
-                     save, speed_settings)
+from ..common import (
+    CHARACTERS,
+    END,
+    SPEECH,
+    Clock,
+    Ids,
+    add_table_arguments,
+    autocast,
+    device_of,
+    load,
+    log,
+    maybe_compile,
+    save,
+    speed_settings,
+)
 from .loop import Epochs, Loop
 
 try:
@@ -40,11 +53,12 @@ PAIRS = [(a, b) for a in range(8) for b in range(a + 1, 8)]
 FACTORED = 481
 ROW, LONGEST, DOCUMENTS = 2048, 1280, 512
 # Logits of a plain table that are held at once: 0.5 GiB of float32.
-CHUNK = 2 ** 27
+CHUNK = 2**27
 
 
 def with_table(config, codes=65536, table=None):
-    """The configuration for so many codes; fewer than 65,536 have a plain table, and those a factorised one by default."""
+    """The configuration for so many codes; fewer than 65,536 have a plain table, and those a factorised one by
+    default."""
     table = table or ("factor" if codes == SPEECH else "plain")
     if table == "factor" and codes != SPEECH:
         raise ValueError(f"factorised tables are of {SPEECH} codes, not {codes}")
@@ -83,7 +97,7 @@ class MultiHot(nn.Module):
 def pair_block(scores, a, b):
     """[N, 4 levels of a, 4 levels of b]"""
     p = PAIRS.index((a, b))
-    return scores[:, 32 + 16 * p:48 + 16 * p].reshape(-1, 4, 4)
+    return scores[:, 32 + 16 * p : 48 + 16 * p].reshape(-1, 4, 4)
 
 
 def byte_scores(scores, digits):
@@ -93,7 +107,7 @@ def byte_scores(scores, digits):
     for k, i in enumerate(digits):
         shape = [n, 1, 1, 1, 1]
         shape[k + 1] = 4
-        total = total + scores[:, 4 * i:4 * i + 4].reshape(shape)
+        total = total + scores[:, 4 * i : 4 * i + 4].reshape(shape)
     for k in range(4):
         for m in range(k + 1, 4):
             shape = [n, 1, 1, 1, 1]
@@ -172,7 +186,9 @@ def rotate(x, cos, sin):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
 
 
-def layer(x, cos, sin, documents, bounds, attn_norm, qkv, attn_out, mlp_norm, gate_up, down, heads, eps, dropout, packed):
+def layer(
+    x, cos, sin, documents, bounds, attn_norm, qkv, attn_out, mlp_norm, gate_up, down, heads, eps, dropout, packed
+):
     """One Llama layer on [positions, H]; a plain function, so that it compiles once for all layers."""
     n, width = x.shape
     y = F.linear(F.rms_norm(x, (width,), attn_norm, eps), qkv)
@@ -228,7 +244,7 @@ class LanguageModel(nn.Module):
         self.config = dict(COMMON, **config)
         c = self.config
         width, inner, extra = c["H"], c["I"], c["nph"]
-        std = width ** -0.5
+        std = width**-0.5
         self.ids, self.plain = Ids(c.get("codes", SPEECH)), c.get("table", "factor") == "plain"
         if self.plain:
             self.input_embedding = PlainTable(self.ids.speech + extra, width, std=0.5)
@@ -236,19 +252,26 @@ class LanguageModel(nn.Module):
         else:
             self.input_embedding = Table(width, extra, 0.5)
             self.output_head = Table(width, extra, 0.3 * std)
-        self.layers = nn.ModuleList(nn.ModuleDict({
-            "attn_norm": Weight(width), "qkv": Weight(3 * width, width, std=std),
-            "attn_out": Weight(width, width, std=std / math.sqrt(2 * c["nl"])),
-            "mlp_norm": Weight(width), "gate_up": Weight(2 * inner, width, std=std),
-            "down": Weight(width, inner, std=inner ** -0.5 / math.sqrt(2 * c["nl"])),
-        }) for _ in range(c["nl"]))
+        self.layers = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "attn_norm": Weight(width),
+                    "qkv": Weight(3 * width, width, std=std),
+                    "attn_out": Weight(width, width, std=std / math.sqrt(2 * c["nl"])),
+                    "mlp_norm": Weight(width),
+                    "gate_up": Weight(2 * inner, width, std=std),
+                    "down": Weight(width, inner, std=inner**-0.5 / math.sqrt(2 * c["nl"])),
+                }
+            )
+            for _ in range(c["nl"])
+        )
         self.final_norm = Weight(width)
         if c.get("features"):
             # A draft that sees the target's features: they are added to the embedding.
             self.feature = Weight(width, c["features"], std=c["features"] ** -0.5)
         self.hot = None if self.plain else MultiHot(extra)
         # Positions whose scores are held at once in training.
-        self.chunk = CHUNK // self.ids.speech if self.plain else 2 ** 31
+        self.chunk = CHUNK // self.ids.speech if self.plain else 2**31
         self.dropout = 0.0
         self.packed = False
         self.layer, self.embed, self.head = layer, self._embed, self._head
@@ -261,7 +284,9 @@ class LanguageModel(nn.Module):
     def _embed(self, tokens):
         if self.plain:
             return F.embedding(tokens, self.input_embedding.weight)
-        return (self.hot(tokens).to(torch.bfloat16 if tokens.is_cuda else torch.float32) @ self.input_embedding.rows()).float()
+        return (
+            self.hot(tokens).to(torch.bfloat16 if tokens.is_cuda else torch.float32) @ self.input_embedding.rows()
+        ).float()
 
     def look_up(self, tokens, table):
         """The embedding by a copy of its rows, in the copy's precision."""
@@ -271,7 +296,7 @@ class LanguageModel(nn.Module):
         """The input embedding of every code."""
         table = self.input_embedding
         if self.plain:
-            return table.weight[:self.ids.speech]
+            return table.weight[: self.ids.speech]
         return self.hot.factors(torch.arange(SPEECH, device=table.factors.device)).float() @ table.factors
 
     def _head(self, hidden):
@@ -340,7 +365,8 @@ def load_any(path, device="cpu"):
 
 
 def begin_from(init, config, device):
-    """A model to train on from another, or a path of one: its layers, and its tables where they have the shape asked for."""
+    """A model to train on from another, or a path of one: its layers, and its tables where they have the shape asked
+    for."""
     init = init if isinstance(init, LanguageModel) else load_any(init)
     model = LanguageModel(dict(config, **{k: init.config[k] for k in ("H", "nl", "nh", "I", "rms_eps", "rope_base")}))
     own, given = model.state_dict(), init.state_dict()
@@ -381,7 +407,8 @@ def kl_rows(scores, theirs):
 
 
 def by_chunks(size, function, *rows):
-    """The sum of `function` over chunks of positions, made again in the backward pass: all logits at once may not fit."""
+    """The sum of `function` over chunks of positions, made again in the backward pass: all logits at once may not
+    fit."""
     if len(rows[0]) <= size:
         return function(*rows)
     # Nothing in it is random.
@@ -394,11 +421,15 @@ def ce_of(model, hidden, targets, valid, loss_of=ce_loss):
     if len(hidden) <= model.chunk:
         return loss_of(model.scores(hidden), targets, valid, model.hot)
     count = valid.sum()
-    return by_chunks(model.chunk, lambda h, t, v: loss_of(model.scores(h), t, v, model.hot, count), hidden, targets, valid)
+    return by_chunks(
+        model.chunk, lambda h, t, v: loss_of(model.scores(h), t, v, model.hot, count), hidden, targets, valid
+    )
 
 
 def plain_kl(model, outputs, teacher, hidden, valid, rows_of=kl_rows):
-    """Mean KL of each of several outputs [N, H] to a teacher with plain tables, over the valid positions [N, outputs]."""
+    """Mean KL of each of several outputs [N, H] to a teacher with plain tables, over the valid positions [N,
+    outputs]."""
+
     def part(hidden, valid, *outputs):
         with torch.no_grad():
             theirs = teacher.scores(hidden)
@@ -423,7 +454,9 @@ def probe_packed(device):
         ga = torch.autograd.grad(a.float().square().sum(), (q, k, v))
         b = sdpa_rows(q, k, v, documents)
         gb = torch.autograd.grad(b.float().square().sum(), (q, k, v))
-        worst = max(float((x.float() - y.float()).abs().max() / y.float().abs().max()) for x, y in zip((a, *ga), (b, *gb)))
+        worst = max(
+            float((x.float() - y.float()).abs().max() / y.float().abs().max()) for x, y in zip((a, *ga), (b, *gb))
+        )
         log(f"packed attention differs from the masked one by {worst:.4f} of the largest value")
         return worst < 0.05
     except Exception as error:  # noqa: BLE001
@@ -457,14 +490,14 @@ class Documents:
         tokens, labels = data["tokens"], data.get("phones")
         for u in range(len(texts)):
             at, n, m = starts[u], sizes[u], characters[u]
-            stream[at + 1:at + 1 + m] = blob[written[u]:written[u + 1]]
+            stream[at + 1 : at + 1 + m] = blob[written[u] : written[u + 1]]
             stream[at + 1 + m] = ids.start
-            t = tokens[spoken[u]:spoken[u + 1]]
-            stream[at + 2 + m:at + 2 + m + n] = t
-            target[at + 1 + m:at + 1 + m + n] = t
+            t = tokens[spoken[u] : spoken[u + 1]]
+            stream[at + 2 + m : at + 2 + m + n] = t
+            target[at + 1 + m : at + 1 + m + n] = t
             target[at + 1 + m + n] = ids.end
             if labels is not None:
-                phones[at + 1 + m:at + 1 + m + n] = labels[spoken[u]:spoken[u + 1]]
+                phones[at + 1 + m : at + 1 + m + n] = labels[spoken[u] : spoken[u + 1]]
         self.starts, self.lengths, self.total = starts[:-1], lengths, total
         self.stream = torch.from_numpy(stream).to(device)
         self.target = torch.from_numpy(target).to(device)
@@ -472,7 +505,8 @@ class Documents:
         self.device, self.has_phones = device, labels is not None
 
     def pack(self, positions, seed=None, row=ROW, chosen=None):
-        """One epoch (of these documents): arrays [batches, positions] of stream indices, positions, document numbers; bounds."""
+        """One epoch (of these documents): arrays [batches, positions] of stream indices, positions, document numbers;
+        bounds."""
         rng = np.random.default_rng(seed)
         order = np.arange(len(self.lengths)) if chosen is None else np.asarray(chosen)
         order = order if seed is None else rng.permutation(order)
@@ -503,14 +537,14 @@ class Documents:
             rows = [rows[i] for i in rng.permutation(len(rows))]
             if len(rows) < per:
                 rows = (rows * per)[:per]
-            rows = rows[:len(rows) // per * per]
+            rows = rows[: len(rows) // per * per]
         batches = len(rows) // per
         documents, place = [], []
         at = 0
         bounds = np.full((batches, DOCUMENTS + 1), positions, np.int32)
         for b in range(batches):
             marks = []
-            for r in rows[b * per:(b + 1) * per]:
+            for r in rows[b * per : (b + 1) * per]:
                 for u in r[1]:
                     documents.append(u)
                     place.append(at)
@@ -526,35 +560,49 @@ class Documents:
                     left -= n
             if len(marks) > DOCUMENTS:
                 raise ValueError("too many documents in a batch")
-            bounds[b, :len(marks)] = np.array(marks, np.int64) - b * positions
+            bounds[b, : len(marks)] = np.array(marks, np.int64) - b * positions
         documents = np.array(documents, np.int64)
         sizes = np.where(documents < 0, -documents, self.lengths[np.maximum(documents, 0)])
         place = np.array(place, np.int64)
         offset = np.arange(at) - np.repeat(place, sizes)
-        source = np.where(np.repeat(documents < 0, sizes), self.total,
-                          np.repeat(self.starts[np.maximum(documents, 0)], sizes) + offset)
+        source = np.where(
+            np.repeat(documents < 0, sizes),
+            self.total,
+            np.repeat(self.starts[np.maximum(documents, 0)], sizes) + offset,
+        )
         number = np.repeat(np.arange(len(documents)), sizes)
         shape = (batches, positions)
-        return (source.astype(np.int32).reshape(shape), np.minimum(offset, LONGEST).astype(np.int16).reshape(shape),
-                number.astype(np.int32).reshape(shape), bounds)
+        return (
+            source.astype(np.int32).reshape(shape),
+            np.minimum(offset, LONGEST).astype(np.int16).reshape(shape),
+            number.astype(np.int32).reshape(shape),
+            bounds,
+        )
 
     def to_device(self, packed):
         return [torch.from_numpy(x).to(self.device) for x in packed]
 
     def batch(self, packed, i):
         source = packed[0][i]
-        return (self.stream[source].long(), packed[1][i], packed[2][i], packed[3][i], self.target[source].long(),
-                self.phones[source].long())
+        return (
+            self.stream[source].long(),
+            packed[1][i],
+            packed[2][i],
+            packed[3][i],
+            self.target[source].long(),
+            self.phones[source].long(),
+        )
 
 
 def disturb(tokens, share, digits=8):
-    """Moves one digit by a step in a share of the speech tokens: the model must not trust its input to the last digit."""
+    """Moves one digit by a step in a share of the speech tokens: the model must not trust its input to the last
+    digit."""
     digit = torch.randint(0, digits, tokens.shape, device=tokens.device) * 2
     level = (tokens >> digit) & 3
     up = torch.randint(0, 2, tokens.shape, device=tokens.device) * 2 - 1
     moved = torch.where((level + up < 0) | (level + up > 3), level - up, level + up)
     changed = tokens + ((moved - level) << digit)
-    hit = (torch.rand(tokens.shape, device=tokens.device) < share) & (tokens < 4 ** digits)
+    hit = (torch.rand(tokens.shape, device=tokens.device) < share) & (tokens < 4**digits)
     return torch.where(hit, changed, tokens)
 
 
@@ -573,9 +621,29 @@ def evaluate(model, loss_of, documents, packed, device):
     return total / max(1, count)
 
 
-def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, positions=32768, dropout=0.1, noise=0.12,
-          aux=0.2, teacher=None, start=None, out=None, max_steps=None, validate_every=45.0, warmup=200, seed=1,
-          weight_decay=0.05, init=None):
+def train(
+    name,
+    config,
+    work,
+    train_data,
+    held_data,
+    budget,
+    device,
+    lr=1e-3,
+    positions=32768,
+    dropout=0.1,
+    noise=0.12,
+    aux=0.2,
+    teacher=None,
+    start=None,
+    out=None,
+    max_steps=None,
+    validate_every=45.0,
+    warmup=200,
+    seed=1,
+    weight_decay=0.05,
+    init=None,
+):
     """Trains a model, saves the best by held-out loss as work/NAME.safetensors, returns it with its record.
 
     `init` is a model or a path to go on from, see `begin_from`."""
@@ -597,8 +665,12 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and n.startswith("layers"))]
     if phone:
         others += list(phone.parameters())
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
-                                  lr, (0.9, 0.95), fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr,
+        (0.9, 0.95),
+        fused=device.type == "cuda",
+    )
     parameters = matrices + others
     ce = maybe_compile(ce_loss, device, dynamic=False)
     kl = maybe_compile(kl_part, device, dynamic=False)
@@ -624,7 +696,7 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
                 theirs = teacher._head(teacher(tokens, places, numbers, bounds))
             theirs = theirs.detach().requires_grad_()
             lse = teacher_lse(theirs)
-            marginals, = torch.autograd.grad(lse.sum(), theirs)
+            (marginals,) = torch.autograd.grad(lse.sum(), theirs)
             # Subtracting the teacher's own part makes the figure a true KL (0 when equal).
             own = ((lse - (marginals * theirs).sum(1)) * valid).sum().detach() / valid.sum().clamp_min(1)
             loss = main = kl(model.scores(hidden), marginals, valid) - own
@@ -636,8 +708,10 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
 
     epochs = Epochs(lambda e: documents.pack(positions, seed=seed * 1000 + e), documents.to_device, seed)
     packed = epochs.packed
-    log(f"{name}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M, {documents.total} stream positions, "
-        f"{len(packed[0])} batches an epoch, packed {documents.total / packed[0].numel():.3f}")
+    log(
+        f"{name}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M, {documents.total} stream positions, "
+        f"{len(packed[0])} batches an epoch, packed {documents.total / packed[0].numel():.3f}"
+    )
     try:
         step_loss(*documents.batch(packed, 0))[0].backward()
     except Exception as error:  # noqa: BLE001 - out of memory or a failure of the compiler
@@ -665,9 +739,21 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
             model.save(f"{out}/{name}.safetensors")
 
     loop = Loop(
-        name, "loss" if teacher is None else "kl", schedule, epochs, optimizer, parameters, lr, warmup, positions,
-        step=lambda packed, batch: step_loss(*documents.batch(packed, batch)), validate=validate, save=keep,
-        restore=lambda: model.load_state_dict(load(path)[0]), max_steps=max_steps, validate_every=validate_every,
+        name,
+        "loss" if teacher is None else "kl",
+        schedule,
+        epochs,
+        optimizer,
+        parameters,
+        lr,
+        warmup,
+        positions,
+        step=lambda packed, batch: step_loss(*documents.batch(packed, batch)),
+        validate=validate,
+        save=keep,
+        restore=lambda: model.load_state_dict(load(path)[0]),
+        max_steps=max_steps,
+        validate_every=validate_every,
     )
     if init is not None:
         # What training on does not improve stays.
@@ -679,9 +765,13 @@ def train(name, config, work, train_data, held_data, budget, device, lr=1e-3, po
 def cosine_lists(target, codes, size=32):
     """Each code with its `size` nearest input embeddings: lists [codes, size + 1] and which entries count."""
     table = F.normalize(target.speech_rows(), dim=1)
-    near = torch.cat([(table[i:i + 4096] @ table.T).topk(size + 1, dim=1).indices for i in range(0, len(codes), 4096)])
+    near = torch.cat(
+        [(table[i : i + 4096] @ table.T).topk(size + 1, dim=1).indices for i in range(0, len(codes), 4096)]
+    )
     near[:, 0] = codes  # itself first, whatever the rounding says
-    keep = torch.cat([torch.ones(len(codes), 1, dtype=torch.bool, device=codes.device), near[:, 1:] != codes[:, None]], 1)
+    keep = torch.cat(
+        [torch.ones(len(codes), 1, dtype=torch.bool, device=codes.device), near[:, 1:] != codes[:, None]], 1
+    )
     return near, keep
 
 
@@ -697,7 +787,9 @@ def acceptance(target, draft, documents, packed, device, limit=20000, chunk=64, 
             ok = (level + up >= 0) & (level + up <= 3)
             one_step.append(torch.where(ok, neighbours + up * (1 << (2 * i)), neighbours))
     step_lists = torch.stack([neighbours] + one_step, 1)
-    keep = torch.cat([torch.ones(codes, 1, dtype=torch.bool, device=device), step_lists[:, 1:] != neighbours[:, None]], 1)
+    keep = torch.cat(
+        [torch.ones(codes, 1, dtype=torch.bool, device=device), step_lists[:, 1:] != neighbours[:, None]], 1
+    )
     families = {"token": None}
     if groups:
         families["fsq_1"] = (step_lists, keep)
@@ -717,8 +809,8 @@ def acceptance(target, draft, documents, packed, device, limit=20000, chunk=64, 
             a = target(tokens, positions, numbers, bounds)[picks]
             b = draft(tokens, positions, numbers, bounds)[picks]
         for j in range(0, len(picks), chunk):
-            p = full_logits(target.scores(a[j:j + chunk])).softmax(1)
-            q = full_logits(draft.scores(b[j:j + chunk])).softmax(1)
+            p = full_logits(target.scores(a[j : j + chunk])).softmax(1)
+            q = full_logits(draft.scores(b[j : j + chunk])).softmax(1)
             kl += float((p * (p.clamp_min(1e-30).log() - q.clamp_min(1e-30).log())).sum())
             overlap = torch.minimum(p, q).sum(1)
             sums["token"] += float(overlap.sum())
@@ -747,7 +839,9 @@ def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=100
     """Samples the speech tokens of each text, all texts in one batch: list of numpy arrays."""
     generator = torch.Generator(device=device).manual_seed(seed)
     ids = model.ids
-    prompts = [[ids.begins[speaker]] + [ids.first_character + CHARACTERS.index(c) for c in t] + [ids.start] for t in texts]
+    prompts = [
+        [ids.begins[speaker]] + [ids.first_character + CHARACTERS.index(c) for c in t] + [ids.start] for t in texts
+    ]
     width = max(map(len, prompts))
     batch, c = len(prompts), model.config
     heads, size = c["nh"], c["H"] // c["nh"]
@@ -771,13 +865,13 @@ def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=100
         cos, sin = rope_table((places[None] - pad[:, None]).clamp_min(0), size, c["rope_base"])
         seen = (spots[None, None] <= places[None, :, None]) & (spots[None, None] >= pad[:, None, None])
         # A padded position sees itself, so that no row of the mask is empty.
-        seen = (seen | (spots[None, None] == places[None, :, None]))[:, None, :, :at + n]
+        seen = (seen | (spots[None, None] == places[None, :, None]))[:, None, :, : at + n]
         for l, (attn_norm, qkv, attn_out, mlp_norm, gate_up, down) in enumerate(weights):
             y = F.linear(F.rms_norm(x, (c["H"],), attn_norm, c["rms_eps"]), qkv).reshape(batch, n, 3, heads, size)
             q, k, v = y.unbind(2)
             q, k = rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2)
-            keys[l][:, :, at:at + n], values[l][:, :, at:at + n] = k, v.transpose(1, 2)
-            y = F.scaled_dot_product_attention(q, keys[l][:, :, :at + n], values[l][:, :, :at + n], attn_mask=seen)
+            keys[l][:, :, at : at + n], values[l][:, :, at : at + n] = k, v.transpose(1, 2)
+            y = F.scaled_dot_product_attention(q, keys[l][:, :, : at + n], values[l][:, :, : at + n], attn_mask=seen)
             x = x + F.linear(y.transpose(1, 2).reshape(batch, n, -1), attn_out)
             gate, up = F.linear(F.rms_norm(x, (c["H"],), mlp_norm, c["rms_eps"]), gate_up).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, down)
@@ -800,10 +894,16 @@ def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=100
 
 
 def add_target_arguments(parser):
-    parser.add_argument("--work", required=True, help="holds tokens.npz and heldout.npz; target.safetensors is written here")
+    parser.add_argument(
+        "--work", required=True, help="holds tokens.npz and heldout.npz; target.safetensors is written here"
+    )
     parser.add_argument("--budget", type=float, default=520, help="seconds")
-    parser.add_argument("--init", default=None, help="a bundle, an .onnx or a .safetensors to go on from; where its tables have "
-                        "another shape, from its layers only")
+    parser.add_argument(
+        "--init",
+        default=None,
+        help="a bundle, an .onnx or a .safetensors to go on from; where its tables have "
+        "another shape, from its layers only",
+    )
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--warmup", type=int, default=200, help="steps")
     add_table_arguments(parser)
@@ -816,9 +916,21 @@ def add_target_arguments(parser):
 def run_target(args):
     from .codec import load_tokens
 
-    train("target", with_table(TARGET, args.codes, args.table), args.work, load_tokens(f"{args.work}/tokens.npz"),
-          load_tokens(f"{args.work}/heldout.npz"), args.budget, device_of(args.device), args.lr, args.positions, args.dropout,
-          args.noise, warmup=args.warmup, init=args.init)
+    train(
+        "target",
+        with_table(TARGET, args.codes, args.table),
+        args.work,
+        load_tokens(f"{args.work}/tokens.npz"),
+        load_tokens(f"{args.work}/heldout.npz"),
+        args.budget,
+        device_of(args.device),
+        args.lr,
+        args.positions,
+        args.dropout,
+        args.noise,
+        warmup=args.warmup,
+        init=args.init,
+    )
 
 
 def add_draft_arguments(parser):
@@ -830,13 +942,31 @@ def add_draft_arguments(parser):
     parser.add_argument("--device", default=None)
 
 
-def train_drafts(work, documents, held, plain_budget, distil_budget, device, config=DRAFT, positions=32768, max_steps=None):
+def train_drafts(
+    work, documents, held, plain_budget, distil_budget, device, config=DRAFT, positions=32768, max_steps=None
+):
     options = {"positions": positions, "max_steps": max_steps}
-    plain, a = train("draft_plain", config, work, documents, held, plain_budget, device, 2e-3, dropout=0.0, noise=0.06, **options)
+    plain, a = train(
+        "draft_plain", config, work, documents, held, plain_budget, device, 2e-3, dropout=0.0, noise=0.06, **options
+    )
     target = load_lm(f"{work}/target.safetensors", device)
     start = load_lm(f"{work}/draft_plain.safetensors", device).requires_grad_(True)
-    distilled, b = train("draft", config, work, documents, held, distil_budget, device, 1e-3, dropout=0.0, noise=0.0, aux=0.0,
-                         teacher=target, start=start, **options)
+    distilled, b = train(
+        "draft",
+        config,
+        work,
+        documents,
+        held,
+        distil_budget,
+        device,
+        1e-3,
+        dropout=0.0,
+        noise=0.0,
+        aux=0.0,
+        teacher=target,
+        start=start,
+        **options,
+    )
     return {"plain": a, "distilled": b}
 
 

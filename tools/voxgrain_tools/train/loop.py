@@ -17,9 +17,12 @@ from ..common import Clock, log
 class Epochs:
     """Batches in a random order, epoch after epoch; the next epoch is packed while this one trains.
 
-    `pack(epoch)` makes an epoch's arrays, `to_device` brings them where they are used; their first dimension is the batch."""
+    `pack(epoch)` makes an epoch's arrays, `to_device` brings them where they are used; their first dimension is the
+    batch."""
 
-    def __init__(self, pack: Callable[[int], Any], to_device: Callable[[Any], Any], seed: int, first: Any = None) -> None:
+    def __init__(
+        self, pack: Callable[[int], Any], to_device: Callable[[Any], Any], seed: int, first: Any = None
+    ) -> None:
         """`first` is epoch 0, where it is on the device already."""
         self._pack, self._to_device = pack, to_device
         self.packed = to_device(pack(0)) if first is None else first
@@ -67,7 +70,8 @@ class Loop:
     """Steps until the clock or `max_steps` ends them.
 
     `step(packed, batch)` gives the loss and a tensor of figures to log, whose mean `value_of` reduces to one number.
-    `validate()` gives what is to fall, and facts of it; `save(facts)` is called where it fell, `restore()` where a loss is
+    `validate()` gives what is to fall, and facts of it; `save(facts)` is called where it fell, `restore()` where a
+    loss is
     not finite any more."""
 
     name: str
@@ -104,7 +108,10 @@ class Loop:
         if better:
             self.best = value
             self.save({**facts, "steps": self.steps, "train_seconds": round(self.clock.elapsed(), 1)})
-        log(f"{self.name}: held-out {self.unit} {value:.4f} at step {self.steps}{' (best, saved)' if better else ''}", facts)
+        log(
+            f"{self.name}: held-out {self.unit} {value:.4f} at step {self.steps}{' (best, saved)' if better else ''}",
+            facts,
+        )
         if self.report is not None:
             self.report(self.record)
 
@@ -134,15 +141,20 @@ class Loop:
                 self.check()
         self.check()
         self.epochs.close()
-        log(f"{self.name}: best held-out {self.unit} {self.best:.4f}, {self.steps} steps, {self.epochs.passed():.2f} epochs")
+        log(
+            f"{self.name}: best held-out {self.unit} {self.best:.4f}, {self.steps} steps, "
+            f"{self.epochs.passed():.2f} epochs"
+        )
 
     def _log(self, means: torch.Tensor, rate: float) -> None:
         each = means.reshape(-1).tolist()
         value = self.value_of(each)
         self.first, self.last = value if self.first is None else self.first, value
         shown = f" {[round(e, 3) for e in each]}" if len(each) > 1 else ""
-        log(f"{self.name}: step {self.steps} epoch {self.epochs.passed():.2f} {self.unit} {value:.4f}{shown} "
-            f"{self.steps * self.positions / max(self.clock.elapsed(), 1e-9) / 1e3:.0f} k positions/s lr {rate:.1e}")
+        log(
+            f"{self.name}: step {self.steps} epoch {self.epochs.passed():.2f} {self.unit} {value:.4f}{shown} "
+            f"{self.steps * self.positions / max(self.clock.elapsed(), 1e-9) / 1e3:.0f} k positions/s lr {rate:.1e}"
+        )
         if not math.isfinite(value) and math.isfinite(self.best):
             log(f"{self.name}: not finite; back to the best checkpoint")
             self.restore()

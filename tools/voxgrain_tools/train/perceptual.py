@@ -1,8 +1,11 @@
 """PESQ-wb (ITU-T P.862.2) as a differentiable distance of aligned sounds at 16 kHz.
 
-The perceptual model and its disturbances, without what needs searching: time alignment, and the second look at frames that
-were badly aligned. PESQ finds delays by correlating waveforms, which goes wrong where a codec's glottal pulses lie elsewhere
-than the speaker's: for such sounds PESQ-wb lies below what is estimated here. Frames are fixed in number, so that a step
+The perceptual model and its disturbances, without what needs searching: time alignment, and the second look at frames
+that
+were badly aligned. PESQ finds delays by correlating waveforms, which goes wrong where a codec's glottal pulses lie
+elsewhere
+than the speaker's: for such sounds PESQ-wb lies below what is estimated here. Frames are fixed in number, so that a
+step
 with this loss can be captured as one graph.
 """
 
@@ -12,26 +15,210 @@ from torch import nn
 
 RATE, FFT, HOP = 16000, 512, 256
 # The standard's bands: bins of the spectrum in each, and the hearing threshold of each as a power.
-BINS = (1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 3, 4, 5, 4, 5, 6, 6, 7, 8,
-        9, 9, 12, 12, 15, 16, 18, 21, 25, 20)
+BINS = (
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    2,
+    1,
+    1,
+    1,
+    1,
+    1,
+    2,
+    1,
+    1,
+    2,
+    2,
+    2,
+    2,
+    2,
+    2,
+    2,
+    2,
+    3,
+    3,
+    3,
+    3,
+    4,
+    3,
+    4,
+    5,
+    4,
+    5,
+    6,
+    6,
+    7,
+    8,
+    9,
+    9,
+    12,
+    12,
+    15,
+    16,
+    18,
+    21,
+    25,
+    20,
+)
 THRESHOLDS = (
-    51286152.0, 2454709.5, 70794.59, 4897.789, 1174.898, 389.0452, 104.7129, 45.70882, 17.7828, 9.772372, 4.897789, 3.090296,
-    1.905461, 1.258925, 0.977237, 0.724436, 0.562341, 0.457088, 0.389045, 0.331131, 0.295121, 0.269153, 0.25704, 0.251189,
-    0.251189, 0.251189, 0.251189, 0.263027, 0.288403, 0.30903, 0.338844, 0.371535, 0.398107, 0.436516, 0.467735, 0.489779,
-    0.501187, 0.501187, 0.512861, 0.524807, 0.524807, 0.524807, 0.512861, 0.47863, 0.42658, 0.371535, 0.363078, 0.416869,
-    0.537032)
+    51286152.0,
+    2454709.5,
+    70794.59,
+    4897.789,
+    1174.898,
+    389.0452,
+    104.7129,
+    45.70882,
+    17.7828,
+    9.772372,
+    4.897789,
+    3.090296,
+    1.905461,
+    1.258925,
+    0.977237,
+    0.724436,
+    0.562341,
+    0.457088,
+    0.389045,
+    0.331131,
+    0.295121,
+    0.269153,
+    0.25704,
+    0.251189,
+    0.251189,
+    0.251189,
+    0.251189,
+    0.263027,
+    0.288403,
+    0.30903,
+    0.338844,
+    0.371535,
+    0.398107,
+    0.436516,
+    0.467735,
+    0.489779,
+    0.501187,
+    0.501187,
+    0.512861,
+    0.524807,
+    0.524807,
+    0.524807,
+    0.512861,
+    0.47863,
+    0.42658,
+    0.371535,
+    0.363078,
+    0.416869,
+    0.537032,
+)
 WIDTHS = (  # in Bark
-    0.157344, 0.317994, 0.322441, 0.326934, 0.331474, 0.336061, 0.340697, 0.345381, 0.350114, 0.354897, 0.359729, 0.364611,
-    0.369544, 0.374529, 0.379565, 0.384653, 0.389794, 0.394989, 0.400236, 0.405538, 0.410894, 0.416306, 0.421773, 0.427297,
-    0.432877, 0.438514, 0.444209, 0.449962, 0.455774, 0.461645, 0.467577, 0.473569, 0.479621, 0.485736, 0.491912, 0.498151,
-    0.504454, 0.510819, 0.51725, 0.523745, 0.530308, 0.536934, 0.543629, 0.55039, 0.55722, 0.564119, 0.571085, 0.578125,
-    0.585232)
+    0.157344,
+    0.317994,
+    0.322441,
+    0.326934,
+    0.331474,
+    0.336061,
+    0.340697,
+    0.345381,
+    0.350114,
+    0.354897,
+    0.359729,
+    0.364611,
+    0.369544,
+    0.374529,
+    0.379565,
+    0.384653,
+    0.389794,
+    0.394989,
+    0.400236,
+    0.405538,
+    0.410894,
+    0.416306,
+    0.421773,
+    0.427297,
+    0.432877,
+    0.438514,
+    0.444209,
+    0.449962,
+    0.455774,
+    0.461645,
+    0.467577,
+    0.473569,
+    0.479621,
+    0.485736,
+    0.491912,
+    0.498151,
+    0.504454,
+    0.510819,
+    0.51725,
+    0.523745,
+    0.530308,
+    0.536934,
+    0.543629,
+    0.55039,
+    0.55722,
+    0.564119,
+    0.571085,
+    0.578125,
+    0.585232,
+)
 DENSITIES = (  # power a bin to power a band
-    100, 100, 100, 100, 100, 100, 100, 100, 50, 100, 100, 100, 100, 100, 53.04708, 110, 117.992, 65, 68.76015, 70, 71.42882,
-    75, 76.84338, 80.96878, 88.64613, 63.86439, 68.15535, 72.54778, 75.58483, 58.37919, 80.95084, 64.13565, 54.38479,
+    100,
+    100,
+    100,
+    100,
+    100,
+    100,
+    100,
+    100,
+    50,
+    100,
+    100,
+    100,
+    100,
+    100,
+    53.04708,
+    110,
+    117.992,
+    65,
+    68.76015,
+    70,
+    71.42882,
+    75,
+    76.84338,
+    80.96878,
+    88.64613,
+    63.86439,
+    68.15535,
+    72.54778,
+    75.58483,
+    58.37919,
+    80.95084,
+    64.13565,
+    54.38479,
     73.82188,
-    64.43707, 59.17646, 65.52128, 61.39982, 58.14405, 57.00454, 64.1263, 54.311, 61.11498, 55.07775, 56.84934, 55.62887,
-    53.13705, 54.98584, 79.54697)
+    64.43707,
+    59.17646,
+    65.52128,
+    61.39982,
+    58.14405,
+    57.00454,
+    64.1263,
+    54.311,
+    61.11498,
+    55.07775,
+    56.84934,
+    55.62887,
+    53.13705,
+    54.98584,
+    79.54697,
+)
 POWER_SCALE, LOUDNESS_SCALE, ZWICKER = 6.910853e-6, 0.1866055, 0.23
 LEVEL = 1e7  # mean square of the speech band
 HIGH_PASS = ((2.6657628, -5.3315255, 2.6657628), (1, -1.8890331, 0.89487434))
@@ -45,7 +232,8 @@ def root(x, power, floor=1e-6):
 
 
 class PerceptualLoss(nn.Module):
-    """What P.862.2 takes off 4.5 for each pair of sounds [B, n] in -1..1: 1.56 where PESQ-wb is 3.2, 1.08 where it is 3.8.
+    """What P.862.2 takes off 4.5 for each pair of sounds [B, n] in -1..1: 1.56 where PESQ-wb is 3.2, 1.08 where it is
+    3.8.
 
     `quietest`: crops below this mean square of the speech band are not raised to the level of speech."""
 
@@ -63,11 +251,14 @@ class PerceptualLoss(nn.Module):
         exponents = ZWICKER * np.where(centres < 4, np.minimum(2, 6 / (centres + 2)), 1) ** 0.15
         thresholds, widths = np.array(THRESHOLDS), np.array(WIDTHS)
         tables = {
-            "bands": bands * gain, "speech": ((hz > 340) & (hz < 3300)) * 2 / (FFT * 0.375 * FFT),
-            "thresholds": thresholds, "exponents": exponents,
+            "bands": bands * gain,
+            "speech": ((hz > 340) & (hz < 3300)) * 2 / (FFT * 0.375 * FFT),
+            "thresholds": thresholds,
+            "exponents": exponents,
             "loudness": (thresholds / 0.5) ** exponents * LOUDNESS_SCALE,
             # The lowest band counts in no sum.
-            "audible": np.r_[0, np.ones(len(BINS) - 1)], "widths": np.r_[0, widths[1:]],
+            "audible": np.r_[0, np.ones(len(BINS) - 1)],
+            "widths": np.r_[0, widths[1:]],
         }
         for name, value in tables.items():
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
@@ -106,8 +297,8 @@ class PerceptualLoss(nn.Module):
         count = -(-x.shape[1] // (SYLLABLE // 2))
         room = (0, count * (SYLLABLE // 2) + SYLLABLE // 2 - x.shape[1])
         x, inside = (nn.functional.pad(v, room).unfold(1, SYLLABLE, SYLLABLE // 2) for v in (x * inside, inside))
-        weight = inside[..., :SYLLABLE // 2].amax(-1)
-        return root((root((x ** 6).mean(-1), 6).square() * weight).sum(-1) / weight.sum(-1).clamp_min(1), 2)
+        weight = inside[..., : SYLLABLE // 2].amax(-1)
+        return root((root((x**6).mean(-1), 6).square() * weight).sum(-1) / weight.sum(-1).clamp_min(1), 2)
 
     def disturbances(self, real, fake):
         """The symmetric and the asymmetric one of each pair, [B] both."""
@@ -122,8 +313,8 @@ class PerceptualLoss(nn.Module):
         gain = (energy + 5e3) / (self.audible_sum(b) + 5e3)
         # ... and gains that vary slowly as little: smoothed by 0.2, as five taps.
         gain = nn.functional.pad(gain, (4, 0), mode="replicate")
-        n, taps = energy.shape[1], [0.8 * 0.2 ** k for k in range(4)] + [0.2 ** 4]
-        gain = sum(t * gain[:, 4 - k:4 - k + n] for k, t in enumerate(taps))
+        n, taps = energy.shape[1], [0.8 * 0.2**k for k in range(4)] + [0.2**4]
+        gain = sum(t * gain[:, 4 - k : 4 - k + n] for k, t in enumerate(taps))
         b = b * gain.clamp(3e-4, 5)[..., None]
         loud_a, loud_b = self.loud(a), self.loud(b)
         d = loud_b - loud_a

@@ -15,7 +15,7 @@ from ..common import Clock, Ids, add_table_arguments, cpu_count, device_of, load
 from ..corpus.synth import VOICES, hours_on_disk
 from ..files import pack12, ship, split
 
-EXAMPLE_ALL = "python -m voxgrain_tools train-all --part 1 --budget 575 --work /tmp/vx --out out"
+EXAMPLE = "python -m voxgrain_tools train-all --part 1 --budget 575 --work /tmp/vx --out out"
 EXAMPLE_RESTORE = "python -m voxgrain_tools restore --folder out --work /tmp/vx"
 EXAMPLE_TOY = "python -m voxgrain_tools train-toy --work /tmp/toy --program .dev/flite_synth"
 
@@ -40,20 +40,29 @@ def attempt(name, function, report):
 
 def part_codec(args, clock, report):
     """Synthesis in the background; the codec (unless one is given), the recogniser, the corpus as tokens."""
+    from ..corpus.synth import AudioStore, Synthesis, heldout_texts, read_texts
     from . import codec, codec_train
     from . import recogniser as ctc
-    from ..corpus.synth import AudioStore, Synthesis, heldout_texts, read_texts
 
     device = device_of(args.device)
     voices = tuple(args.voice or VOICES[:1])
     full = args.size == "full"
-    held_job = Synthesis(args.work, heldout_texts(), args.program, args.workers, "heldout",
-                         limit=args.heldout_limit, voices=voices, every=True)
+    held_job = Synthesis(
+        args.work,
+        heldout_texts(),
+        args.program,
+        args.workers,
+        "heldout",
+        limit=args.heldout_limit,
+        voices=voices,
+        every=True,
+    )
     texts = read_texts(args.texts)
     held_job.wait(25)
     job = Synthesis(args.work, texts, args.program, args.workers, voices=voices)
     reserve = min(95.0, 0.2 * args.budget)
     try:
+
         def train():
             store = AudioStore(args.work, "w", device, min(args.hours, 12.0 if full else 0.5), one_chunk=True)
             while store.hours() < (1.5 if full else 0.02) and job.running() and clock.elapsed() < 60:
@@ -61,12 +70,27 @@ def part_codec(args, clock, report):
                 store.refresh()
             log(f"{store.hours():.2f} h of audio, codec starts")
             size = {} if full else {"batch": 4, "seconds": 0.64, "judged": 0.32, "width": 4, "warmup": 4}
-            size["config"] = dict(codec.CONFIG if full or args.codec_init_bundle else codec.TOY, fsq_digits=Ids(args.codes).digits)
+            size["config"] = dict(
+                codec.CONFIG if full or args.codec_init_bundle else codec.TOY, fsq_digits=Ids(args.codes).digits
+            )
             mode = "graphs" if device.type == "cuda" else "plain"
-            return codec_train.train(args.work, store, args.codec_share * (clock.left() - reserve), device, mode, out=args.out,
-                                     init=args.codec_init, init_bundle=args.codec_init_bundle, used=0.0, lr=args.codec_lr,
-                                     gan_from=args.gan_from, refresh_until=120, frozen=args.codec_freeze_encoder,
-                                     pesq_weight=args.pesq_weight, **size)[1]
+            return codec_train.train(
+                args.work,
+                store,
+                args.codec_share * (clock.left() - reserve),
+                device,
+                mode,
+                out=args.out,
+                init=args.codec_init,
+                init_bundle=args.codec_init_bundle,
+                used=0.0,
+                lr=args.codec_lr,
+                gan_from=args.gan_from,
+                refresh_until=120,
+                frozen=args.codec_freeze_encoder,
+                pesq_weight=args.pesq_weight,
+                **size,
+            )[1]
 
         if args.codec:
             for name in ("encoder", "decoder"):
@@ -81,8 +105,15 @@ def part_codec(args, clock, report):
             began = time.monotonic()
             store.refresh(25)
             log(f"recogniser: {store.hours():.1f} h, read in {time.monotonic() - began:.1f} s")
-            return ctc.train(args.work, store, held, clock.left() - reserve - 8, device, out=args.out,
-                             **({} if full else {"config": ctc.TOY, "seconds_a_batch": 20}))[1]
+            return ctc.train(
+                args.work,
+                store,
+                held,
+                clock.left() - reserve - 8,
+                device,
+                out=args.out,
+                **({} if full else {"config": ctc.TOY, "seconds_a_batch": 20}),
+            )[1]
 
         if args.recogniser:
             for folder in (args.work, args.out):
@@ -124,7 +155,7 @@ def part_codec(args, clock, report):
         import torch
 
         sounds = {}
-        for i in np.lexsort((held.speakers, held.ids))[:4 * len(voices)]:
+        for i in np.lexsort((held.speakers, held.ids))[: 4 * len(voices)]:
             audio = held.batch([i]).to(device)
             key = f"{held.ids[i]:04d}_{VOICES[held.speakers[i]]}"
             sounds[f"{key}_flite"] = audio[0].cpu().numpy()
@@ -135,7 +166,7 @@ def part_codec(args, clock, report):
         for i in range(min(60, len(held.ids))):
             audio = held.batch([i]).to(device)
             with torch.no_grad():
-                values.append(float(mel(audio, model.decode(model.encode(audio))[:, :audio.shape[1]])["mel"]))
+                values.append(float(mel(audio, model.decode(model.encode(audio))[:, : audio.shape[1]])["mel"]))
         return {"heldout_mel_distance": round(float(np.mean(values)), 4)}
 
     attempt("samples", samples, report)
@@ -153,8 +184,18 @@ def part_target(args, clock, report):
     def run():
         config, positions = (lm.TARGET, 32768) if args.size == "full" else (lm.TOY_TARGET, 2048)
         config = lm.with_table(config, args.codes, args.table)
-        _, facts = lm.train("target", config, args.work, train, held, clock.left() - min(35.0, 0.1 * args.budget), device,
-                            args.target_lr, positions, init=args.target_init)
+        _, facts = lm.train(
+            "target",
+            config,
+            args.work,
+            train,
+            held,
+            clock.left() - min(35.0, 0.1 * args.budget),
+            device,
+            args.target_lr,
+            positions,
+            init=args.target_init,
+        )
         return facts
 
     attempt("target", run, report)
@@ -181,12 +222,33 @@ def part_draft(args, clock, report):
     data, held = codec.load_tokens(f"{args.work}/tokens.npz"), codec.load_tokens(f"{args.work}/heldout.npz")
     width = target.config["H"]
     config = dict(features.CONFIG, H=width, features=width, nh=target.config["nh"], I=target.config["I"])
-    options = {} if full else {"positions": 512, "row": 512, "steps": 3, "warmup": 2,
-                               "sample_options": {"limit": 4}, "acceptance_options": {"limit": 16, "chunk": 16}}
+    options = (
+        {}
+        if full
+        else {
+            "positions": 512,
+            "row": 512,
+            "steps": 3,
+            "warmup": 2,
+            "sample_options": {"limit": 4},
+            "acceptance_options": {"limit": 16, "chunk": 16},
+        }
+    )
 
     def draft():
-        return features.make(target, data, held, args.work, args.out, clock, device, config, min(70.0, 0.15 * args.budget),
-                             reserve=min(60.0, 0.2 * args.budget), **options)
+        return features.make(
+            target,
+            data,
+            held,
+            args.work,
+            args.out,
+            clock,
+            device,
+            config,
+            min(70.0, 0.15 * args.budget),
+            reserve=min(60.0, 0.2 * args.budget),
+            **options,
+        )
 
     attempt("draft", draft, report)
     _write(f"{args.out}/report_3.json", report)
@@ -198,10 +260,10 @@ def samples(args, clock, report, target, device):
     """Forty held-out sentences a voice, as the synthesiser, the codec and the target say them, and what is heard."""
     import torch
 
+    from ..corpus.synth import AudioStore
     from . import lm
     from . import recogniser as ctc
     from .codec import load_codec
-    from ..corpus.synth import AudioStore
 
     held = AudioStore(args.work, "heldout", device, 100)
     held.refresh()
@@ -220,8 +282,12 @@ def samples(args, clock, report, target, device):
 
         def note(name, waves, facts=None):
             cer, wer = ctc.error_rates(texts, judge.transcribe(waves))
-            table[f"{VOICES[speaker]}_{name}"] = {"cer": cer, "wer": wer, "seconds": round(sum(map(len, waves)) / 16000, 1),
-                                                  **(facts or {})}
+            table[f"{VOICES[speaker]}_{name}"] = {
+                "cer": cer,
+                "wer": wer,
+                "seconds": round(sum(map(len, waves)) / 16000, 1),
+                **(facts or {}),
+            }
             log(VOICES[speaker], name, table[f"{VOICES[speaker]}_{name}"])
             for i in range(0, len(waves), 8):
                 sounds[f"{i:02d}_{VOICES[speaker]}_{name}"] = waves[i]
@@ -273,8 +339,8 @@ def add_restore_arguments(parser):
 
 def run_restore(args):
     """Without the phones, which do not travel: the target then trains without the phone classifier."""
-    from .codec import save_tokens, unpack_tokens
     from ..corpus.synth import read_texts
+    from .codec import save_tokens, unpack_tokens
 
     os.makedirs(args.work, exist_ok=True)
     data, texts = unpack_tokens(sorted(glob.glob(f"{args.folder}/tokens_*.npz"))), read_texts(args.texts)
@@ -291,9 +357,13 @@ PARTS = {"1": (part_codec, 575), "2": (part_target, 575), "3": (part_draft, 440)
 
 
 def add_arguments(parser):
-    parser.add_argument("--part", choices=["1", "2", "3", "4", "all"], default="all",
-                        help="1: synthesis, codec, recogniser, tokens; 2: target; 3: draft, figures; "
-                             "4: drafts of older kinds, to compare with (not in `all`)")
+    parser.add_argument(
+        "--part",
+        choices=["1", "2", "3", "4", "all"],
+        default="all",
+        help="1: synthesis, codec, recogniser, tokens; 2: target; 3: draft, figures; "
+        "4: drafts of older kinds, to compare with (not in `all`)",
+    )
     parser.add_argument("--budget", type=float, default=None, help="seconds for the part, start-up included")
     parser.add_argument("--work", required=True, help="folder kept between parts; needs 20 GB")
     parser.add_argument("--out", required=True, help="results, in files below 16 MiB")
@@ -301,7 +371,9 @@ def add_arguments(parser):
     parser.add_argument("--program", default=".dev/flite_synth")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--hours", type=float, default=170.0, help="at most so much audio")
-    parser.add_argument("--voice", action="append", default=None, help="may be repeated: the voices share the corpus (default: slt)")
+    parser.add_argument(
+        "--voice", action="append", default=None, help="may be repeated: the voices share the corpus (default: slt)"
+    )
     parser.add_argument("--codec", default=None, help="folder of a trained codec: part 1 then trains none")
     parser.add_argument("--codec-init", default=None, help="folder of a codec to go on from")
     parser.add_argument("--codec-init-bundle", default=None, help="bundle to go on from, with tools/data's encoder")
@@ -309,13 +381,21 @@ def add_arguments(parser):
     parser.add_argument("--pesq-weight", type=float, default=0.0, help="of the PESQ-wb distance in the codec's loss")
     parser.add_argument("--recogniser", default=None, help="file of a trained recogniser: part 1 then trains none")
     parser.add_argument("--shift-seed", type=int, default=0, help="another number shifts the further copies otherwise")
-    parser.add_argument("--codec-share", type=float, default=0.55, help="of part 1's time for training; the rest is the recogniser's")
+    parser.add_argument(
+        "--codec-share", type=float, default=0.55, help="of part 1's time for training; the rest is the recogniser's"
+    )
     parser.add_argument("--codec-lr", type=float, default=1.2e-3, help="peak learning rate of the codec")
-    parser.add_argument("--gan-from", type=float, default=1.0, help="share of the codec's time after which discriminators join")
+    parser.add_argument(
+        "--gan-from", type=float, default=1.0, help="share of the codec's time after which discriminators join"
+    )
     add_table_arguments(parser)
-    parser.add_argument("--target-init", default=None, help="a bundle, an .onnx or a .safetensors that the target goes on from")
+    parser.add_argument(
+        "--target-init", default=None, help="a bundle, an .onnx or a .safetensors that the target goes on from"
+    )
     parser.add_argument("--target-lr", type=float, default=1e-3, help="peak learning rate of the target")
-    parser.add_argument("--copies", type=int, default=2, help="times that the corpus is encoded, each with its own shifts in time")
+    parser.add_argument(
+        "--copies", type=int, default=2, help="times that the corpus is encoded, each with its own shifts in time"
+    )
     parser.add_argument("--heldout-limit", type=int, default=None)
     parser.add_argument("--size", choices=["full", "toy"], default="full")
     parser.add_argument("--device", default=None)
@@ -353,23 +433,37 @@ def run_toy(args):
     """Every stage on a CPU in about a minute; the checkpoints are real in all but size and training."""
     import torch
 
+    from ..corpus.synth import AudioStore, Synthesis, heldout_texts
+    from ..files import join
     from . import codec, codec_train, features, lm
     from . import recogniser as ctc
-    from ..files import join
-    from ..corpus.synth import AudioStore, Synthesis, heldout_texts
 
     device = torch.device("cpu")
     work = args.work
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(f"{work}/out")
     texts = sorted(heldout_texts(), key=len)
-    Synthesis(work, texts[:args.utterances], args.program, 2, voices=VOICES).wait(60)
-    Synthesis(work, texts[args.utterances:args.utterances + 2], args.program, 2, "heldout", voices=VOICES, every=True).wait(60)
+    Synthesis(work, texts[: args.utterances], args.program, 2, voices=VOICES).wait(60)
+    Synthesis(
+        work, texts[args.utterances : args.utterances + 2], args.program, 2, "heldout", voices=VOICES, every=True
+    ).wait(60)
     store, held = AudioStore(work, "w", capacity_hours=0.1, one_chunk=True), AudioStore(work, "heldout")
     expect(store.refresh() == args.utterances and held.refresh() == 4, "every sentence is spoken")
     target_config, draft_config = (lm.with_table(c, args.codes, args.table) for c in (lm.TOY_TARGET, lm.TOY_DRAFT))
-    model, facts = codec_train.train(work, store, 1e4, device, config=dict(codec.TOY, fsq_digits=Ids(args.codes).digits), batch=4,
-                                     seconds=0.48, judged=0.32, width=4, max_steps=24, gan_from=0.7, warmup=4)
+    model, facts = codec_train.train(
+        work,
+        store,
+        1e4,
+        device,
+        config=dict(codec.TOY, fsq_digits=Ids(args.codes).digits),
+        batch=4,
+        seconds=0.48,
+        judged=0.32,
+        width=4,
+        max_steps=24,
+        gan_from=0.7,
+        warmup=4,
+    )
     expect(facts["last"] < facts["first"], "it learns", facts)
     model = codec.load_codec(work)
     for name, source in (("tokens", store), ("heldout", held)):
@@ -378,7 +472,10 @@ def run_toy(args):
     written, total = codec.pack_tokens(data, f"{work}/out")
     again = codec.unpack_tokens(sorted(glob.glob(f"{work}/out/tokens_*.npz")))
     expect(written == total and np.array_equal(again["tokens"], data["tokens"]), "packed tokens come back")
-    expect(np.array_equal(again["speakers"], data["speakers"]) and set(data["speakers"].tolist()) == {0, 1}, "both voices are there")
+    expect(
+        np.array_equal(again["speakers"], data["speakers"]) and set(data["speakers"].tolist()) == {0, 1},
+        "both voices are there",
+    )
     documents = lm.Documents(data, device, args.codes)
     validation = lm.Documents(codec.load_tokens(f"{work}/heldout.npz"), device, args.codes)
     options = {"positions": 1024, "max_steps": 12, "warmup": 2}
@@ -392,12 +489,32 @@ def run_toy(args):
     facts = lm.train_drafts(work, documents, validation, 1e4, 1e4, device, draft_config, 1024, 8)
     expect(all(np.isfinite(f["best"]) for f in facts.values()), "the drafts train")
     clock = Clock(1e4)
-    figures = features.make(target, data, codec.load_tokens(f"{work}/heldout.npz"), work, f"{work}/out", clock, device, features.TOY,
-                            generate=2.0, old=f"{work}/draft.safetensors", sample_options={"limit": 4},
-                            acceptance_options={"limit": 16, "chunk": 16}, positions=512, row=512, steps=3, max_steps=12, warmup=2,
-                            lr=5e-3)
+    figures = features.make(
+        target,
+        data,
+        codec.load_tokens(f"{work}/heldout.npz"),
+        work,
+        f"{work}/out",
+        clock,
+        device,
+        features.TOY,
+        generate=2.0,
+        old=f"{work}/draft.safetensors",
+        sample_options={"limit": 4},
+        acceptance_options={"limit": 16, "chunk": 16},
+        positions=512,
+        row=512,
+        steps=3,
+        max_steps=12,
+        warmup=2,
+        lr=5e-3,
+    )
     expect(figures["training"]["last"] < figures["training"]["first"], "the feature draft learns", figures)
-    expect(0 < figures["acceptance_heldout"]["features"]["token"][2] <= 1, "the feature draft is accepted now and then", figures)
+    expect(
+        0 < figures["acceptance_heldout"]["features"]["token"][2] <= 1,
+        "the feature draft is accepted now and then",
+        figures,
+    )
     result = lm.measure_acceptance(work, device, limit=64, positions=1024, groups=False)
     expect(0 < result["draft"]["token"] <= 1, "the draft is accepted now and then")
     tokens, _ = lm.generate(target, texts[:2], device, 1.0, 50, longest=20)
@@ -405,5 +522,7 @@ def run_toy(args):
     expect(torch.isfinite(sound).all(), "the sound is finite")
     _, facts = ctc.train(work, store, held, 1e4, device, ctc.TOY, 3e-3, 20, max_steps=12, warmup=3)
     expect(facts["last"] < facts["first"], "it learns", facts)
-    expect(len(ctc.transcribe([np.zeros(8000, np.float32)], f"{work}/recogniser.safetensors")) == 1, "the recogniser hears")
+    expect(
+        len(ctc.transcribe([np.zeros(8000, np.float32)], f"{work}/recogniser.safetensors")) == 1, "the recogniser hears"
+    )
     log("toy run: all stages worked")

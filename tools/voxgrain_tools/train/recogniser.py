@@ -51,7 +51,7 @@ class Block(nn.Module):
         y = F.pad(y, (0, 0, k // 2, k // 2))
         total = 0
         for j in range(k):
-            total = total + y[:, j:j + t] * self.depthwise[j]
+            total = total + y[:, j : j + t] * self.depthwise[j]
         x = x + F.dropout(self.conv_out(F.silu(total)), p, p > 0)
         return x + F.dropout(self.down(F.silu(self.up(self.norm3(x)))), p, p > 0)
 
@@ -110,7 +110,7 @@ class Recogniser(nn.Module):
         sizes = [max(1, -(-len(s) // 320)) for s in sounds]
         audio = torch.zeros(len(sounds), max(sizes) * 320)
         for i, s in enumerate(sounds):
-            audio[i, :len(s)] = torch.as_tensor(np.asarray(s, np.float32))
+            audio[i, : len(s)] = torch.as_tensor(np.asarray(s, np.float32))
         audio = level(audio.to(device))
         frames = torch.tensor(sizes, device=device)
         out = self(self.features(audio), frames).cpu()
@@ -121,9 +121,11 @@ class Recogniser(nn.Module):
         result = []
         order = sorted(range(len(sounds)), key=lambda i: len(sounds[i]))
         for i in range(0, len(order), 16):
-            part = order[i:i + 16]
+            part = order[i : i + 16]
             for k, p in zip(part, self.log_probabilities([sounds[j] for j in part])):
-                result.append((k, beam(p, self.config["alphabet"], words) if words else greedy(p, self.config["alphabet"])))
+                result.append(
+                    (k, beam(p, self.config["alphabet"], words) if words else greedy(p, self.config["alphabet"]))
+                )
         return [t for _, t in sorted(result)]
 
     def confirmed(self, sound, reference, heard):
@@ -146,7 +148,9 @@ def log_likelihood(p, text, alphabet=ALPHABET):
     """The logarithm of a text's probability, in nats, over all its alignments to [T, alphabet] log-probabilities."""
     p = torch.as_tensor(p)
     wanted = torch.tensor([[alphabet.index(c) for c in text]], dtype=torch.long)
-    loss = F.ctc_loss(p[:, None], wanted, torch.tensor([len(p)]), torch.tensor([wanted.shape[1]]), blank=0, reduction="sum")
+    loss = F.ctc_loss(
+        p[:, None], wanted, torch.tensor([len(p)]), torch.tensor([wanted.shape[1]]), blank=0, reduction="sum"
+    )
     return -float(loss)
 
 
@@ -164,6 +168,7 @@ def greedy(p, alphabet=ALPHABET):
 
 def beam(p, alphabet=ALPHABET, words=None, width=12, unknown=-3.0):
     """Prefix beam search; a finished word outside `words` costs `unknown` nats."""
+
     def add(a, b):
         return np.logaddexp(a, b)
 
@@ -233,7 +238,9 @@ def error_rates(wanted, heard):
     """(character, word) error rates over all texts."""
     wanted, heard = [letters(t) for t in wanted], [letters(t) for t in heard]
     cer = sum(distance(a, b) for a, b in zip(wanted, heard)) / max(1, sum(map(len, wanted)))
-    wer = sum(distance(a.split(), b.split()) for a, b in zip(wanted, heard)) / max(1, sum(len(a.split()) for a in wanted))
+    wer = sum(distance(a.split(), b.split()) for a, b in zip(wanted, heard)) / max(
+        1, sum(len(a.split()) for a in wanted)
+    )
     return round(cer, 4), round(wer, 4)
 
 
@@ -247,7 +254,9 @@ def degrade(audio, rng):
     spectrum = torch.fft.rfft(audio)
     shape = F.interpolate(curve[:, None], size=spectrum.shape[1], mode="linear", align_corners=True)[:, 0]
     audio = torch.fft.irfft(spectrum * 10 ** (shape / 20), n=n)
-    tilt = torch.linspace(0, 1, spectrum.shape[1], device=audio.device)[None] * torch.randn(b, 1, device=audio.device) * 15
+    tilt = (
+        torch.linspace(0, 1, spectrum.shape[1], device=audio.device)[None] * torch.randn(b, 1, device=audio.device) * 15
+    )
     noise = torch.fft.irfft(torch.fft.rfft(torch.randn_like(audio)) * 10 ** (tilt / 20), n=n)
     power = audio.square().mean(1, keepdim=True).sqrt()
     snr = 12 + 38 * torch.rand(b, 1, device=audio.device)
@@ -271,8 +280,20 @@ def mask_features(mel):
     return torch.where(keep, mel, torch.full_like(mel, -1.0))
 
 
-def train(work, store, held, budget, device, config=CONFIG, lr=1e-3, seconds_a_batch=400.0, out=None, max_steps=None, warmup=300,
-          longest=16.0):
+def train(
+    work,
+    store,
+    held,
+    budget,
+    device,
+    config=CONFIG,
+    lr=1e-3,
+    seconds_a_batch=400.0,
+    out=None,
+    max_steps=None,
+    warmup=300,
+    longest=16.0,
+):
     """Trains on the store, saves work/recogniser.safetensors, returns its figures on the held-out store."""
     speed_settings(device)
     clock = Clock(budget)
@@ -280,13 +301,22 @@ def train(work, store, held, budget, device, config=CONFIG, lr=1e-3, seconds_a_b
     model.train()
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim != 2]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}], lr,
-                                  (0.9, 0.98), fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}],
+        lr,
+        (0.9, 0.98),
+        fused=device.type == "cuda",
+    )
     table = {c: i for i, c in enumerate(ALPHABET)}
     lengths = store.lengths()
     targets = [[table[c] for c in letters(t)] for t in store.texts]
-    usable = np.array([i for i in range(len(targets)) if targets[i] and lengths[i] <= longest * 16000
-                       and lengths[i] // 320 > 1.3 * len(targets[i]) + 2])
+    usable = np.array(
+        [
+            i
+            for i in range(len(targets))
+            if targets[i] and lengths[i] <= longest * 16000 and lengths[i] // 320 > 1.3 * len(targets[i]) + 2
+        ]
+    )
     rng = np.random.default_rng(1)
     log(f"recogniser: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M, {len(usable)} utterances")
     path = f"{work}/recogniser.safetensors"
@@ -295,7 +325,7 @@ def train(work, store, held, budget, device, config=CONFIG, lr=1e-3, seconds_a_b
         while True:
             order = rng.permutation(usable)
             for i in range(0, len(order), 4096):  # sorted within a pool, so that padding is small
-                pool = order[i:i + 4096]
+                pool = order[i : i + 4096]
                 pool = pool[np.argsort(lengths[pool], kind="stable")]
                 groups, current = [], []
                 for u in pool:

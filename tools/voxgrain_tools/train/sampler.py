@@ -80,8 +80,10 @@ class Batch:
         self.model, self.config, self.device = model, c, device
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.heads, self.size = c["nh"], c["H"] // c["nh"]
-        self.weights = [tuple(w.detach().to(self.dtype if w.ndim == 2 else torch.float32) for w in model.weights(l))
-                        for l in model.layers]
+        self.weights = [
+            tuple(w.detach().to(self.dtype if w.ndim == 2 else torch.float32) for w in model.weights(l))
+            for l in model.layers
+        ]
         self.table = model.input_embedding.rows().detach().to(self.dtype)
         self.values = byte_values(device)
         self.ids = ids = model.ids
@@ -92,7 +94,9 @@ class Batch:
         self.prompt = torch.tensor([[ids.begin] * (self.width - len(p)) + p for p in prompts], device=device)
         self.pad = torch.tensor([self.width - len(p) for p in prompts], device=device)
         self.total = -(-(self.width + longest) // BUCKET) * BUCKET
-        self.keys = [torch.zeros(n, self.heads, self.total, self.size, dtype=self.dtype, device=device) for _ in self.weights]
+        self.keys = [
+            torch.zeros(n, self.heads, self.total, self.size, dtype=self.dtype, device=device) for _ in self.weights
+        ]
         self.memory = [torch.zeros_like(k) for k in self.keys]
         self.spots = torch.arange(self.total, device=device)
         self.cos, self.sin = (t[:, 0] for t in rope_table(self.spots, self.size, c["rope_base"]))
@@ -120,7 +124,9 @@ class Batch:
             q, k = rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2)
             self.keys[l].index_copy_(2, places, k)
             self.memory[l].index_copy_(2, places, v.transpose(1, 2))
-            y = F.scaled_dot_product_attention(q, self.keys[l][:, :, :length], self.memory[l][:, :, :length], attn_mask=seen)
+            y = F.scaled_dot_product_attention(
+                q, self.keys[l][:, :, :length], self.memory[l][:, :, :length], attn_mask=seen
+            )
             x = x + F.linear(y.transpose(1, 2).reshape(n, s, -1), attn_out)
             y = F.rms_norm(x, (width,), mlp_norm, eps).to(self.dtype)
             gate, up = F.linear(y, gate_up).chunk(2, -1)
@@ -148,10 +154,10 @@ class Batch:
 
     def results(self):
         """The tokens of the utterances that ended: {row: array}."""
-        out = self.out[:, self.width:].cpu().numpy()
+        out = self.out[:, self.width :].cpu().numpy()
         first = (out == self.ids.end).argmax(1)
         done = self.ended.cpu().numpy() & (first > 0)
-        return {i: out[i, :first[i]].astype(np.uint16) for i in np.flatnonzero(done)}
+        return {i: out[i, : first[i]].astype(np.uint16) for i in np.flatnonzero(done)}
 
 
 @torch.no_grad()
@@ -186,7 +192,8 @@ def sample_batch(model, texts, speakers, longest, device, graphs=True, deadline=
 
 
 def sample(model, texts, budget, device, memory=None, largest=None, seed=1, limit=None, voices=1):
-    """Utterances of these texts (in a random order) until `budget` seconds are over: token data as `Documents` takes it.
+    """Utterances of these texts (in a random order) until `budget` seconds are over: token data as `Documents` takes
+    it.
 
     Each text is spoken by one of the first `voices` speakers, drawn at random."""
     began = time.monotonic()
@@ -201,7 +208,7 @@ def sample(model, texts, budget, device, memory=None, largest=None, seed=1, limi
     kept, tokens, slowest, failures = [], [], 0.0, 0
     # Each round has every length; its batches hold similar ones.
     for start in range(0, len(order), 16 * largest):
-        group = order[start:start + 16 * largest]
+        group = order[start : start + 16 * largest]
         group = group[np.argsort([len(texts[i]) for i in group], kind="stable")]
         batches, at = [], 0
         while at < len(group):
@@ -209,7 +216,7 @@ def sample(model, texts, budget, device, memory=None, largest=None, seed=1, limi
             for _ in range(3):
                 longest = int(TOKENS_A_CHARACTER * len(texts[group[at + size - 1]]) + TOKENS_MORE)
                 size = max(1, min(size, int(memory / a_position / (1.5 * longest))))
-            batches.append(group[at:at + size])
+            batches.append(group[at : at + size])
             at += size
         for j in rng.permutation(len(batches)):
             left = budget - (time.monotonic() - began)
@@ -236,11 +243,18 @@ def sample(model, texts, budget, device, memory=None, largest=None, seed=1, limi
             slowest = max(slowest, seconds)
             kept += [rows[i] for i in found]
             tokens += list(found.values())
-            log(f"sampled {len(found)} of {len(rows)} utterances, {sum(map(len, found.values()))} tokens in {seconds:.1f} s")
+            log(
+                f"sampled {len(found)} of {len(rows)} utterances, "
+                f"{sum(map(len, found.values()))} tokens in {seconds:.1f} s"
+            )
     return pack(texts, speakers, kept, tokens)
 
 
 def pack(texts, speakers, kept, tokens):
-    return {"ids": np.array(kept, np.int64), "texts": [texts[i] for i in kept], "speakers": speakers[kept],
-            "lengths": np.array([len(t) for t in tokens], np.int32),
-            "tokens": np.concatenate(tokens) if tokens else np.zeros(0, np.uint16)}
+    return {
+        "ids": np.array(kept, np.int64),
+        "texts": [texts[i] for i in kept],
+        "speakers": speakers[kept],
+        "lengths": np.array([len(t) for t in tokens], np.int32),
+        "tokens": np.concatenate(tokens) if tokens else np.zeros(0, np.uint16),
+    }
