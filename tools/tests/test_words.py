@@ -94,6 +94,10 @@ def test_digits():
         ("initialism", "usa", "The U S A won.", True),
         ("initialism", "usa", "The USA's team won.", True),
         ("initialism", "usa", "The usable one.", False),
+        ("initialism", "phd", "She has a Ph.D. in physics.", True),
+        ("initialism", "phd", "She has a PhD.", True),
+        ("initialism", "hr", "Please call h. r. today.", True),
+        ("initialism", "tv", "My T.V. is broken.", True),
         ("word", "hour / our", "Our was late.", True),
         ("word", "yacht", "We sailed on a small yard.", False),
         ("phone", "5550123", "Call 555-0123.", True),
@@ -106,6 +110,19 @@ def test_digits():
 )
 def test_rules_of_say_right(kind, wanted, transcript, right):
     assert say_right.Sentence(kind, "", tuple(wanted.split(" / "))).right(transcript) is right
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("Call (512) 555-0173.", "Call five one two, five five five, zero one seven three."),
+        ("Call 1-800-362-9475.", "Call one, eight zero zero, three six two, nine four seven five."),
+        ("Call 911.", "Call nine one one."),
+    ],
+)
+def test_the_teacher_gets_digits_as_words(text, spoken):
+    assert say_right.Sentence("phone", text, ("",)).spelt_out() == spoken
+    assert say_right.Sentence("reply", text, ("",)).spelt_out() == text
 
 
 def test_the_sentences_are_what_the_evaluation_says():

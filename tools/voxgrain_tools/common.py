@@ -1,10 +1,18 @@
 """Clock, logging, checkpoints, and what every stage needs of torch."""
 
+from __future__ import annotations
+
+import argparse
 import json
 import math
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import torch
 
 START = time.monotonic()
 # tools/data: sentences, and small checkpoints that travel with the source.
@@ -15,7 +23,7 @@ CHARACTERS = " ',.?!abcdefghijklmnopqrstuvwxyz"
 class Ids:
     """The numbers of the symbols of a codebook: its codes, each of so many digits of 4 levels, then everything else."""
 
-    def __init__(self, codes=65536):
+    def __init__(self, codes: int = 65536) -> None:
         self.digits = (codes.bit_length() - 1) // 2
         if codes != 4**self.digits or not 1 <= self.digits <= 8:
             raise ValueError(f"{codes} codes are not 1 to 8 digits of 4 levels")
@@ -34,11 +42,11 @@ SPEECH, END, BEGIN, SOS, PAD, FIRST_CHARACTER = (
 BEGINS = IDS.begins
 
 
-def log(*words):
+def log(*words: object) -> None:
     print(f"[{time.monotonic() - START:7.1f}]", *words, flush=True)
 
 
-def add_table_arguments(parser):
+def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codes", type=int, default=SPEECH, help="4 to the number of a token's digits")
     parser.add_argument(
         "--table",
@@ -52,23 +60,25 @@ def add_table_arguments(parser):
 class Clock:
     """A wall-clock budget: schedules follow the elapsed share of it, not a step count."""
 
-    def __init__(self, budget):
+    def __init__(self, budget: float) -> None:
         self.start, self.budget = time.monotonic(), max(1e-3, budget)
 
-    def elapsed(self):
+    def elapsed(self) -> float:
         return time.monotonic() - self.start
 
-    def share(self):
+    def share(self) -> float:
         return min(1.0, self.elapsed() / self.budget)
 
-    def left(self):
+    def left(self) -> float:
         return self.budget - self.elapsed()
 
-    def cosine(self, low=0.02):
+    def cosine(self, low: float = 0.02) -> float:
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * self.share()))
 
 
-def save(path, tensors, config=None, half=True):
+def save(
+    path: str, tensors: Mapping[str, torch.Tensor], config: dict[str, Any] | None = None, half: bool = True
+) -> None:
     """Writes safetensors with the config as JSON in the metadata; never leaves half a file."""
     import torch
     from safetensors.torch import save_file
@@ -86,7 +96,7 @@ def save(path, tensors, config=None, half=True):
     os.replace(path + ".part", path)
 
 
-def load(path):
+def load(path: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors (int8 with a scale a row becomes float32) and the config."""
     import torch
     from safetensors import safe_open
@@ -105,7 +115,7 @@ def load(path):
     return out, config
 
 
-def device_of(name=None):
+def device_of(name: str | None = None) -> torch.device:
     import torch
 
     if name:
@@ -113,7 +123,7 @@ def device_of(name=None):
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def speed_settings(device):
+def speed_settings(device: torch.device) -> None:
     import torch
 
     torch.manual_seed(1)
@@ -131,22 +141,22 @@ def speed_settings(device):
         torch._dynamo.config.automatic_dynamic_shapes = False
 
 
-def maybe_compile(function, device, **options):
+def maybe_compile(function: Callable[..., Any], device: torch.device, **options: Any) -> Callable[..., Any]:
     import torch
 
     return torch.compile(function, **options) if device.type == "cuda" else function
 
 
-def autocast(device):
+def autocast(device: torch.device) -> Any:
     import torch
 
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
-def cpu_count():
+def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def fail(message):
+def fail(message: str) -> NoReturn:
     print("error:", message, file=sys.stderr, flush=True)
     sys.exit(1)

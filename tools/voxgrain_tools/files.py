@@ -1,5 +1,8 @@
 """Files that travel: checkpoints in fewer bits, cut to a size, and put together again (stages join and shrink)."""
 
+from __future__ import annotations
+
+import argparse
 import os
 import shutil
 
@@ -11,7 +14,7 @@ EXAMPLE = "python -m voxgrain_tools join --folder out --out .dev/checkpoints"
 EXAMPLE_SHRINK = "python -m voxgrain_tools shrink checkpoints/codec_encoder.safetensors data/codec_encoder.safetensors"
 
 
-def split(path, folder, limit=15_700_000):
+def split(path: str, folder: str, limit: int = 15_700_000) -> list[str]:
     """Cuts a file into PATH.000, PATH.001, ... of at most `limit` bytes; `join` puts it together."""
     data = open(path, "rb").read()
     parts = max(1, -(-len(data) // limit))
@@ -25,7 +28,7 @@ def split(path, folder, limit=15_700_000):
     return names
 
 
-def join(folder, out):
+def join(folder: str, out: str) -> list[str]:
     """Joins every NAME.000, NAME.001, ... in `folder` into out/NAME; unpacks .packed checkpoints."""
     os.makedirs(out, exist_ok=True)
     names = sorted({n[:-4] for n in os.listdir(folder) if n[-4:] == ".000"})
@@ -44,7 +47,7 @@ def join(folder, out):
     return made
 
 
-def pack12(path, packed):
+def pack12(path: str, packed: str) -> None:
     """Matrices as 12-bit integers with a scale a row: 3/4 of float16's size, far finer than int8."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
@@ -67,7 +70,7 @@ def pack12(path, packed):
     save_file(out, packed, metadata=metadata)
 
 
-def unpack12(packed, path):
+def unpack12(packed: str, path: str) -> None:
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
@@ -86,7 +89,7 @@ def unpack12(packed, path):
     save_file(out, path, metadata=metadata)
 
 
-def ship(path, out, limit=15_700_000):
+def ship(path: str, out: str, limit: int = 15_700_000) -> list[str]:
     """A checkpoint into `out`: as it is, or in 12 bits and cut, if it is too large to travel whole."""
     if os.path.getsize(path) <= limit:
         return [shutil.copy(path, out)]
@@ -94,21 +97,21 @@ def ship(path, out, limit=15_700_000):
     return split(path + ".packed", out, limit)
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", required=True, help="holds NAME.000, NAME.001, ...")
     parser.add_argument("--out", required=True)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     log("joined", join(args.folder, args.out))
 
 
-def add_shrink_arguments(parser):
+def add_shrink_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("out")
 
 
-def run_shrink(args):
+def run_shrink(args: argparse.Namespace) -> None:
     """Matrices to int8 with a float16 scale a row, as `common.load` reads them; everything else as it is."""
     from safetensors import safe_open
     from safetensors.numpy import save_file

@@ -1,15 +1,23 @@
 """Stage synth: the corpus spoken by flite (voices slt and rms) into 16 kHz audio with phone times."""
 
+from __future__ import annotations
+
+import argparse
 import glob
 import lzma
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..common import DATA, Clock, cpu_count, log
+
+if TYPE_CHECKING:
+    import torch
 
 EXAMPLE = (
     "python -m voxgrain_tools synth --texts .dev/corpus.txt.xz --program .dev/flite_synth --work /tmp/vx --budget 500"
@@ -22,13 +30,13 @@ VOICES = ("slt", "rms")  # A speaker's number is its place here: append only.
 PHONE_ID = {name: i + 1 for i, name in enumerate(PHONES)}
 
 
-def read_texts(path):
+def read_texts(path: str) -> list[str]:
     opener = lzma.open if path.endswith(".xz") else open
     with opener(path, "rt") as f:
         return f.read().split("\n")[:-1]
 
 
-def heldout_texts(data=DATA):
+def heldout_texts(data: str = DATA) -> list[str]:
     """The Harvard sentences first, then the held-out corpus sentences."""
     texts = []
     for name in ("harvard", "heldout"):
@@ -37,7 +45,7 @@ def heldout_texts(data=DATA):
     return texts
 
 
-def hours_on_disk(work):
+def hours_on_disk(work: str) -> float:
     """Hours of the training corpus that are spoken so far."""
     return sum(os.path.getsize(p) for p in glob.glob(f"{work}/audio/w[0-9]*.pcm")) / 2 / 16000 / 3600
 
@@ -49,18 +57,18 @@ class Synthesis:
 
     def __init__(
         self,
-        work,
-        texts,
-        program,
-        workers=None,
-        name="w",
-        seed=1,
-        limit=None,
-        voices=VOICES[:1],
-        every=False,
-        plain=False,
-        options=(),
-    ):
+        work: str,
+        texts: list[str],
+        program: str,
+        workers: int | None = None,
+        name: str = "w",
+        seed: int = 1,
+        limit: int | None = None,
+        voices: Sequence[str] = VOICES[:1],
+        every: bool = False,
+        plain: bool = False,
+        options: Sequence[object] = (),
+    ) -> None:
         os.makedirs(f"{work}/audio", exist_ok=True)
         self.texts = f"{work}/{name}.texts"
         with open(self.texts, "w") as f:
@@ -102,16 +110,16 @@ class Synthesis:
                 )
             )
 
-    def running(self):
+    def running(self) -> bool:
         return any(p.poll() is None for p in self.processes)
 
-    def wait(self, budget):
+    def wait(self, budget: float) -> None:
         clock = Clock(budget)
         while self.running() and clock.left() > 0:
             time.sleep(0.05)
         self.stop()
 
-    def stop(self):
+    def stop(self) -> None:
         for p in self.processes:
             if p.poll() is None:
                 p.send_signal(signal.SIGTERM)
@@ -122,7 +130,9 @@ class Synthesis:
 class AudioStore:
     """All audio written so far, as int16 in device memory; `refresh` takes what is new."""
 
-    def __init__(self, work, name="w", device="cpu", capacity_hours=1.0, one_chunk=False):
+    def __init__(
+        self, work: str, name: str = "w", device: str = "cpu", capacity_hours: float = 1.0, one_chunk: bool = False
+    ) -> None:
         """`one_chunk`: all audio in one tensor, allocated at once, that never moves."""
         import torch
 
@@ -139,7 +149,7 @@ class AudioStore:
         self.read = {}
         self.carry = {}
 
-    def hours(self):
+    def hours(self) -> float:
         return self.samples / 16000 / 3600
 
     def _append(self, pcm):
@@ -160,7 +170,7 @@ class AudioStore:
         self.used += len(pcm)
         return len(self.chunks) - 1, self.used - len(pcm)
 
-    def refresh(self, seconds=1e9):
+    def refresh(self, seconds: float = 1e9) -> int:
         clock = Clock(seconds)
         for path in sorted(glob.glob(f"{self.work}/audio/{self.name}[0-9]*.tsv")):
             if clock.left() < 0 or self.samples >= self.capacity:
@@ -201,15 +211,15 @@ class AudioStore:
                 i = j
         return len(self.ids)
 
-    def audio(self, i, start=0, count=None):
+    def audio(self, i: int, start: int = 0, count: Any = None) -> torch.Tensor:
         chunk, offset, n = self.where[i]
         count = n - start if count is None else min(count, n - start)
         return self.chunks[chunk][offset + start : offset + start + count]
 
-    def lengths(self):
+    def lengths(self) -> np.ndarray:
         return np.array([w[2] for w in self.where], np.int64)
 
-    def batch(self, indices, starts=None, count=None):
+    def batch(self, indices: Sequence[int], starts: Sequence[int] | None = None, count: Any = None) -> torch.Tensor:
         """float32 [len(indices), count], zero padded."""
         import torch
 
@@ -223,7 +233,7 @@ class AudioStore:
         return out.float() / 32768
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", default=".dev/corpus.txt.xz", help="training text (plain or xz)")
     parser.add_argument("--program", default=".dev/flite_synth", help="built by synth/build.sh")
     parser.add_argument("--work", required=True)
@@ -234,7 +244,7 @@ def add_arguments(parser):
     parser.add_argument("--every", action="store_true", help="each voice speaks every line")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     voices = tuple(args.voice or VOICES[:1])
     held = Synthesis(
         args.work, heldout_texts(), args.program, args.workers, "heldout", limit=args.limit, voices=voices, every=True

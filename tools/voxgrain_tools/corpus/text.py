@@ -4,6 +4,9 @@ Writes the training text (compressed, not committed) and data/heldout.txt. Every
 lower case in [a-z ' , . ? !] and space, digits spelled out, 1 to 250 characters.
 """
 
+from __future__ import annotations
+
+import argparse
 import glob
 import gzip
 import html
@@ -13,6 +16,7 @@ import random
 import re
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 
 from ..common import DATA
 
@@ -49,7 +53,7 @@ MONTHS = ("january february march april may june july august september october n
 DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 
 
-def number_words(n):
+def number_words(n: int) -> str:
     if n < 0:
         return "minus " + number_words(-n)
     if n < 20:
@@ -63,14 +67,14 @@ def number_words(n):
             return number_words(n // size) + " " + name + (joint + number_words(rest) if rest else "")
 
 
-def ordinal_words(n):
+def ordinal_words(n: int) -> str:
     words = number_words(n).split(" ")
     last = words[-1]
     words[-1] = ORDINALS.get(last) or (last[:-1] + "ieth" if last.endswith("y") else last + "th")
     return " ".join(words)
 
 
-def year_words(year):
+def year_words(year: int) -> str:
     high, low = divmod(year, 100)
     if 2000 <= year < 2010:
         return "two thousand" + (" and " + ONES[low] if low else "")
@@ -90,7 +94,7 @@ def _spell_number(match):
     return year_words(n) if len(text) == 4 and 1100 <= n < 2100 else number_words(n)
 
 
-def normalise(text):
+def normalise(text: str) -> str | None:
     """Lower case, digits spelled out, only letters and ' , . ? ! left. None where it is not prose."""
     text = html.unescape(text).replace("\u2019", "'").replace("\u2018", "'")
     text = re.sub(r"[\u2013\u2014]|--+", ", ", text)
@@ -114,20 +118,20 @@ def normalise(text):
     return text or None
 
 
-def finish(text, rng=None):
+def finish(text: str, rng: random.Random | None = None) -> str:
     """Sentence-final punctuation, kept where there is one."""
     if text[-1] in ".?!":
         return text
     return text + "."
 
 
-def sentences(prose):
+def sentences(prose: str) -> Iterator[str]:
     prose = re.sub(r"\b(Mr|Mrs|Dr|St|Prof|vs|etc|No|Vol|pp|p|ed|cf|al)\.", r"\1", prose)
     for piece in re.split(r"(?<=[.?!])[\"')\]_*]*\s+(?=[\"'(\[_*]*[A-Z])", prose):
         yield re.sub(r"\s+", " ", piece).strip()
 
 
-def clauses(text, longest=250):
+def clauses(text: str, longest: int = 250) -> Iterator[str]:
     """Splits a text that is too long at commas (training keeps texts of up to 250 characters)."""
     if len(text) <= longest:
         yield text
@@ -150,7 +154,7 @@ def _open(path):
     return raw.decode("utf-8", "replace")
 
 
-def wordnet(root):
+def wordnet(root: str) -> Iterator[str]:
     for path in sorted(glob.glob(f"{root}/usr/share/wordnet/data.*")):
         for line in _open(path).splitlines():
             if "|" not in line or line.startswith(" "):
@@ -164,7 +168,7 @@ def wordnet(root):
                     yield "gloss", part
 
 
-def prose_files(root, pattern):
+def prose_files(root: str, pattern: str) -> Iterator[str]:
     for path in sorted(glob.glob(f"{root}/{pattern}", recursive=True)):
         text = _open(path)
         if path.endswith(".html"):
@@ -179,7 +183,7 @@ def prose_files(root, pattern):
             yield from (("prose", s) for s in sentences(paragraph))
 
 
-def dictionary(root, name):
+def dictionary(root: str, name: str) -> Iterator[str]:
     text = _open(glob.glob(f"{root}/usr/share/dictd/{name}.dict.dz")[0])
     text = re.sub(r"\[[^\[\]]{0,40}\]", " ", text).replace("{", "").replace("}", "")
     text = re.sub(r"(?m)\s+--\s*[A-Z][\w. ()']*$", "\n", text)
@@ -249,7 +253,7 @@ SHORT = (
 ).split("|")
 
 
-def generated(rng, count):
+def generated(rng: random.Random, count: int) -> Iterator[str]:
     """Numbers, dates, times, money, names, lists, questions and commands."""
 
     def name():
@@ -318,7 +322,7 @@ def generated(rng, count):
         yield text + end
 
 
-def unpack(folder):
+def unpack(folder: str) -> None:
     """Downloads and unpacks the packages into folder/<package>, where they are not there yet."""
     os.makedirs(folder, exist_ok=True)
     for name in PACKAGES:
@@ -335,7 +339,7 @@ def unpack(folder):
         subprocess.run(["dpkg", "-x", deb, f"{folder}/{name}"], check=True)
 
 
-def build(folder, count, seed, longest=250):
+def build(folder: str, count: int, seed: int, longest: int = 250) -> list[str]:
     rng = random.Random(seed)
     lexicon = set()
     for word in _open(f"{folder}/wamerican/usr/share/dict/american-english").split():
@@ -417,7 +421,7 @@ def build(folder, count, seed, longest=250):
     return chosen
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--packages", default=".dev/debs", help="folder for the unpacked Debian packages")
     parser.add_argument("--out", default=".dev/corpus.txt.xz", help="training text, xz")
     parser.add_argument("--count", type=int, default=176000, help="utterances, held-out ones included")
@@ -426,7 +430,7 @@ def add_arguments(parser):
     parser.add_argument("--seed", type=int, default=1)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     unpack(args.packages)
     chosen = build(args.packages, args.count, args.seed)
     harvard = set(open(f"{args.data}/harvard.txt").read().split("\n"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -62,7 +64,7 @@ class Checkpoint:
             return value.astype(np.float32) * scale.reshape(-1, 1)
         return value.astype(np.float32)
 
-    def setting(self, *names: str, default):
+    def setting(self, *names: str, default: Any) -> Any:
         """The first of these configuration keys that is present."""
         return next((self.config[n] for n in names if n in self.config), default)
 
@@ -133,13 +135,22 @@ class Graph:
     def f32(self, name: str, value: np.ndarray) -> str:
         return self.weight(name, value.astype(np.float32))
 
-    def op(self, kind: str, name: str, *inputs: str, outputs=None, **attributes) -> str:
+    def op(self, kind: str, name: str, *inputs: str, outputs: Sequence[str] | None = None, **attributes: Any) -> str:
         outputs = outputs or [f"{name}.out"]
         node = helper.make_node(kind, list(inputs), outputs, name=name, domain=DOMAIN, **attributes)
         self.nodes.append(node)
         return outputs[0]
 
-    def matmul(self, name, x, weight, bits: Bits, bias=None, residual="", outputs=None) -> str:
+    def matmul(
+        self,
+        name: str,
+        x: str,
+        weight: Any,
+        bits: Bits,
+        bias: Any = None,
+        residual: str = "",
+        outputs: Sequence[str] | None = None,
+    ) -> str:
         weight = pad_columns(weight)
         rows, columns = weight.shape
         matrix = self.ready.get(name) or quantise(weight, bits.of(name))
@@ -152,7 +163,7 @@ class Graph:
             inputs.pop()
         return self.op("QMatMul", name, *inputs, outputs=outputs, N=rows, K=columns, bits=matrix.bits)
 
-    def stock_matmul(self, name, x, matrix, bias, residual, outputs) -> str:
+    def stock_matmul(self, name: str, x: str, matrix: Any, bias: Any, residual: str, outputs: Any) -> str:
         """`com.microsoft.MatMulNBits`, its residual a plain Add."""
         rows, columns = matrix.values.shape
         weights, scales = pack_rows(matrix)
@@ -179,7 +190,7 @@ class Graph:
         self.nodes.append(helper.make_node("Add", [own[0], residual], outputs, name=f"{name}.add"))
         return outputs[0]
 
-    def save(self, folder: Path, inputs, outputs, metadata: dict[str, str]) -> onnx.ModelProto:
+    def save(self, folder: Path, inputs: Any, outputs: Any, metadata: dict[str, str]) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             self.name,
@@ -207,7 +218,13 @@ class Graph:
 
 
 def language_model(
-    name: str, checkpoint: Checkpoint, folder: Path, bits: Bits, max_positions: int, matmul: str = "packed", edit=None
+    name: str,
+    checkpoint: Checkpoint,
+    folder: Path,
+    bits: Bits,
+    max_positions: int,
+    matmul: str = "packed",
+    edit: Callable[..., Any] | None = None,
 ) -> dict:
     """Writes `<name>.onnx` and returns its bundle section. `edit` may change the graph first."""
     g = Graph(name, matmul, checkpoint.ready)

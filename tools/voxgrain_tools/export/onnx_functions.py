@@ -6,6 +6,8 @@ recognises the operator names and never looks at the bodies. models/README.md de
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -92,7 +94,7 @@ def _function(name, inputs, outputs, body, attributes=(), defaults=None):
     )
 
 
-def factor_embed():
+def factor_embed() -> onnx.FunctionProto:
     b = _Body()
     speech = b.op("Min", "tokens", b.const(SPEECH - 1))
     rows = b.factor_rows(b.digits(speech, 0, DIGITS), 0, DIGITS)
@@ -106,13 +108,13 @@ def factor_embed():
     )
 
 
-def embed():
+def embed() -> onnx.FunctionProto:
     b = _Body()
     b.op("Cast", b.op("Gather", "table", "tokens", axis=0), to=TensorProto.FLOAT, out="embedding")
     return _function("Embed", ["tokens", "table"], ["embedding"], b)
 
 
-def rms_norm():
+def rms_norm() -> onnx.FunctionProto:
     b = _Body()
     mean = b.op("ReduceMean", b.op("Mul", "x", "x"), b.const([-1]), keepdims=1)
     root = b.op("Sqrt", b.op("Add", mean, b.float_attr("epsilon")))
@@ -120,7 +122,7 @@ def rms_norm():
     return _function("RmsNorm", ["x", "weight"], ["y"], b, ["epsilon"])
 
 
-def q_matmul():
+def q_matmul() -> onnx.FunctionProto:
     b = _Body()
     bits = b.int_attr("bits")
     # One plane a nibble (4 bits) or a single plane (8 bits), least significant first.
@@ -149,7 +151,7 @@ def q_matmul():
     return _function("QMatMul", ["x", "packed", "scales", "bias", "residual"], ["y"], b, ["N", "K", "bits"])
 
 
-def attention():
+def attention() -> onnx.FunctionProto:
     b = _Body()
     heads, kv_heads, size = (b.int_attr(n) for n in ("heads", "kv_heads", "head_dim"))
     steps, past = b.dim("qkv", 0), b.dim("past_key", 1)
@@ -199,14 +201,14 @@ def attention():
     )
 
 
-def swi_glu():
+def swi_glu() -> onnx.FunctionProto:
     b = _Body()
     gate, up = b.op("Split", "gate_up", axis=-1, num_outputs=2, outputs=2)
     b.op("Mul", b.op("Mul", gate, b.op("Sigmoid", gate)), up, out="y")
     return _function("SwiGlu", ["gate_up"], ["y"], b)
 
 
-def factor_logits():
+def factor_logits() -> onnx.FunctionProto:
     """logits[hi, lo] = A[hi] + B[lo] + sum over the four low digits j of C_j[hi, digit_j]."""
     b = _Body()
     half = DIGITS // 2
@@ -235,7 +237,7 @@ def factor_logits():
     return _function("FactorLogits", ["scores"], ["logits"], b, defaults={"digits": DIGITS, "levels": LEVELS})
 
 
-def fsq_embed():
+def fsq_embed() -> onnx.FunctionProto:
     b = _Body()
     digits = b.f32(b.digits("tokens", 0, DIGITS))
     centre = (LEVELS - 1) / 2
@@ -244,7 +246,7 @@ def fsq_embed():
     return _function("FsqEmbed", ["tokens", "weight", "bias"], ["y"], b)
 
 
-def causal_conv():
+def causal_conv() -> onnx.FunctionProto:
     b = _Body()
     steps, width = b.dim("x", 0), b.dim("weight", 0)
     before = b.op("Sub", width, b.const(1))
@@ -258,20 +260,20 @@ def causal_conv():
     return _function("CausalConv", ["x", "weight", "bias"], ["y"], b)
 
 
-def layer_norm():
+def layer_norm() -> onnx.FunctionProto:
     b = _Body()
     epsilon = {"epsilon": ("epsilon", onnx.AttributeProto.FLOAT)}
     b.op("LayerNormalization", "x", "weight", "bias", axis=-1, refs=epsilon, out="y")
     return _function("LayerNorm", ["x", "weight", "bias"], ["y"], b, ["epsilon"])
 
 
-def gelu():
+def gelu() -> onnx.FunctionProto:
     b = _Body()
     b.op("Gelu", "x", refs={"approximate": ("approximate", onnx.AttributeProto.STRING)}, out="y")
     return _function("Gelu", ["x"], ["y"], b, ["approximate"])
 
 
-def upsample():
+def upsample() -> onnx.FunctionProto:
     b = _Body()
     width = b.op("Div", b.dim("x", 1), b.int_attr("factor"))
     b.op("Reshape", "x", b.shape(b.const(-1), width), out="y")
@@ -294,7 +296,7 @@ ALL = {
 }
 
 
-def functions(names) -> list[onnx.FunctionProto]:
+def functions(names: Iterable[str]) -> list[onnx.FunctionProto]:
     """The function definitions of these operators, each once, in a fixed order."""
     wanted = set(names)
     return [make() for name, make in ALL.items() if name in wanted]

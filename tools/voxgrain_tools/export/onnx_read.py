@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ MATMULS = ("QMatMul", "MatMulNBits")
 LAYER_SCALE = 0.2
 
 
-def fields(data):
+def fields(data: memoryview) -> Iterator[tuple[int, Any]]:
     """(field number, value) of a protobuf message: ints of varints, bytes of everything else."""
     data, at = memoryview(data), 0
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import bundle
 
@@ -14,7 +17,7 @@ BINS = FFT // 2 + 1
 MAX_LOG_MAGNITUDE = 6.0
 
 
-def session(path: Path, threads: int | None = None):
+def session(path: Path, threads: int | None = None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -51,7 +54,7 @@ class LanguageModel:
         keep = self.length - count
         self.cache = {name: value[:, :keep] for name, value in self.cache.items()}
 
-    def step(self, tokens, features=None) -> np.ndarray:
+    def step(self, tokens: ArrayLike, features: ArrayLike | None = None) -> np.ndarray:
         """Logits of these tokens; a feature draft reads one row of features a token."""
         feed = {"tokens": np.asarray(tokens, dtype=np.int64), **self.cache}
         if self.features:
@@ -77,10 +80,10 @@ class Codec:
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._session = session(path, threads)
 
-    def spectrum(self, tokens) -> np.ndarray:
+    def spectrum(self, tokens: ArrayLike) -> np.ndarray:
         return self._session.run(None, {"tokens": np.asarray(tokens, dtype=np.int64)})[0]
 
-    def decode(self, tokens) -> np.ndarray:
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
         if len(tokens) == 0:
             return np.zeros(0, np.float32)
         return istft(self.spectrum(tokens))

@@ -1,8 +1,13 @@
 """Stage codec-eval: STOI, PESQ and intelligibility of a codec's resynthesis, a voice each, on a CPU."""
 
+from __future__ import annotations
+
+import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,10 +15,13 @@ from ..audio import write_wav
 from ..common import cpu_count, log
 from ..train.similarity import measure
 
+if TYPE_CHECKING:
+    from ..train.codec import Codec
+
 EXAMPLE = "python -m voxgrain_tools codec-eval --bundle models/voice --limit 100 --again --report codec.json"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoints", help="holds codec_encoder and codec_decoder, whole or cut")
     source.add_argument("--bundle", help="a bundle, whose decoder is judged as it ships, with tools/data's encoder")
@@ -35,7 +43,7 @@ def add_arguments(parser):
     parser.add_argument("--workers", type=int, default=None)
 
 
-def open_codec(args):
+def open_codec(args: argparse.Namespace) -> tuple[Codec, dict[str, Any]]:
     """The codec that the arguments name, and its facts."""
     import shutil
     import tempfile
@@ -61,7 +69,7 @@ def open_codec(args):
         return load_codec(whole), load(f"{whole}/codec_decoder.safetensors")[1]
 
 
-def said_again(args, voices, texts):
+def said_again(args: argparse.Namespace, voices: Sequence[str], texts: list[str]) -> dict[tuple[str, int], np.ndarray]:
     """{(voice, line): sound} of the synthesiser with other noise in its excitation, all else the same.
 
     No codec that leaves out the noise of each moment can be expected to come nearer to the first saying."""
@@ -83,7 +91,7 @@ def said_again(args, voices, texts):
     return {(VOICES[store.speakers[i]], store.ids[i]): store.audio(i).numpy() for i in range(len(store.ids))}
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     import torch
 
     from .. import scoring

@@ -12,8 +12,10 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -144,7 +146,7 @@ def speak_arm(command: list[str], texts: list[str], folder: Path, seed: int) -> 
 class Transcripts:
     """A recogniser with a cache on disk, keyed by the hash of the samples."""
 
-    def __init__(self, name: str, work: Path, transcribe_each) -> None:
+    def __init__(self, name: str, work: Path, transcribe_each: Callable[[Iterable[np.ndarray]], Iterable[str]]) -> None:
         self.name, self.model = name, None
         self._path = work / f"transcripts-{name}.jsonl"
         self._each = transcribe_each
@@ -206,7 +208,7 @@ def recognisers(names: list[str], work: Path, checkpoint: Path | None) -> list[T
     return found
 
 
-def confirm(model, texts: list[str], heard: list[str], paths: list[Path]) -> list[set[str]]:
+def confirm(model: Any, texts: list[str], heard: list[str], paths: list[Path]) -> list[set[str]]:
     """The skips and repeats of each utterance that the sound bears out, see `Recogniser.confirmed`."""
     return [
         model.confirmed(read_wav(p, RATE)[0], t, h) if scoring.suspects(scoring.words(t), scoring.words(h)) else set()

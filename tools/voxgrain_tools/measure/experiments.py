@@ -14,7 +14,9 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import scoring
 from ..common import DATA
@@ -99,17 +101,17 @@ class Runner:
         self.home.mkdir(parents=True, exist_ok=True)
         self.commands: dict[str, str] = {}
 
-    def files(self, families) -> list[str]:
+    def files(self, families: Iterable[str]) -> list[str]:
         return [str(self.indexes / f"{stem(f)}.asg") for f in families]
 
     def _result(self, step: str, words: list[str]) -> Path:
         key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]
         return self.home / f"{step}-{key}.json"
 
-    def has(self, step: str, *words) -> bool:
+    def has(self, step: str, *words: str) -> bool:
         return self._result(step, [str(w) for w in words]).exists()
 
-    def eval(self, step: str, *words) -> dict:
+    def eval(self, step: str, *words: str) -> dict:
         """`voxgrain eval WORDS --json`, once."""
         words = [str(w) for w in words]
         program = shlex.split(self.args.voxgrain)
@@ -188,7 +190,7 @@ class Ears:
         return out
 
 
-def spoken(run: Runner, ears: Ears, step: str, families, arms, count: int, *more) -> dict:
+def spoken(run: Runner, ears: Ears, step: str, families: Iterable[str], arms: Any, count: int, *more: str) -> dict:
     """Speech of every arm and family, with what the recogniser hears."""
     out = run.home / step
     words = ["speech", *run.files(families), *run.sentences(count), *more, "--out", out]
@@ -202,7 +204,7 @@ def spoken(run: Runner, ears: Ears, step: str, families, arms, count: int, *more
     return result
 
 
-def swapped(run: Runner, ears: Ears, step: str, families, count: int, *more) -> dict:
+def swapped(run: Runner, ears: Ears, step: str, families: Iterable[str], count: int, *more: str) -> dict:
     """The target's speech with every token replaced within its group, with what the recogniser hears."""
     out = run.home / step
     result = run.eval(step, "swap", *run.files(families), *run.sentences(count), *more, "--out", out)
@@ -214,7 +216,7 @@ def swapped(run: Runner, ears: Ears, step: str, families, count: int, *more) -> 
     return result
 
 
-def needed(steps, final) -> list[str]:
+def needed(steps: Any, final: Any) -> list[str]:
     """The families that the steps use; none named stands for all that the program knows."""
     if WHOLE & set(steps):
         return []
@@ -231,7 +233,7 @@ def needed(steps, final) -> list[str]:
     return list(dict.fromkeys(f for step in steps for f in uses[step]))
 
 
-def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps) -> dict:
+def measure(args: argparse.Namespace, run: Runner, ears: Ears, steps: Any) -> dict:
     """The results of the steps, by name."""
     found: dict[str, dict] = {}
     run.indexes.mkdir(exist_ok=True)
@@ -317,11 +319,11 @@ def codebook(run: Runner, ears: Ears) -> dict:
     return {"codes": codes, "groups": built, "acceptance": accepted, "swap": swap, "speech": speech}
 
 
-def number(v, digits: int = 3) -> str:
+def number(v: float | None, digits: int = 3) -> str:
     return "" if v is None else f"{v:.{digits}f}"
 
 
-def interval(v, digits: int = 3, scale: float = 1.0) -> str:
+def interval(v: Sequence[float] | None, digits: int = 3, scale: float = 1.0) -> str:
     if v is None:
         return ""
     return f"{scale * v[0]:.{digits}f} [{scale * v[1]:.{digits}f}, {scale * v[2]:.{digits}f}]"

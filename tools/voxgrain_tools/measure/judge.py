@@ -139,8 +139,12 @@ def add_program_arguments(parser: argparse.ArgumentParser, arms: str) -> None:
     )
 
 
-def make_conditions(args: argparse.Namespace, texts: Sequence[str], out: Path) -> dict[str, Path]:
-    """Folders of sounds by condition: teacher, codec, arms, then --wavs."""
+def make_conditions(
+    args: argparse.Namespace, texts: Sequence[str], out: Path, for_teacher: Sequence[str] | None = None
+) -> dict[str, Path]:
+    """Folders of sounds by condition: teacher, codec, arms, then --wavs.
+
+    The teacher may get other texts of the same words."""
     folders: dict[str, Path] = {}
     rate = 16000
     if args.bundle is not None:
@@ -149,7 +153,7 @@ def make_conditions(args: argparse.Namespace, texts: Sequence[str], out: Path) -
         rate = bundle.read(args.bundle)["audio"]["sample_rate_hz"]
     if args.teacher:
         folders[TEACHER] = out / args.teacher.replace(":", "-")
-        conditions.speak_teacher(args.teacher, texts, folders[TEACHER], rate)
+        conditions.speak_teacher(args.teacher, for_teacher or texts, folders[TEACHER], rate)
     if getattr(args, "encoder", None):
         if not (args.teacher and args.bundle):
             raise SystemExit(

@@ -5,8 +5,12 @@ sampling in float32, so that nothing but the weights differs; the recogniser hea
 synthesiser's own sound and its passage through the codec.
 """
 
+from __future__ import annotations
+
+import argparse
 import json
 import os
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +24,7 @@ EXAMPLE = (
 )
 
 
-def hear(judge, texts, waves):
+def hear(judge: Any, texts: list[str], waves: list[np.ndarray]) -> list[dict[str, Any]]:
     """Scores of each sound; a skip or repeat counts where the sound bears it out."""
     return [
         scoring.borne_out(scoring.score(text, heard), judge.confirmed(wave, text, heard))
@@ -28,7 +32,9 @@ def hear(judge, texts, waves):
     ]
 
 
-def summary(scores, ended, base=None):
+def summary(
+    scores: list[dict[str, Any]], ended: list[bool], base: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """Rates with 95 % intervals; against `base`, scores of the same utterances, the paired difference."""
 
     def column(items, kind):
@@ -45,7 +51,9 @@ def summary(scores, ended, base=None):
     return out
 
 
-def speak(model, texts, speaker, device, codec, seed, longest=1200):
+def speak(
+    model: Any, texts: list[str], speaker: int, device: torch.device | str, codec: Any, seed: int, longest: int = 1200
+) -> tuple[list[np.ndarray], list[bool]]:
     """Sounds of all texts, and which of them ended by themselves."""
     from ..train.sampler import sample_batch
 
@@ -72,7 +80,7 @@ def speak(model, texts, speaker, device, codec, seed, longest=1200):
     return waves, ended
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", required=True, help="holds the held-out sentences as spoken by the synthesiser (audio/)"
     )
@@ -93,7 +101,7 @@ def add_arguments(parser):
     parser.add_argument("--device", default=None)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     from ..corpus.synth import VOICES, AudioStore
     from ..train import lm, recogniser
     from ..train.codec import load_codec

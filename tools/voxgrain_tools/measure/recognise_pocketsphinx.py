@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def _one(sound: np.ndarray) -> str:
     return hypothesis.hypstr if hypothesis else ""
 
 
-def transcribe_each(sounds, processes: int = 2):
+def transcribe_each(sounds: Iterable[np.ndarray], processes: int = 2) -> Iterator[str]:
     """Yields one text a sound (float32, 16 kHz), in order; `sounds` may be an iterator."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, initializer=_start) as pool:

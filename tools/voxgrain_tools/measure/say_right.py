@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,16 @@ class Sentence:
     kind: str
     text: str
     wanted: tuple[str, ...]
+
+    def spelt_out(self) -> str:
+        """What the teacher is given: digits as words, groups set apart, so that it is judged by its voice.
+
+        Teachers read a number's digits as they like, which says nothing about how the same words are understood."""
+        if self.kind != "phone":
+            return self.text
+        groups = re.sub(r"[^0-9]+", ", ", self.text).strip(", ").split(", ")
+        said = ", ".join(" ".join(words.ONES[int(d)] for d in group) for group in groups)
+        return re.sub(r"\(?[0-9].*[0-9]", said, self.text)
 
     def right(self, transcript: str) -> bool:
         """Whether what has to be heard is in the transcript, by the rule of its kind."""
@@ -102,7 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     sentences = read_sentences(args.sentences)
     args.out.mkdir(parents=True, exist_ok=True)
-    folders = judge.make_conditions(args, [s.text for s in sentences], args.out / "say-right")
+    texts = [s.text for s in sentences]
+    folders = judge.make_conditions(args, texts, args.out / "say-right", [s.spelt_out() for s in sentences])
     recogniser = whisper.verdicts(args.out, args.workers)
     heard = {n: recogniser(judge.conditions.sounds(f, len(sentences))) for n, f in folders.items()}
     table = markdown(sentences, heard) + "\n"

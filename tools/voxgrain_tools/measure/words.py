@@ -357,10 +357,12 @@ def digits(text: str) -> str:
 
 
 def letters_together(text: str) -> list[str]:
-    """Words with single letters in a row as one: "U. S. A." and "the U S A" have "usa"."""
+    """Words with single letters in a row as one: "U. S. A." and "the U S A" have "usa", "Ph.D." is "phd"."""
+    text = re.sub(r"\b[A-Za-z]{1,2}\.(?:[A-Za-z]\b\.?)+", lambda m: m[0].replace(".", "") + " ", text)
+    text = re.sub(r"\b([A-Za-z])\.", r"\1 ", text)
     out: list[str] = []
     run = ""
-    for word in [*re.findall(r"[a-z0-9]+(?:'[a-z]+)?", re.sub(r"(?<=\b[A-Za-z])\.", " ", text).lower()), ""]:
+    for word in [*re.findall(r"[a-z0-9]+(?:'[a-z]+)?", text.lower()), ""]:
         if len(word) == 1:
             run += word
             continue

@@ -1,7 +1,12 @@
 """The speech codec (one codebook of 65,536 codes, 50 a second), and stage tokenize; codec_train trains it."""
 
+from __future__ import annotations
+
+import argparse
 import math
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -9,6 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..common import DATA, device_of, load, log, save
+
+if TYPE_CHECKING:
+    from ..corpus.synth import AudioStore
 
 EXAMPLE_TOKENIZE = "python -m voxgrain_tools tokenize --work /tmp/vx"
 RATE, HOP, FFT, FRAME = 16000, 160, 640, 320
@@ -44,7 +52,7 @@ FEATURES_BEFORE = "mel"
 ENCODER = os.path.join(DATA, "codec_encoder.safetensors")
 
 
-def mel_filters(bins, fft, rate=RATE):
+def mel_filters(bins: int, fft: int, rate: int = RATE) -> torch.Tensor:
     """[bins, fft/2+1], triangles on the HTK mel scale, each of unit area in bins' width."""
     top = 2595 * math.log10(1 + rate / 2 / 700)
     edges = 700 * (10 ** (np.linspace(0, top, bins + 2) / 2595) - 1)
@@ -57,13 +65,13 @@ def mel_filters(bins, fft, rate=RATE):
 class LogMel(nn.Module):
     """Log-mel frames, two a token and aligned with the decoder's frames: [B, n] -> [B, n/160, 80]."""
 
-    def __init__(self, config=CONFIG):
+    def __init__(self, config: dict[str, Any] = CONFIG) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("window", torch.hann_window(FFT), persistent=False)
         self.register_buffer("filters", mel_filters(config["mel_bins"], FFT), persistent=False)
 
-    def forward(self, audio):
+    def forward(self, audio: torch.Tensor) -> torch.Tensor:
         pad = self.config["encoder_pad_samples"]
         spectrum = torch.stft(
             F.pad(audio.float(), (pad, pad)), FFT, HOP, window=self.window, center=False, return_complex=True
@@ -81,7 +89,7 @@ class WideFeatures(nn.Module):
 
     FINE, LONG, LOW, PHASE = (256, 40), 2048, 128, 160
 
-    def __init__(self, config=CONFIG):
+    def __init__(self, config: dict[str, Any] = CONFIG) -> None:
         super().__init__()
         self.mel = LogMel(config)
         self.wide = config["features"] == "wide"
@@ -94,11 +102,11 @@ class WideFeatures(nn.Module):
             self.size += 2 * bins + 2 * self.PHASE
 
     @staticmethod
-    def spectrum(audio, window, hop):
+    def spectrum(audio: torch.Tensor, window: torch.Tensor, hop: int) -> torch.Tensor:
         pad = (len(window) - hop) // 2
         return torch.stft(F.pad(audio, (pad, pad)), len(window), hop, window=window, center=False, return_complex=True)
 
-    def forward(self, audio):
+    def forward(self, audio: torch.Tensor) -> torch.Tensor:
         audio = audio.float()
         frames = audio.shape[1] // HOP
         low = self.spectrum(audio, self.long_window, HOP)[:, 1 : self.LOW + 1].abs().clamp_min(1e-4).log()
@@ -113,19 +121,32 @@ class WideFeatures(nn.Module):
         return torch.cat([self.mel(audio), fine, low, part], -1)
 
 
-def features_of(config):
+def features_of(config: dict[str, Any]) -> nn.Module:
     return (LogMel if config.get("features", FEATURES_BEFORE) == "mel" else WideFeatures)(config)
 
 
 class Depthwise(nn.Module):
-    def __init__(self, channels, kernel, causal):
+    def __init__(self, channels: int, kernel: int, causal: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(kernel, channels) / math.sqrt(kernel))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.left, self.right = (kernel - 1, 0) if causal else ((kernel - 1) // 2, kernel // 2)
 
 
-def block(x, left, right, kernel, bias, norm, norm_bias, w1, b1, w2, b2, scale):
+def block(
+    x: torch.Tensor,
+    left: int,
+    right: int,
+    kernel: torch.Tensor,
+    bias: torch.Tensor,
+    norm: torch.Tensor,
+    norm_bias: torch.Tensor,
+    w1: torch.Tensor,
+    b1: torch.Tensor,
+    w2: torch.Tensor,
+    b2: torch.Tensor,
+    scale: torch.Tensor,
+) -> torch.Tensor:
     """One ConvNeXt block on [B, T, C]; a plain function, so that it compiles once for all blocks of a stage."""
     # A sum of shifted copies: fuses when compiled, and needs no transposes.
     size, y = x.shape[1], F.pad(x, (0, 0, left, right))
@@ -138,7 +159,7 @@ def block(x, left, right, kernel, bias, norm, norm_bias, w1, b1, w2, b2, scale):
 
 
 class Block(nn.Module):
-    def __init__(self, channels, kernel, causal, expansion=3, scale=0.2):
+    def __init__(self, channels: int, kernel: int, causal: bool, expansion: int = 3, scale: float = 0.2) -> None:
         super().__init__()
         self.depthwise = Depthwise(channels, kernel, causal)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
@@ -147,14 +168,14 @@ class Block(nn.Module):
         self.layer_scale = nn.Parameter(torch.full((channels,), scale))
         self.function = block
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         d, n, a, b = self.depthwise, self.norm, self.pointwise1, self.pointwise2
         return self.function(
             x, d.left, d.right, d.weight, d.bias, n.weight, n.bias, a.weight, a.bias, b.weight, b.bias, self.layer_scale
         )
 
 
-def blocks(shape, causal, expansion):
+def blocks(shape: Sequence[int], causal: bool, expansion: int) -> nn.ModuleList:
     channels, count, kernel = shape
     return nn.ModuleList(Block(channels, kernel, causal, expansion) for _ in range(count))
 
@@ -162,7 +183,7 @@ def blocks(shape, causal, expansion):
 class Encoder(nn.Module):
     """Frames of features_of(config) [B, 2T, ...] -> [B, T, 8] before the bounding tanh."""
 
-    def __init__(self, config=CONFIG):
+    def __init__(self, config: dict[str, Any] = CONFIG) -> None:
         super().__init__()
         a, b = config["enc1"], config["enc2"]
         features = features_of(config)
@@ -173,7 +194,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(b[0], eps=1e-6)
         self.out = nn.Linear(b[0], config["fsq_digits"])
 
-    def body(self, mel):
+    def body(self, mel: torch.Tensor) -> torch.Tensor:
         x = self.inp(mel)
         for step in self.stage1:
             x = step(x)
@@ -182,14 +203,14 @@ class Encoder(nn.Module):
             x = step(x)
         return self.norm(x).float()
 
-    def forward(self, mel):
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
         return self.out(self.body(mel))
 
 
 class Decoder(nn.Module):
     """Digit values [B, T, 8] -> spectrum [B, 2T, 642]; causal."""
 
-    def __init__(self, config=CONFIG):
+    def __init__(self, config: dict[str, Any] = CONFIG) -> None:
         super().__init__()
         a, b = config["dec1"], config["dec2"]
         self.inp = nn.Linear(config["fsq_digits"], a[0])
@@ -199,7 +220,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(b[0], eps=1e-6)
         self.head = nn.Linear(b[0], FFT + 2)
 
-    def body(self, values):
+    def body(self, values: torch.Tensor) -> torch.Tensor:
         x = self.inp(values)
         for step in self.stage1:
             x = step(x)
@@ -209,11 +230,11 @@ class Decoder(nn.Module):
             x = step(x)
         return self.norm(x).float()
 
-    def forward(self, values):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
         return self.head(self.body(values))
 
 
-def sound(spectrum):
+def sound(spectrum: torch.Tensor) -> torch.Tensor:
     """Spectrum [B, 2T, 642] -> samples [B, 320T]: inverse FFT, Hann, overlap-add, /1.5, trimmed by 240."""
     magnitude = torch.exp(spectrum[..., :321].clamp(max=6.0))
     phase = spectrum[..., 321:]
@@ -226,43 +247,45 @@ def sound(spectrum):
     return total.reshape(batch, -1)[:, 240:-240] / 1.5
 
 
-def digits_of(z):
+def digits_of(z: torch.Tensor) -> torch.Tensor:
     return torch.floor(1.5 * torch.tanh(z) + 2).clamp(0, 3)
 
 
-def tokens_of(z):
+def tokens_of(z: torch.Tensor) -> torch.Tensor:
     shifts = torch.tensor([4**i for i in range(z.shape[-1])], device=z.device)
     return (digits_of(z).long() * shifts).sum(-1)
 
 
-def values_of(tokens, digits=8):
+def values_of(tokens: torch.Tensor, digits: int = 8) -> torch.Tensor:
     shifts = torch.arange(digits, device=tokens.device) * 2
     return (((tokens.unsqueeze(-1) >> shifts) & 3).float() - 1.5) / 1.5
 
 
 class Codec(nn.Module):
-    def __init__(self, config=CONFIG):
+    def __init__(self, config: dict[str, Any] = CONFIG) -> None:
         super().__init__()
         self.config = config
         self.mel, self.encoder, self.decoder = features_of(config), Encoder(config), Decoder(config)
 
     @torch.no_grad()
-    def encode(self, audio):
+    def encode(self, audio: torch.Tensor) -> torch.Tensor:
         """[B, n] -> tokens [B, ceil(n/320)]"""
         audio = F.pad(audio, (0, -audio.shape[1] % FRAME))
         return tokens_of(self.encoder(self.mel(audio)))
 
     @torch.no_grad()
-    def decode(self, tokens):
+    def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         return sound(self.decoder(values_of(tokens, self.config["fsq_digits"])))
 
-    def save(self, folder, facts=None, parts=("encoder", "decoder")):
+    def save(
+        self, folder: str, facts: dict[str, Any] | None = None, parts: Sequence[str] = ("encoder", "decoder")
+    ) -> None:
         for name in parts:
             module = getattr(self, name)
             save(f"{folder}/codec_{name}.safetensors", module.state_dict(), dict(self.config, **(facts or {})))
 
 
-def load_codec(folder, device="cpu"):
+def load_codec(folder: str, device: str = "cpu") -> Codec:
     encoder, config = load(f"{folder}/codec_encoder.safetensors")
     decoder, _ = load(f"{folder}/codec_decoder.safetensors")
     codec = Codec(config)
@@ -271,7 +294,7 @@ def load_codec(folder, device="cpu"):
     return codec.to(device).eval()
 
 
-def codec_from_bundle(folder, encoder=ENCODER, device="cpu"):
+def codec_from_bundle(folder: str, encoder: str = ENCODER, device: str = "cpu") -> Codec:
     """The codec that a bundle ships: the decoder with the weights that the engine computes with, and the encoder's
     file."""
     from ..export.onnx_read import codec_decoder
@@ -283,7 +306,14 @@ def codec_from_bundle(folder, encoder=ENCODER, device="cpu"):
     return codec.to(device).eval()
 
 
-def tokenize(codec, store, device, samples=16_000_000, phones=True, shift_seed=None):
+def tokenize(
+    codec: Codec,
+    store: AudioStore,
+    device: torch.device,
+    samples: int = 16_000_000,
+    phones: bool = True,
+    shift_seed: int | None = None,
+) -> dict[str, Any]:
     """The whole store as tokens: dict of flat arrays, utterances sorted by id, then by speaker.
 
     With `shift_seed` every utterance begins later by its own part of a token (silence before it): other tokens
@@ -339,12 +369,12 @@ def tokenize(codec, store, device, samples=16_000_000, phones=True, shift_seed=N
     return result
 
 
-def both(a, b):
+def both(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Two token sets as one."""
     return {k: np.concatenate([a[k], b[k]]) for k in a}
 
 
-def save_tokens(path, data):
+def save_tokens(path: str, data: dict[str, Any]) -> None:
     """Texts as one blob: a NumPy text array pads every text to the longest."""
     blob = "\n".join(data["texts"].tolist()).encode()
     arrays = {k: v for k, v in data.items() if k != "texts"}
@@ -352,7 +382,7 @@ def save_tokens(path, data):
     os.replace(path + ".part.npz", path)
 
 
-def load_tokens(path):
+def load_tokens(path: str) -> dict[str, Any]:
     with np.load(path) as f:
         data = {k: f[k] for k in f.files}
     data["texts"] = bytes(data["texts"]).decode().split("\n")
@@ -360,7 +390,7 @@ def load_tokens(path):
     return data
 
 
-def pack_tokens(data, folder, limit=15_700_000, files=3):
+def pack_tokens(data: dict[str, Any], folder: str, limit: int = 15_700_000, files: int = 3) -> tuple[int, int]:
     """As many utterances as fit in `files` files: tokens_N.npz with ids, lengths, speakers and the two byte planes,
     deflated."""
     import zlib
@@ -397,7 +427,7 @@ def pack_tokens(data, folder, limit=15_700_000, files=3):
     return written, total
 
 
-def unpack_tokens(paths):
+def unpack_tokens(paths: Sequence[str]) -> dict[str, Any]:
     import zlib
 
     ids, lengths, tokens, speakers = [], [], [], []
@@ -418,7 +448,7 @@ def unpack_tokens(paths):
     }
 
 
-def usage(tokens):
+def usage(tokens: np.ndarray) -> dict[str, Any]:
     """Codes used, perplexity, and codes that carry 90 % of the speech."""
     counts = np.bincount(tokens.astype(np.int64))
     p = np.sort(counts[counts > 0])[::-1] / counts.sum()
@@ -429,14 +459,14 @@ def usage(tokens):
     }
 
 
-def add_tokenize_arguments(parser):
+def add_tokenize_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", required=True, help="holds audio/ and codec_*.safetensors; tokens.npz is written here"
     )
     parser.add_argument("--device", default=None)
 
 
-def run_tokenize(args):
+def run_tokenize(args: argparse.Namespace) -> None:
     from ..corpus.synth import AudioStore
 
     device = device_of(args.device)

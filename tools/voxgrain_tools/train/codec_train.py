@@ -7,6 +7,9 @@ covers
 them all, --call-budget one, and --resume goes on where the last call stopped.
 """
 
+from __future__ import annotations
+
+import argparse
 import json
 import math
 import os
@@ -15,6 +18,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,11 +44,14 @@ from .codec import (
 )
 from .perceptual import PerceptualLoss
 
+if TYPE_CHECKING:
+    from ..corpus.synth import AudioStore, Synthesis
+
 EXAMPLE = "python -m voxgrain_tools codec --work /tmp/vx --out out --total-budget 1120 --call-budget 560"
 MODES = ("graphs", "compiled", "plain")
 
 
-def quantize(z, noise=None, dither=0.0):
+def quantize(z: torch.Tensor, noise: torch.Tensor | None = None, dither: float = 0.0) -> torch.Tensor:
     """Digit values with a straight-through gradient.
 
     `noise` [B] in 0..1 picks what a row trains for: below 1/8 one digit of every token is moved by a step (tolerance of
@@ -61,7 +69,7 @@ def quantize(z, noise=None, dither=0.0):
     return soft + (hard - soft).detach()
 
 
-def spread_loss(z):
+def spread_loss(z: torch.Tensor) -> torch.Tensor:
     """Digits of mean 0, of a uniform digit's variance and without correlation use more of the codes."""
     u = torch.tanh(z).reshape(-1, z.shape[-1])
     mean = u.mean(0)
@@ -73,7 +81,7 @@ def spread_loss(z):
     return mean.square().sum() + (diagonal - 5 / 9).square().sum() + off / z.shape[-1]
 
 
-def third_octaves(fft, rate=RATE):
+def third_octaves(fft: int, rate: int = RATE) -> torch.Tensor:
     """[15, fft/2+1]: the bands of STOI, from 150 Hz."""
     centre = 150 * 2 ** (np.arange(15) / 3)
     hz = np.linspace(0, rate / 2, fft // 2 + 1)
@@ -91,7 +99,7 @@ class SpectralLoss(nn.Module):
     SCALES = ((2048, 128), (1024, 80), (512, 64), (256, 32))
     WEIGHTS = {"mel": 15.0, "ratio": 1.5, "loudness": 12.0, "envelope": 20.0}
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         for fft, bins in self.SCALES:
             self.register_buffer(f"w{fft}", torch.hann_window(fft), persistent=False)
@@ -100,20 +108,20 @@ class SpectralLoss(nn.Module):
         self.register_buffer("w410", torch.hann_window(410), persistent=False)
         self.register_buffer("octaves", third_octaves(512), persistent=False)
 
-    def power(self, audio, fft):
+    def power(self, audio: torch.Tensor, fft: int) -> torch.Tensor:
         s = torch.stft(
             audio, fft, fft // 4, window=getattr(self, f"w{fft}"), center=True, pad_mode="constant", return_complex=True
         )
         return s.real.square() + s.imag.square()
 
-    def envelopes(self, audio):
+    def envelopes(self, audio: torch.Tensor) -> torch.Tensor:
         s = torch.stft(
             audio, 512, 205, window=self.w410, win_length=410, center=True, pad_mode="constant", return_complex=True
         )
         x = (self.octaves @ (s.real.square() + s.imag.square()) + 1e-6).sqrt()
         return x.unfold(2, 30, 4)  # [B, 15, segments, 30]
 
-    def views(self, audio):
+    def views(self, audio: torch.Tensor) -> Any:
         """What the distances compare, for one side."""
         out = {}
         for fft, _ in self.SCALES:
@@ -128,7 +136,7 @@ class SpectralLoss(nn.Module):
             out["envelope"] = self.envelopes(audio)
         return out
 
-    def forward(self, real, fake):
+    def forward(self, real: torch.Tensor, fake: torch.Tensor) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             a = self.views(real)
         b = self.views(fake)
@@ -149,14 +157,21 @@ class SpectralLoss(nn.Module):
             out["envelope"] = ((1 - c) * spoken).sum() / (spoken.sum() * 15).clamp_min(1)
         return out
 
-    def total(self, parts):
+    def total(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
         return sum(self.WEIGHTS[k] * v for k, v in parts.items())
 
 
 class Conv(nn.Module):
     """A weight-normalised 2-D convolution."""
 
-    def __init__(self, a, b, kernel, stride=(1, 1), padding=(0, 0)):
+    def __init__(
+        self,
+        a: int,
+        b: int,
+        kernel: tuple[int, int],
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+    ) -> None:
         super().__init__()
         w = torch.empty(b, a, *kernel)
         nn.init.kaiming_uniform_(w, a=math.sqrt(5))
@@ -165,17 +180,17 @@ class Conv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(b))
         self.stride, self.padding = stride, padding
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         w = self.v * (self.g / self.v.flatten(1).norm(dim=1).clamp_min(1e-8).reshape(-1, 1, 1, 1))
         return F.conv2d(x, w.to(memory_format=torch.channels_last), self.bias, self.stride, self.padding)
 
 
 class Stack(nn.Module):
-    def __init__(self, convs, last):
+    def __init__(self, convs: Iterable[nn.Module], last: nn.Module) -> None:
         super().__init__()
         self.convs, self.last = nn.ModuleList(convs), last
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         features = []
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.1)
@@ -187,7 +202,7 @@ class Discriminators(nn.Module):
     PERIODS = (2, 3, 5, 7, 11)
     FFTS = (1024, 512, 256)
 
-    def __init__(self, width=32):
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
         w = width
         sizes = [1, w, 2 * w, 4 * w, 8 * w]
@@ -214,7 +229,7 @@ class Discriminators(nn.Module):
         for fft in self.FFTS:
             self.register_buffer(f"w{fft}", torch.hann_window(fft), persistent=False)
 
-    def forward(self, audio):
+    def forward(self, audio: torch.Tensor) -> list[tuple[torch.Tensor, list[torch.Tensor]]]:
         out = []
         for period, stack in zip(self.PERIODS, self.period):
             x = F.pad(audio, (0, -audio.shape[1] % period))
@@ -235,7 +250,19 @@ class Discriminators(nn.Module):
         return out
 
 
-def adam(w, g, m, v, average, step, facts, b1: float, b2: float, decay: float, limit: float):
+def adam(
+    w: torch.Tensor,
+    g: torch.Tensor,
+    m: torch.Tensor,
+    v: torch.Tensor,
+    average: torch.Tensor,
+    step: torch.Tensor,
+    facts: torch.Tensor,
+    b1: float,
+    b2: float,
+    decay: float,
+    limit: float,
+) -> None:
     """AdamW with clipping on flat vectors, in place; facts = [learning rate, weight of the average's past].
 
     A gradient that is not finite counts as none."""
@@ -257,7 +284,14 @@ class Flat:
 
     NAMES = ("weights", "m", "v", "average", "step")
 
-    def __init__(self, modules, device, betas, decay=0.01, limit=10.0):
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        device: torch.device,
+        betas: tuple[float, float],
+        decay: float = 0.01,
+        limit: float = 10.0,
+    ) -> None:
         self.parameters = [p for m in modules for p in m.parameters()]
         self.spots, size = [], 0
         for p in self.parameters:
@@ -275,21 +309,21 @@ class Flat:
             p.grad = self.grad[a : a + n].view(p.shape)
         self.average.copy_(self.weights)
 
-    def update(self):
+    def update(self) -> None:
         with torch.no_grad():
             self.function(self.weights, self.grad, self.m, self.v, self.average, self.step, self.facts, *self.options)
 
-    def averaged(self):
+    def averaged(self) -> list[torch.Tensor]:
         return [self.average[a : a + n].view(p.shape) for p, (a, n) in zip(self.parameters, self.spots)]
 
-    def state(self):
+    def state(self) -> dict[str, torch.Tensor]:
         return {k: getattr(self, k) for k in self.NAMES}
 
-    def load(self, state):
+    def load(self, state: dict[str, torch.Tensor]) -> None:
         for k in self.NAMES:
             getattr(self, k).copy_(state[k])
 
-    def restart(self):
+    def restart(self) -> None:
         """The average as weights, and no memory of gradients."""
         self.weights.copy_(self.average)
         for t in (self.m, self.v, self.step, self.grad):
@@ -307,22 +341,22 @@ class Trainer:
 
     def __init__(
         self,
-        store,
-        device,
-        mode="plain",
-        config=CONFIG,
-        batch=48,
-        seconds=1.92,
-        judged=0.96,
-        width=32,
-        lr=1.2e-3,
-        critic_lr=6e-4,
-        dither=0.3,
-        gan_from=0.4,
-        warmup=200,
-        frozen=False,
-        pesq_weight=0.0,
-    ):
+        store: AudioStore,
+        device: torch.device,
+        mode: str = "plain",
+        config: dict[str, Any] = CONFIG,
+        batch: int = 48,
+        seconds: float = 1.92,
+        judged: float = 0.96,
+        width: int = 32,
+        lr: float = 1.2e-3,
+        critic_lr: float = 6e-4,
+        dither: float = 0.3,
+        gan_from: float = 0.4,
+        warmup: int = 200,
+        frozen: bool = False,
+        pesq_weight: float = 0.0,
+    ) -> None:
         self.store, self.device, self.mode, self.config = store, device, mode, config
         self.batch, self.lr, self.critic_lr, self.dither, self.gan_from = batch, lr, critic_lr, dither, gan_from
         self.warmup, self.frozen, self.pesq_weight = warmup, frozen, pesq_weight
@@ -360,17 +394,17 @@ class Trainer:
 
     # One step ---------------------------------------------------------------------------------------------------------
 
-    def autocast(self):
+    def autocast(self) -> Any:
         # No cache of casts: a captured graph must cast anew whenever it runs.
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False)
 
-    def crops(self, around=0):
+    def crops(self, around: int = 0) -> torch.Tensor:
         spots = self.spots[0, :, None] + torch.arange(-around, self.count + around, device=self.device)
         audio = self.store.chunks[0][spots.clamp(0, self.store.chunk_size - 1)]
         inside = (spots >= self.spots[2, :, None]) & (spots < self.spots[1, :, None])
         return torch.where(inside, audio.float() / 32768, 0.0)
 
-    def values(self, real):
+    def values(self, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Digit values of the crops, and how far the digits are from being well used."""
         noise = torch.rand(len(real), device=self.device)
         if self.frozen:
@@ -385,13 +419,15 @@ class Trainer:
         z = self.codec.encoder.out(x.float())
         return quantize(z, noise, self.facts[0]), spread_loss(z)
 
-    def generate(self, real):
+    def generate(self, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         values, spread = self.values(real)
         with self.autocast():
             x = self.codec.decoder.body(values)
         return sound(self.codec.decoder.head(x.float())), spread
 
-    def distance(self, real, fake, spread):
+    def distance(
+        self, real: torch.Tensor, fake: torch.Tensor, spread: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         parts = self.spectral(real, fake)
         loss = self.spectral.total(parts) + 0.3 * spread
         if self.perceptual is not None:
@@ -399,7 +435,7 @@ class Trainer:
             loss = loss + self.pesq_weight * parts["pesq"]
         return loss, parts
 
-    def plain_step(self):
+    def plain_step(self) -> None:
         self.generator.grad.zero_()
         real = self.crops()
         fake, spread = self.generate(real)
@@ -408,7 +444,7 @@ class Trainer:
         self.generator.update()
         self.note(parts, spread)
 
-    def gan_step(self):
+    def gan_step(self) -> None:
         self.generator.grad.zero_()
         self.critic.grad.zero_()
         real = self.crops()
@@ -436,7 +472,7 @@ class Trainer:
         self.critic.update()
         self.note(parts, spread, loss_d, loss_adversarial, loss_feature)
 
-    def note(self, parts, spread, *others):
+    def note(self, parts: dict[str, torch.Tensor], spread: torch.Tensor, *others: torch.Tensor) -> None:
         zero = torch.zeros((), device=self.device)
         values = [parts.get(k, zero) for k in ("mel", "ratio", "loudness", "envelope", "pesq")] + [spread, *others]
         values = [v.detach().float() for v in values] + [zero] * (9 - len(values)) + [zero + 1]
@@ -444,14 +480,14 @@ class Trainer:
 
     # Its inputs -------------------------------------------------------------------------------------------------------
 
-    def refresh(self, seconds=5.0):
+    def refresh(self, seconds: float = 5.0) -> None:
         self.store.refresh(seconds)
         where = np.array([(o, n) for _, o, n in self.store.where], np.int64).reshape(-1, 2)
         self.offsets, self.lengths = where[:, 0], where[:, 1]
         speakers = np.array(self.store.speakers)
         self.by_speaker = [np.flatnonzero(speakers == s) for s in np.unique(speakers)]
 
-    def prepare(self, share):
+    def prepare(self, share: float) -> float:
         """Fills the buffers that a step reads."""
         picks = np.concatenate(
             [  # The speakers take turns.
@@ -477,7 +513,7 @@ class Trainer:
         self.numbers.copy_(torch.from_numpy(numbers), non_blocking=True)
         return rate
 
-    def advance(self, share, gan):
+    def advance(self, share: float, gan: bool) -> float:
         rate = self.prepare(share)
         name = "gan" if gan else "plain"
         if name not in self.run:
@@ -488,7 +524,7 @@ class Trainer:
         self.gan_steps += gan
         return rate
 
-    def make(self, function, share):
+    def make(self, function: Callable[..., Any], share: float) -> Callable[[], Any]:
         if self.mode != "graphs" or self.stream is None:
             return function
         began = time.monotonic()
@@ -512,7 +548,7 @@ class Trainer:
 
     # What is kept -----------------------------------------------------------------------------------------------------
 
-    def averaged(self):
+    def averaged(self) -> Codec:
         codec = Codec(self.config)
         codec.encoder.load_state_dict(self.codec.encoder.state_dict())
         own = [p for m in ((codec.decoder,) if self.frozen else (codec.encoder, codec.decoder)) for p in m.parameters()]
@@ -521,7 +557,7 @@ class Trainer:
                 p.copy_(q)
         return codec.eval()
 
-    def state(self, elapsed):
+    def state(self, elapsed: float) -> dict[str, Any]:
         return {
             "generator": self.generator.state(),
             "critic": self.critic.state(),
@@ -533,7 +569,7 @@ class Trainer:
             "frozen": self.frozen,
         }
 
-    def load(self, state):
+    def load(self, state: dict[str, Any]) -> None:
         if state["config"] != self.config:
             raise ValueError(
                 "codec_state.pt is of a codec of another shape: "
@@ -548,7 +584,7 @@ class Trainer:
         self.step, self.gan_steps = state["step"], state["gan_steps"]
         self.rng.bit_generator.state = state["rng"]
 
-    def start_from(self, codec):
+    def start_from(self, codec: Codec) -> None:
         """The weights of another codec. With another number of digits, the layers at the digits start afresh."""
         for mine, theirs in ((self.codec.encoder, codec.encoder), (self.codec.decoder, codec.decoder)):
             for (name, p), q in zip(mine.named_parameters(), theirs.parameters()):
@@ -562,7 +598,7 @@ class Trainer:
         self.generator.average.copy_(self.generator.weights)
 
 
-def ship(work, out):
+def ship(work: str, out: str) -> None:
     for name in ("encoder", "decoder"):
         path = f"{work}/codec_{name}.safetensors"
         if os.path.getsize(path) < 15_700_000:
@@ -572,23 +608,23 @@ def ship(work, out):
 
 
 def train(
-    work,
-    store,
-    budget,
-    device,
-    mode="plain",
-    config=CONFIG,
-    out=None,
-    max_steps=None,
-    total=None,
-    resume=False,
-    init=None,
-    init_bundle=None,
-    refresh_until=0.0,
-    save_every=110.0,
-    used=None,
-    **options,
-):
+    work: str,
+    store: AudioStore,
+    budget: float,
+    device: torch.device,
+    mode: str = "plain",
+    config: dict[str, Any] = CONFIG,
+    out: str | None = None,
+    max_steps: int | None = None,
+    total: float | None = None,
+    resume: bool = False,
+    init: str | None = None,
+    init_bundle: str | None = None,
+    refresh_until: float = 0.0,
+    save_every: float = 110.0,
+    used: float | None = None,
+    **options: Any,
+) -> tuple[Codec, dict[str, Any]]:
     """Trains for `budget` seconds of a schedule of `total`; saves and returns the averaged codec and figures.
 
     `used`: seconds of the schedule before now (default: what the resumed state or codec says). `init`: a folder of
@@ -718,7 +754,7 @@ def train(
 # -------------------------------------------------------------
 
 
-def worker(args):
+def worker(args: argparse.Namespace) -> int | None:
     from ..corpus.synth import AudioStore
 
     device = device_of(args.device)
@@ -759,7 +795,7 @@ def worker(args):
         log("codec: held-out sentences:", repr(error)[:500])
 
 
-def device_sounds(args, device, folder, limit):
+def device_sounds(args: argparse.Namespace, device: torch.device, folder: str, limit: int) -> None:
     """The held-out sentences and their codec versions, for the figures."""
     from ..corpus.synth import AudioStore
 
@@ -778,7 +814,7 @@ def device_sounds(args, device, folder, limit):
     log(f"codec: {len(tokens)} held-out sentences decoded")
 
 
-def synthesise(args):
+def synthesise(args: argparse.Namespace) -> Synthesis:
     from ..corpus.synth import VOICES, Synthesis, heldout_texts, read_texts
 
     voices = tuple(args.voice or VOICES)
@@ -797,7 +833,7 @@ def synthesise(args):
     return Synthesis(args.work, read_texts(args.texts), args.program, args.workers, voices=voices)
 
 
-def supervise(args):
+def supervise(args: argparse.Namespace) -> int:
     from ..corpus.synth import hours_on_disk
 
     os.makedirs(args.work, exist_ok=True)
@@ -917,7 +953,7 @@ def supervise(args):
     return 0 if "finished" in report else 1
 
 
-def figures(args):
+def figures(args: argparse.Namespace) -> dict[str, Any]:
     from ..audio import zip_wavs
     from ..corpus.synth import VOICES
     from .similarity import measure
@@ -958,7 +994,7 @@ def figures(args):
     return result
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", required=True, help="folder kept between calls: audio/, codec_*.safetensors, codec_state.pt"
     )
@@ -1006,7 +1042,7 @@ def add_arguments(parser):
     parser.add_argument("--fail-in", default=None, help="for tests: modes in which the worker dies")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int | None:
     if args.worker:
         return worker(args)
     args.total_budget = max(args.total_budget, args.call_budget)

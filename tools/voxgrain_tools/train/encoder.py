@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
 class Encoder:
-    def __init__(self, path: Path, **overrides) -> None:
+    def __init__(self, path: Path, **overrides: Any) -> None:
         import torch
 
         from .. import common

@@ -14,11 +14,16 @@ That is what the engine's cache holds when it drafts, rolls back, and reads the 
 with true features; tests/test_features.py compares the two.
 """
 
+from __future__ import annotations
+
+import argparse
 import glob
 import json
 import os
 import time
 import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +43,15 @@ TOY = {"H": 64, "nl": 1, "nh": 2, "I": 96, "features": 64}
 NAME = "draft_features"
 
 
-def heads_of(x, cos, sin, attn_norm, qkv, heads, eps):
+def heads_of(
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    attn_norm: torch.Tensor,
+    qkv: torch.Tensor,
+    heads: int,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rotated queries and keys, and values, [n, heads, size] each."""
     n, width = x.shape
     y = F.linear(F.rms_norm(x, (width,), attn_norm, eps), qkv)
@@ -46,14 +59,32 @@ def heads_of(x, cos, sin, attn_norm, qkv, heads, eps):
     return lm.rotate(q, cos, sin), lm.rotate(k, cos, sin), v.contiguous()
 
 
-def rest_of(x, y, attn_out, mlp_norm, gate_up, down, eps):
+def rest_of(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    attn_out: torch.Tensor,
+    mlp_norm: torch.Tensor,
+    gate_up: torch.Tensor,
+    down: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
     n, width = x.shape
     x = x + F.linear(y.reshape(n, width), attn_out)
     gate, up = F.linear(F.rms_norm(x, (width,), mlp_norm, eps), gate_up).chunk(2, -1)
     return x + F.linear(F.silu(gate) * up, down)
 
 
-def attend(q, k, v, own_k, own_v, own_ok, documents, back, row):
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    own_k: torch.Tensor,
+    own_v: torch.Tensor,
+    own_ok: torch.Tensor,
+    documents: torch.Tensor,
+    back: int,
+    row: int,
+) -> torch.Tensor:
     """Softmax over true keys `back` or more positions before the query, in its document, and the keys drafted for it.
 
     q, k, v [n, heads, size]; own_k, own_v [n, drafted, heads, size]; own_ok [n, drafted], of which one must hold."""
@@ -79,16 +110,23 @@ def attend(q, k, v, own_k, own_v, own_ok, documents, back, row):
 class Unroll:
     """The draft's chain over packed documents, step by step."""
 
-    def __init__(self, draft, steps, row, packed=False):
+    def __init__(self, draft: lm.LanguageModel, steps: int, row: int, packed: bool = False) -> None:
         self.draft, self.steps, self.row, self.packed = draft, steps, row, packed
         self.heads_of, self.rest_of, self.attend, self.embed = heads_of, rest_of, attend, draft._embed
 
-    def compile(self, device):
+    def compile(self, device: torch.device) -> Unroll:
         for name in ("heads_of", "rest_of", "attend", "embed"):
             setattr(self, name, maybe_compile(getattr(self, name), device, dynamic=False))
         return self
 
-    def __call__(self, tokens, places, documents, bounds, hidden):
+    def __call__(
+        self,
+        tokens: torch.Tensor,
+        places: torch.Tensor,
+        documents: torch.Tensor,
+        bounds: torch.Tensor,
+        hidden: torch.Tensor,
+    ) -> list[torch.Tensor]:
         """`hidden`: the target's states [n, F]. A list of [n, H] outputs, one a step."""
         draft, c = self.draft, self.draft.config
         cos, sin = lm.rope_table(places, c["H"] // c["nh"], c["rope_base"])
@@ -114,7 +152,7 @@ class Unroll:
             feature = before(outputs[-1])
         return outputs
 
-    def drafted(self, q, made, places, documents):
+    def drafted(self, q: torch.Tensor, made: Any, places: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
         """Attention of the last step, which is number len(made) - 1 counted from 0."""
         step = len(made) - 1
         # Step m's key for the query at i is that of position i - (step - m). Padded to one shape for every step.
@@ -134,13 +172,13 @@ class Unroll:
         back = torch.full((), step, device=q.device)
         return self.attend(q, *made[0], keys, values, ok, documents, back, self.row)
 
-    def counts(self, targets, places):
+    def counts(self, targets: torch.Tensor, places: torch.Tensor) -> list[torch.Tensor]:
         """Which positions of each step are real: predicting speech, the chain begun within the document's speech."""
         speech = targets >= 0
         return [speech & (places >= s) & speech.roll(s, 0) for s in range(self.steps)]
 
 
-def start_from(target, config):
+def start_from(target: lm.LanguageModel, config: dict[str, Any]) -> lm.LanguageModel:
     """A draft whose embedding, head and final norm are the target's: its outputs begin in the target's feature
     space."""
     shared = ("nph", "rms_eps", "rope_base", "table", "codes")
@@ -151,7 +189,15 @@ def start_from(target, config):
     return draft
 
 
-def teach(target, tokens, places, numbers, bounds, device, lse_of=lm.total_lse):
+def teach(
+    target: lm.LanguageModel,
+    tokens: torch.Tensor,
+    places: torch.Tensor,
+    numbers: torch.Tensor,
+    bounds: torch.Tensor,
+    device: torch.device,
+    lse_of: Callable[..., torch.Tensor] = lm.total_lse,
+) -> Any:
     """The target's hidden states, its 481 marginals, and the part of KL that is its own (negative entropy)."""
     with torch.no_grad(), autocast(device):
         hidden = target(tokens, places, numbers, bounds)
@@ -164,7 +210,15 @@ def teach(target, tokens, places, numbers, bounds, device, lse_of=lm.total_lse):
     return hidden.float(), marginals, own
 
 
-def chain_kl(unroll, target, batch, device, kl=lm.kl_part, lse_of=lm.total_lse, rows_of=lm.kl_rows):
+def chain_kl(
+    unroll: Unroll,
+    target: lm.LanguageModel,
+    batch: Sequence[torch.Tensor],
+    device: torch.device,
+    kl: Callable[..., torch.Tensor] = lm.kl_part,
+    lse_of: Callable[..., torch.Tensor] = lm.total_lse,
+    rows_of: Callable[..., torch.Tensor] = lm.kl_rows,
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """The mean KL to the target of each step, in nats, and of how many positions."""
     tokens, places, numbers, bounds, targets, _ = batch
     draft = unroll.draft
@@ -186,7 +240,9 @@ def chain_kl(unroll, target, batch, device, kl=lm.kl_part, lse_of=lm.total_lse, 
 
 
 @torch.no_grad()
-def evaluate(unroll, target, documents, packed, device):
+def evaluate(
+    unroll: Unroll, target: lm.LanguageModel, documents: lm.Documents, packed: list[torch.Tensor], device: torch.device
+) -> list[float]:
     """Held-out KL of each step, in nats."""
     sums, counts = [0.0] * unroll.steps, [0.0] * unroll.steps
     for i in range(len(packed[0])):
@@ -199,12 +255,12 @@ def evaluate(unroll, target, documents, packed, device):
 class Mixture:
     """Epochs of a share of sampled utterances and corpus ones for the rest."""
 
-    def __init__(self, documents, sampled, share):
+    def __init__(self, documents: lm.Documents, sampled: np.ndarray, share: float) -> None:
         count = len(documents.lengths)
         self.documents, self.share = documents, share if sampled else 0.0
         self.corpus, self.sampled = np.arange(count - sampled), np.arange(count - sampled, count)
 
-    def pack(self, positions, row, seed):
+    def pack(self, positions: int, row: int, seed: int) -> tuple[np.ndarray, ...]:
         rng = np.random.default_rng(seed)
         chosen, lengths = self.corpus, self.documents.lengths
         if self.share:
@@ -219,28 +275,28 @@ class Mixture:
 
 
 def train(
-    config,
-    work,
-    target,
-    mixture,
-    held,
-    budget,
-    device,
-    out=None,
-    steps=5,
-    decay=0.8,
-    lr=1.5e-3,
-    positions=32768,
-    row=1024,
-    noise=0.05,
-    warmup=100,
-    weight_decay=0.05,
-    validate_every=45.0,
-    max_steps=None,
-    seed=1,
-    report=None,
-    start=None,
-):
+    config: dict[str, Any],
+    work: str,
+    target: lm.LanguageModel,
+    mixture: Mixture,
+    held: lm.Documents,
+    budget: float,
+    device: torch.device,
+    out: str | None = None,
+    steps: int = 5,
+    decay: float = 0.8,
+    lr: float = 1.5e-3,
+    positions: int = 32768,
+    row: int = 1024,
+    noise: float = 0.05,
+    warmup: int = 100,
+    weight_decay: float = 0.05,
+    validate_every: float = 45.0,
+    max_steps: int | None = None,
+    seed: int = 1,
+    report: Callable[[list[dict[str, Any]]], None] | None = None,
+    start: str | None = None,
+) -> tuple[lm.LanguageModel, dict[str, Any]]:
     """Trains a feature draft, saves the best by held-out KL as work/draft_features.safetensors; the model and its
     record.
 
@@ -365,7 +421,7 @@ def train(
     }
 
 
-def ball_sums(x, radius):
+def ball_sums(x: torch.Tensor, radius: int) -> torch.Tensor:
     """[N, codes] -> sums over all codes within an L1 distance of the digits, one digit at a time."""
     by_distance = [x] + [None] * radius
     digits = Ids(x.shape[1]).digits
@@ -386,12 +442,12 @@ def ball_sums(x, radius):
     return sum(t for t in by_distance if t is not None)
 
 
-def ball_sizes(radii, device, codes=65536):
+def ball_sizes(radii: Iterable[int], device: torch.device | str, codes: int = 65536) -> dict[int, torch.Tensor]:
     ones = torch.ones(1, codes, device=device)
     return {r: ball_sums(ones, r) for r in radii}
 
 
-def laws_of(scores, sizes):
+def laws_of(scores: torch.Tensor, sizes: dict[int, torch.Tensor]) -> dict[Any, torch.Tensor]:
     """Laws of the tokens and of the groups of each radius: a token's probability is split equally among its groups."""
     p = lm.full_logits(scores).softmax(1)
     laws = {"token": p}
@@ -401,7 +457,18 @@ def laws_of(scores, sizes):
 
 
 @torch.no_grad()
-def acceptance(target, drafts, documents, packed, device, row, steps=5, limit=8000, chunk=128, radii=(1, 2)):
+def acceptance(
+    target: lm.LanguageModel,
+    drafts: dict[str, Any],
+    documents: lm.Documents,
+    packed: list[torch.Tensor],
+    device: torch.device,
+    row: int,
+    steps: int = 5,
+    limit: int = 8000,
+    chunk: int = 128,
+    radii: Sequence[int] = (1, 2),
+) -> dict[str, Any]:
     """Teacher-forced acceptance at T = 1 by depth, at the same starts for every depth.
 
     `drafts`: {name: model}; a feature draft runs on its own features after depth 1, an old-style one is the
@@ -455,7 +522,7 @@ def acceptance(target, drafts, documents, packed, device, row, steps=5, limit=80
     return result
 
 
-def read_data(tokens, texts):
+def read_data(tokens: str, texts: str) -> dict[str, Any]:
     """Token data from tokens_N.npz files (a folder or a file) and the text that they speak, or from a tokens.npz."""
     from ..corpus.synth import read_texts
     from .codec import load_tokens, unpack_tokens
@@ -470,7 +537,7 @@ def read_data(tokens, texts):
     return data
 
 
-def read_heldout(path, work):
+def read_heldout(path: str, work: str) -> dict[str, Any]:
     from .codec import load_tokens
 
     if path.endswith(".zip"):
@@ -480,14 +547,14 @@ def read_heldout(path, work):
     return load_tokens(path)
 
 
-def joined(a, b):
+def joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     return {
         "texts": list(a["texts"]) + list(b["texts"]),
         **{k: np.concatenate([a[k], b[k]]) for k in ("lengths", "tokens", "speakers")},
     }
 
 
-def parts_of(data, keep):
+def parts_of(data: dict[str, Any], keep: Sequence[int]) -> dict[str, Any]:
     """The utterances [keep] of token data."""
     bounds = np.concatenate([[0], np.cumsum(data["lengths"].astype(np.int64))])
     tokens = [data["tokens"][bounds[i] : bounds[i + 1]] for i in keep]
@@ -500,22 +567,22 @@ def parts_of(data, keep):
 
 
 def make(
-    target,
-    data,
-    held_data,
-    work,
-    out,
-    clock,
-    device,
-    config=CONFIG,
-    generate=70.0,
-    share=0.5,
-    old=None,
-    reserve=45.0,
-    sample_options=None,
-    acceptance_options=None,
-    **options,
-):
+    target: lm.LanguageModel,
+    data: dict[str, Any],
+    held_data: dict[str, Any],
+    work: str,
+    out: str,
+    clock: Clock,
+    device: torch.device,
+    config: dict[str, Any] = CONFIG,
+    generate: float = 70.0,
+    share: float = 0.5,
+    old: str | None = None,
+    reserve: float = 45.0,
+    sample_options: dict[str, Any] | None = None,
+    acceptance_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Samples, trains, measures; the report, which is also written to OUT after every stage."""
     from .sampler import sample
 
@@ -619,7 +686,7 @@ def make(
     return report
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", required=True, help="folder with the target as it ships (target.onnx, .data); or its file"
     )
@@ -648,7 +715,7 @@ def add_arguments(parser):
     parser.add_argument("--device", default=None)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     device = device_of(args.device)
     clock = Clock(args.budget)
     clock.start = START

@@ -10,8 +10,13 @@ A model with `"table": "plain"` has a free row for every code, of which there ma
 logits, [N, codes + 1], and every function of scores knows them by that width: 481 is not a power of 4 and one more.
 """
 
+from __future__ import annotations
+
+import argparse
 import math
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +61,7 @@ ROW, LONGEST, DOCUMENTS = 2048, 1280, 512
 CHUNK = 2**27
 
 
-def with_table(config, codes=65536, table=None):
+def with_table(config: dict[str, Any], codes: int = 65536, table: str | None = None) -> dict[str, Any]:
     """The configuration for so many codes; fewer than 65,536 have a plain table, and those a factorised one by
     default."""
     table = table or ("factor" if codes == SPEECH else "plain")
@@ -66,7 +71,7 @@ def with_table(config, codes=65536, table=None):
     return dict(config) if table == "factor" else dict(config, table=table, codes=codes)
 
 
-def factor_rows(tokens):
+def factor_rows(tokens: np.ndarray) -> np.ndarray:
     """numpy: the 36 factor rows of each token, [n, 36]."""
     d = (np.asarray(tokens, np.int64)[:, None] >> (2 * np.arange(8))) & 3
     rows = [4 * i + d[:, i] for i in range(8)]
@@ -77,7 +82,7 @@ def factor_rows(tokens):
 class MultiHot(nn.Module):
     """tokens -> 0/1 rows over 480 factors and the extra ids: lookups and sums become one product."""
 
-    def __init__(self, extra):
+    def __init__(self, extra: int) -> None:
         super().__init__()
         rows = [(i, l, i, l) for i in range(8) for l in range(4)]
         rows += [(a, x, b, y) for a, b in PAIRS for x in range(4) for y in range(4)]
@@ -86,21 +91,21 @@ class MultiHot(nn.Module):
             self.register_buffer(name, (column * 2 if name[0] == "s" else column).contiguous(), persistent=False)
         self.register_buffer("extra", torch.arange(extra) + SPEECH, persistent=False)
 
-    def factors(self, t):
+    def factors(self, t: torch.Tensor) -> torch.Tensor:
         t = t.unsqueeze(-1)
         return (((t >> self.sa) & 3) == self.la) & (((t >> self.sb) & 3) == self.lb) & (t < SPEECH)
 
-    def forward(self, t):
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
         return torch.cat([self.factors(t), t.unsqueeze(-1) == self.extra], -1)
 
 
-def pair_block(scores, a, b):
+def pair_block(scores: torch.Tensor, a: int, b: int) -> torch.Tensor:
     """[N, 4 levels of a, 4 levels of b]"""
     p = PAIRS.index((a, b))
     return scores[:, 32 + 16 * p : 48 + 16 * p].reshape(-1, 4, 4)
 
 
-def byte_scores(scores, digits):
+def byte_scores(scores: torch.Tensor, digits: Sequence[int]) -> torch.Tensor:
     """Scores of one byte by its four digits, [N, 4, 4, 4, 4], axis k = digits[k]."""
     n = scores.shape[0]
     total = 0
@@ -116,7 +121,7 @@ def byte_scores(scores, digits):
     return total
 
 
-def cross_scores(scores, j):
+def cross_scores(scores: torch.Tensor, j: int) -> torch.Tensor:
     """Scores of low digit j with the high byte: [N, 4, 4, 4, 4 (digits 4..7), 4 (level of j)]."""
     n = scores.shape[0]
     total = 0
@@ -127,7 +132,7 @@ def cross_scores(scores, j):
     return total
 
 
-def factor_lse(scores):
+def factor_lse(scores: torch.Tensor) -> torch.Tensor:
     """log of the sum over all 65,536 codes of exp(logit), exactly, from [N, 480] scores."""
     scores = scores.float()
     n = scores.shape[0]
@@ -147,7 +152,7 @@ def factor_lse(scores):
     return torch.logsumexp(high + shift + torch.log(total.clamp_min(1e-37)), 1)
 
 
-def full_logits(scores):
+def full_logits(scores: torch.Tensor) -> torch.Tensor:
     """[N, 481] scores -> [N, 65537] logits, for sampling and figures."""
     s = scores.float()
     if s.shape[1] != FACTORED:
@@ -166,7 +171,7 @@ def full_logits(scores):
     return torch.cat([total.reshape(n, 65536), s[:, 480:481]], 1)
 
 
-def sdpa_rows(q, k, v, documents):
+def sdpa_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
     """Attention within documents by an explicit mask; rows of ROW positions, as documents never cross them."""
     total, heads, size = q.shape
     row = min(ROW, total)
@@ -177,18 +182,32 @@ def sdpa_rows(q, k, v, documents):
     return out.transpose(1, 2).reshape(total, heads, size)
 
 
-def varlen(q, k, v, bounds):
+def varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
     return varlen_attn(q, k, v, bounds, bounds, LONGEST, LONGEST, window_size=(-1, 0))
 
 
-def rotate(x, cos, sin):
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     a, b = x.float().chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
 
 
 def layer(
-    x, cos, sin, documents, bounds, attn_norm, qkv, attn_out, mlp_norm, gate_up, down, heads, eps, dropout, packed
-):
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    documents: torch.Tensor,
+    bounds: torch.Tensor,
+    attn_norm: torch.Tensor,
+    qkv: torch.Tensor,
+    attn_out: torch.Tensor,
+    mlp_norm: torch.Tensor,
+    gate_up: torch.Tensor,
+    down: torch.Tensor,
+    heads: int,
+    eps: float,
+    dropout: float,
+    packed: bool,
+) -> torch.Tensor:
     """One Llama layer on [positions, H]; a plain function, so that it compiles once for all layers."""
     n, width = x.shape
     y = F.linear(F.rms_norm(x, (width,), attn_norm, eps), qkv)
@@ -205,41 +224,41 @@ def layer(
     return x + F.dropout(y, dropout, dropout > 0)
 
 
-def rope_table(positions, size, base):
+def rope_table(positions: torch.Tensor, size: int, base: float) -> tuple[torch.Tensor, torch.Tensor]:
     rate = base ** (-torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size)
     angle = positions.float().unsqueeze(-1) * rate
     return angle.cos().unsqueeze(-2), angle.sin().unsqueeze(-2)
 
 
 class Weight(nn.Module):
-    def __init__(self, *shape, std=None):
+    def __init__(self, *shape: int, std: float | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(shape) if std is None else torch.randn(shape) * std)
 
 
 class Table(nn.Module):
-    def __init__(self, width, extra, std):
+    def __init__(self, width: int, extra: int, std: float) -> None:
         super().__init__()
         self.factors = nn.Parameter(torch.randn(480, width) * std / 6)
         self.extra = nn.Parameter(torch.randn(extra, width) * std)
 
-    def rows(self):
+    def rows(self) -> torch.Tensor:
         return torch.cat([self.factors, self.extra])
 
-    def scored(self):
+    def scored(self) -> torch.Tensor:
         """The head's rows: 480 factors, then end of speech."""
         return torch.cat([self.factors, self.extra[:1]])
 
 
 class PlainTable(Weight):
-    def rows(self):
+    def rows(self) -> torch.Tensor:
         return self.weight
 
     scored = rows
 
 
 class LanguageModel(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = dict(COMMON, **config)
         c = self.config
@@ -276,7 +295,7 @@ class LanguageModel(nn.Module):
         self.packed = False
         self.layer, self.embed, self.head = layer, self._embed, self._head
 
-    def compile(self, device):
+    def compile(self, device: torch.device) -> LanguageModel:
         self.layer = maybe_compile(layer, device, dynamic=False)
         self.embed = maybe_compile(self._embed, device, dynamic=False)
         return self
@@ -288,11 +307,11 @@ class LanguageModel(nn.Module):
             self.hot(tokens).to(torch.bfloat16 if tokens.is_cuda else torch.float32) @ self.input_embedding.rows()
         ).float()
 
-    def look_up(self, tokens, table):
+    def look_up(self, tokens: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         """The embedding by a copy of its rows, in the copy's precision."""
         return F.embedding(tokens, table) if self.plain else self.hot(tokens).to(table.dtype) @ table
 
-    def speech_rows(self):
+    def speech_rows(self) -> torch.Tensor:
         """The input embedding of every code."""
         table = self.input_embedding
         if self.plain:
@@ -303,14 +322,21 @@ class LanguageModel(nn.Module):
         """[N, H] -> scores: [N, 481], 480 factors and end of speech, or [N, codes + 1] logits."""
         return F.linear(hidden, self.output_head.scored()).float()
 
-    def scores(self, hidden):
+    def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         with autocast(hidden.device):
             return self._head(hidden)
 
-    def weights(self, l):
+    def weights(self, l: nn.ModuleDict) -> tuple[torch.Tensor, ...]:
         return tuple(l[n].weight for n in ("attn_norm", "qkv", "attn_out", "mlp_norm", "gate_up", "down"))
 
-    def forward(self, tokens, positions, documents, bounds, features=None):
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        documents: torch.Tensor,
+        bounds: torch.Tensor,
+        features: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Flat positions -> hidden states after the final norm; `features` [positions, F] only for a feature draft."""
         c = self.config
         p = self.dropout if self.training else 0.0
@@ -322,19 +348,19 @@ class LanguageModel(nn.Module):
             x = self.layer(x, cos, sin, documents, bounds, *self.weights(l), c["nh"], c["rms_eps"], p, self.packed)
         return F.rms_norm(x, (c["H"],), self.final_norm.weight, c["rms_eps"])
 
-    def save(self, path, facts=None):
+    def save(self, path: str, facts: dict[str, Any] | None = None) -> None:
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("phone")}
         save(path, state, dict(self.config, **(facts or {})))
 
 
-def load_lm(path, device="cpu"):
+def load_lm(path: str, device: str = "cpu") -> LanguageModel:
     tensors, config = load(path)
     model = LanguageModel(config)
     model.load_state_dict(tensors)
     return model.to(device).eval()
 
 
-def lm_from_onnx(path, device="cpu"):
+def lm_from_onnx(path: str, device: str = "cpu") -> LanguageModel:
     """The model of an exported file, with the weights that the engine computes with."""
     from ..export.onnx_read import language_model
 
@@ -352,11 +378,11 @@ def lm_from_onnx(path, device="cpu"):
     return model.to(device).eval()
 
 
-def lm_from_bundle(folder, which="target", device="cpu"):
+def lm_from_bundle(folder: str, which: str = "target", device: str = "cpu") -> LanguageModel:
     return lm_from_onnx(f"{folder}/{which}.onnx", device)
 
 
-def load_any(path, device="cpu"):
+def load_any(path: str, device: str = "cpu") -> LanguageModel:
     """A checkpoint, an exported file, or a bundle's target."""
     path = str(path)
     if path.endswith(".safetensors"):
@@ -364,7 +390,7 @@ def load_any(path, device="cpu"):
     return lm_from_onnx(path, device) if path.endswith(".onnx") else lm_from_bundle(path, "target", device)
 
 
-def begin_from(init, config, device):
+def begin_from(init: LanguageModel | str, config: dict[str, Any], device: torch.device | str) -> LanguageModel:
     """A model to train on from another, or a path of one: its layers, and its tables where they have the shape asked
     for."""
     init = init if isinstance(init, LanguageModel) else load_any(init)
@@ -378,7 +404,9 @@ def begin_from(init, config, device):
     return model.to(device)
 
 
-def ce_loss(scores, targets, valid, hot, count=None):
+def ce_loss(
+    scores: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor, hot: nn.Module, count: torch.Tensor | None = None
+) -> torch.Tensor:
     """Cross entropy over speech and end of speech, mean over the valid positions (`count`, of several calls)."""
     lse = total_lse(scores)
     if scores.shape[1] == FACTORED:
@@ -389,24 +417,24 @@ def ce_loss(scores, targets, valid, hot, count=None):
     return ((lse - chosen) * valid).sum() / (valid.sum() if count is None else count).clamp_min(1)
 
 
-def kl_part(scores, marginals, valid):
+def kl_part(scores: torch.Tensor, marginals: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """KL to the teacher, up to the teacher's entropy: its expected score is linear in its marginals."""
     return ((total_lse(scores) - (marginals * scores).sum(1)) * valid).sum() / valid.sum().clamp_min(1)
 
 
-def total_lse(scores):
+def total_lse(scores: torch.Tensor) -> torch.Tensor:
     if scores.shape[1] != FACTORED:
         return scores.logsumexp(1)
     return torch.logaddexp(factor_lse(scores[:, :480]), scores[:, 480])
 
 
-def kl_rows(scores, theirs):
+def kl_rows(scores: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
     """KL to the teacher at each position, from plain logits."""
     theirs = theirs.log_softmax(1)
     return (theirs.exp() * (theirs - scores.log_softmax(1))).sum(1)
 
 
-def by_chunks(size, function, *rows):
+def by_chunks(size: int, function: Callable[..., Any], *rows: torch.Tensor) -> torch.Tensor:
     """The sum of `function` over chunks of positions, made again in the backward pass: all logits at once may not
     fit."""
     if len(rows[0]) <= size:
@@ -416,7 +444,13 @@ def by_chunks(size, function, *rows):
     return sum(checkpoint(function, *part, **options) for part in zip(*(r.split(size) for r in rows)))
 
 
-def ce_of(model, hidden, targets, valid, loss_of=ce_loss):
+def ce_of(
+    model: LanguageModel,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    valid: torch.Tensor,
+    loss_of: Callable[..., torch.Tensor] = ce_loss,
+) -> torch.Tensor:
     """Cross entropy from hidden states."""
     if len(hidden) <= model.chunk:
         return loss_of(model.scores(hidden), targets, valid, model.hot)
@@ -426,7 +460,14 @@ def ce_of(model, hidden, targets, valid, loss_of=ce_loss):
     )
 
 
-def plain_kl(model, outputs, teacher, hidden, valid, rows_of=kl_rows):
+def plain_kl(
+    model: LanguageModel,
+    outputs: Sequence[torch.Tensor],
+    teacher: LanguageModel,
+    hidden: torch.Tensor,
+    valid: torch.Tensor,
+    rows_of: Callable[..., torch.Tensor] = kl_rows,
+) -> torch.Tensor:
     """Mean KL of each of several outputs [N, H] to a teacher with plain tables, over the valid positions [N,
     outputs]."""
 
@@ -438,7 +479,7 @@ def plain_kl(model, outputs, teacher, hidden, valid, rows_of=kl_rows):
     return by_chunks(model.chunk, part, hidden, valid, *outputs) / valid.sum(0).clamp_min(1)
 
 
-def probe_packed(device):
+def probe_packed(device: torch.device) -> bool:
     """Whether flash attention over packed documents works here, checked against the explicit mask."""
     if device.type != "cuda":
         return False
@@ -467,7 +508,7 @@ def probe_packed(device):
 class Documents:
     """All utterances as one stream on the device: the voice's begin symbol, characters, SOS, speech tokens."""
 
-    def __init__(self, data, device, codes=SPEECH):
+    def __init__(self, data: dict[str, Any], device: torch.device, codes: int = SPEECH) -> None:
         ids = Ids(codes)
         if len(data["tokens"]) and data["tokens"].max() >= codes:
             raise ValueError(f"token {data['tokens'].max()} where there are {codes} codes")
@@ -504,7 +545,9 @@ class Documents:
         self.phones = torch.from_numpy(phones).to(device)
         self.device, self.has_phones = device, labels is not None
 
-    def pack(self, positions, seed=None, row=ROW, chosen=None):
+    def pack(
+        self, positions: int, seed: int | None = None, row: int = ROW, chosen: np.ndarray | None = None
+    ) -> tuple[np.ndarray, ...]:
         """One epoch (of these documents): arrays [batches, positions] of stream indices, positions, document numbers;
         bounds."""
         rng = np.random.default_rng(seed)
@@ -579,10 +622,10 @@ class Documents:
             bounds,
         )
 
-    def to_device(self, packed):
+    def to_device(self, packed: Sequence[np.ndarray]) -> list[torch.Tensor]:
         return [torch.from_numpy(x).to(self.device) for x in packed]
 
-    def batch(self, packed, i):
+    def batch(self, packed: list[torch.Tensor], i: int) -> tuple[torch.Tensor, ...]:
         source = packed[0][i]
         return (
             self.stream[source].long(),
@@ -594,7 +637,7 @@ class Documents:
         )
 
 
-def disturb(tokens, share, digits=8):
+def disturb(tokens: torch.Tensor, share: float, digits: int = 8) -> torch.Tensor:
     """Moves one digit by a step in a share of the speech tokens: the model must not trust its input to the last
     digit."""
     digit = torch.randint(0, digits, tokens.shape, device=tokens.device) * 2
@@ -607,7 +650,13 @@ def disturb(tokens, share, digits=8):
 
 
 @torch.no_grad()
-def evaluate(model, loss_of, documents, packed, device):
+def evaluate(
+    model: LanguageModel,
+    loss_of: Callable[..., torch.Tensor],
+    documents: Documents,
+    packed: list[torch.Tensor],
+    device: torch.device,
+) -> float:
     was, total, count = model.training, 0.0, 0
     model.eval()
     for i in range(len(packed[0])):
@@ -622,28 +671,28 @@ def evaluate(model, loss_of, documents, packed, device):
 
 
 def train(
-    name,
-    config,
-    work,
-    train_data,
-    held_data,
-    budget,
-    device,
-    lr=1e-3,
-    positions=32768,
-    dropout=0.1,
-    noise=0.12,
-    aux=0.2,
-    teacher=None,
-    start=None,
-    out=None,
-    max_steps=None,
-    validate_every=45.0,
-    warmup=200,
-    seed=1,
-    weight_decay=0.05,
-    init=None,
-):
+    name: str,
+    config: dict[str, Any],
+    work: str,
+    train_data: Documents | dict[str, Any],
+    held_data: Documents | dict[str, Any],
+    budget: float,
+    device: torch.device,
+    lr: float = 1e-3,
+    positions: int = 32768,
+    dropout: float = 0.1,
+    noise: float = 0.12,
+    aux: float = 0.2,
+    teacher: LanguageModel | None = None,
+    start: LanguageModel | None = None,
+    out: str | None = None,
+    max_steps: int | None = None,
+    validate_every: float = 45.0,
+    warmup: int = 200,
+    seed: int = 1,
+    weight_decay: float = 0.05,
+    init: LanguageModel | str | None = None,
+) -> tuple[LanguageModel, dict[str, Any]]:
     """Trains a model, saves the best by held-out loss as work/NAME.safetensors, returns it with its record.
 
     `init` is a model or a path to go on from, see `begin_from`."""
@@ -762,7 +811,7 @@ def train(
     return load_lm(path, device), {"best": loop.best, "first": loop.first, "last": loop.last, "record": loop.record}
 
 
-def cosine_lists(target, codes, size=32):
+def cosine_lists(target: LanguageModel, codes: torch.Tensor, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     """Each code with its `size` nearest input embeddings: lists [codes, size + 1] and which entries count."""
     table = F.normalize(target.speech_rows(), dim=1)
     near = torch.cat(
@@ -776,7 +825,16 @@ def cosine_lists(target, codes, size=32):
 
 
 @torch.no_grad()
-def acceptance(target, draft, documents, packed, device, limit=20000, chunk=64, groups=True):
+def acceptance(
+    target: LanguageModel,
+    draft: LanguageModel,
+    documents: Documents,
+    packed: list[torch.Tensor],
+    device: torch.device,
+    limit: int = 20000,
+    chunk: int = 64,
+    groups: bool = True,
+) -> dict[str, Any]:
     """Teacher-forced acceptance at T = 1: mean over positions of the overlap of the two laws, by token and by group."""
     codes = target.ids.speech
     neighbours = torch.arange(codes, device=device)
@@ -835,7 +893,16 @@ def acceptance(target, draft, documents, packed, device, limit=20000, chunk=64, 
 
 
 @torch.no_grad()
-def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=1000, speaker=0):
+def generate(
+    model: LanguageModel,
+    texts: list[str],
+    device: torch.device,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    seed: int = 1,
+    longest: int = 1000,
+    speaker: int = 0,
+) -> tuple[list[np.ndarray], list[int]]:
     """Samples the speech tokens of each text, all texts in one batch: list of numpy arrays."""
     generator = torch.Generator(device=device).manual_seed(seed)
     ids = model.ids
@@ -893,7 +960,7 @@ def generate(model, texts, device, temperature=1.0, top_k=0, seed=1, longest=100
     return [stacked[i, :e].astype(np.uint16) for i, e in enumerate(ends)], [int(f) >= 0 for f in finished.tolist()]
 
 
-def add_target_arguments(parser):
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", required=True, help="holds tokens.npz and heldout.npz; target.safetensors is written here"
     )
@@ -913,7 +980,7 @@ def add_target_arguments(parser):
     parser.add_argument("--device", default=None)
 
 
-def run_target(args):
+def run_target(args: argparse.Namespace) -> None:
     from .codec import load_tokens
 
     train(
@@ -933,7 +1000,7 @@ def run_target(args):
     )
 
 
-def add_draft_arguments(parser):
+def add_draft_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", required=True, help="holds tokens.npz, heldout.npz and target.safetensors")
     parser.add_argument("--budget", type=float, default=100, help="seconds of plain training (draft_plain.safetensors)")
     parser.add_argument("--distil-budget", type=float, default=100, help="seconds of distillation (draft.safetensors)")
@@ -943,8 +1010,16 @@ def add_draft_arguments(parser):
 
 
 def train_drafts(
-    work, documents, held, plain_budget, distil_budget, device, config=DRAFT, positions=32768, max_steps=None
-):
+    work: str,
+    documents: Documents,
+    held: Documents,
+    plain_budget: float,
+    distil_budget: float,
+    device: torch.device,
+    config: dict[str, Any] = DRAFT,
+    positions: int = 32768,
+    max_steps: int | None = None,
+) -> dict[str, dict[str, Any]]:
     options = {"positions": positions, "max_steps": max_steps}
     plain, a = train(
         "draft_plain", config, work, documents, held, plain_budget, device, 2e-3, dropout=0.0, noise=0.06, **options
@@ -970,7 +1045,7 @@ def train_drafts(
     return {"plain": a, "distilled": b}
 
 
-def run_draft(args):
+def run_draft(args: argparse.Namespace) -> None:
     from .codec import load_tokens
 
     device = device_of(args.device)
@@ -980,13 +1055,15 @@ def run_draft(args):
     train_drafts(args.work, documents, held, args.budget, args.distil_budget, device, config, args.positions)
 
 
-def add_acceptance_arguments(parser):
+def add_acceptance_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", required=True, help="holds heldout.npz, target.safetensors and the drafts")
     parser.add_argument("--limit", type=int, default=20000, help="positions")
     parser.add_argument("--device", default=None)
 
 
-def measure_acceptance(work, device, limit=20000, positions=32768, groups=True):
+def measure_acceptance(
+    work: str, device: torch.device, limit: int = 20000, positions: int = 32768, groups: bool = True
+) -> dict[str, dict[str, Any]]:
     from .codec import load_tokens
 
     target = load_lm(f"{work}/target.safetensors", device)
@@ -1002,7 +1079,7 @@ def measure_acceptance(work, device, limit=20000, positions=32768, groups=True):
     return result
 
 
-def run_acceptance(args):
+def run_acceptance(args: argparse.Namespace) -> None:
     import json
 
     result = measure_acceptance(args.work, device_of(args.device), args.limit)

@@ -9,8 +9,11 @@ step
 with this loss can be captured as one graph.
 """
 
+from __future__ import annotations
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 RATE, FFT, HOP = 16000, 512, 256
@@ -226,7 +229,7 @@ SILENCE = 100  # largest step at that level of what is cut off both ends
 SYLLABLE = 20  # frames, every half of it
 
 
-def root(x, power, floor=1e-6):
+def root(x: torch.Tensor, power: float, floor: float = 1e-6) -> torch.Tensor:
     """The root of x >= 0 with a bounded slope at 0."""
     return (x + floor) ** (1 / power) - floor ** (1 / power)
 
@@ -237,7 +240,7 @@ class PerceptualLoss(nn.Module):
 
     `quietest`: crops below this mean square of the speech band are not raised to the level of speech."""
 
-    def __init__(self, quietest=2e-4):
+    def __init__(self, quietest: float = 2e-4) -> None:
         super().__init__()
         self.quietest = quietest
         edges, hz = np.cumsum((0, *BINS)), np.fft.rfftfreq(FFT, 1 / RATE)
@@ -264,7 +267,7 @@ class PerceptualLoss(nn.Module):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
         self.register_buffer("window", torch.hann_window(FFT), persistent=False)
 
-    def power(self, audio):
+    def power(self, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[B, frames, 49] powers of the bands at the standard's level, and what brought the power to it."""
         s = torch.stft(audio.float(), FFT, HOP, window=self.window, center=False, return_complex=True).transpose(1, 2)
         p = s.real.square() + s.imag.square()
@@ -272,27 +275,27 @@ class PerceptualLoss(nn.Module):
         scale = (LEVEL / level)[:, None, None]
         return (p * scale) @ self.bands.T, scale[..., 0]
 
-    def audible_sum(self, p, factor=1.0):
+    def audible_sum(self, p: torch.Tensor, factor: float = 1.0) -> torch.Tensor:
         return (p * (p > factor * self.thresholds) * self.audible).sum(-1)
 
-    def loud(self, p):
+    def loud(self, p: torch.Tensor) -> torch.Tensor:
         """Zwicker's loudness a band; nothing below the threshold of hearing."""
         x = p.clamp_min(self.thresholds) / self.thresholds
         return self.loudness * ((0.5 + 0.5 * x) ** self.exponents - 1)
 
-    def norm(self, x, power):
+    def norm(self, x: torch.Tensor, power: float) -> torch.Tensor:
         """Over the bands, by their widths."""
         total = self.widths.sum()
         return root(((x * self.widths) ** power).sum(-1) / total, power) * total
 
     @staticmethod
-    def between(audio, scale):
+    def between(audio: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Which frames lie between the first and the last that are not digital silence."""
         loud = (audio.unfold(1, FFT, HOP).abs().amax(-1) * scale.sqrt() > SILENCE).float()
         return ((loud.cumsum(1) > 0) & (loud.flip(1).cumsum(1).flip(1) > 0)).float()
 
     @staticmethod
-    def over_time(x, inside):
+    def over_time(x: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """The sixth power's mean within a syllable, the square's over syllables."""
         count = -(-x.shape[1] // (SYLLABLE // 2))
         room = (0, count * (SYLLABLE // 2) + SYLLABLE // 2 - x.shape[1])
@@ -300,7 +303,7 @@ class PerceptualLoss(nn.Module):
         weight = inside[..., : SYLLABLE // 2].amax(-1)
         return root((root((x**6).mean(-1), 6).square() * weight).sum(-1) / weight.sum(-1).clamp_min(1), 2)
 
-    def disturbances(self, real, fake):
+    def disturbances(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The symmetric and the asymmetric one of each pair, [B] both."""
         (a, scale), (b, _) = self.power(real), self.power(fake)
         inside = self.between(real, scale)
@@ -326,11 +329,11 @@ class PerceptualLoss(nn.Module):
         symmetric, asymmetric = self.norm(d, 2) / weight, self.norm(d * factor, 1) / weight
         return tuple(self.over_time(x.clamp(max=45), inside) for x in (symmetric, asymmetric))
 
-    def forward(self, real, fake):
+    def forward(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
         symmetric, asymmetric = self.disturbances(real, fake)
         return 0.1 * symmetric + 0.0309 * asymmetric
 
 
-def estimate(distance):
+def estimate(distance: ArrayLike) -> np.ndarray:
     """PESQ-wb from the distance, by P.862.2's mapping."""
     return 0.999 + 4 / (1 + np.exp(-1.3669 * (4.5 - np.asarray(distance)) + 3.8224))

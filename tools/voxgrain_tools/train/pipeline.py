@@ -1,5 +1,8 @@
 """Drivers: train-all runs the stages in three parts with wall-clock budgets; train-toy runs them at toy size."""
 
+from __future__ import annotations
+
+import argparse
 import glob
 import json
 import os
@@ -7,6 +10,8 @@ import shutil
 import time
 import traceback
 import zipfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +19,9 @@ from ..audio import zip_wavs
 from ..common import Clock, Ids, add_table_arguments, cpu_count, device_of, load, log
 from ..corpus.synth import VOICES, hours_on_disk
 from ..files import pack12, ship, split
+
+if TYPE_CHECKING:
+    import torch
 
 EXAMPLE = "python -m voxgrain_tools train-all --part 1 --budget 575 --work /tmp/vx --out out"
 EXAMPLE_RESTORE = "python -m voxgrain_tools restore --folder out --work /tmp/vx"
@@ -26,7 +34,7 @@ def _write(path, value):
     os.replace(path + ".part", path)
 
 
-def attempt(name, function, report):
+def attempt(name: str, function: Callable[[], Any], report: dict[str, Any]) -> bool:
     """Runs a step; its failure is reported and does not end the others."""
     began = time.monotonic()
     try:
@@ -38,7 +46,7 @@ def attempt(name, function, report):
     return not (isinstance(report[name], dict) and "error" in report[name])
 
 
-def part_codec(args, clock, report):
+def part_codec(args: argparse.Namespace, clock: Clock, report: dict[str, Any]) -> None:
     """Synthesis in the background; the codec (unless one is given), the recogniser, the corpus as tokens."""
     from ..corpus.synth import AudioStore, Synthesis, heldout_texts, read_texts
     from . import codec, codec_train
@@ -173,7 +181,7 @@ def part_codec(args, clock, report):
     _write(f"{args.out}/report_1.json", report)
 
 
-def part_target(args, clock, report):
+def part_target(args: argparse.Namespace, clock: Clock, report: dict[str, Any]) -> None:
     from . import lm
     from .codec import load_tokens
 
@@ -203,14 +211,14 @@ def part_target(args, clock, report):
     ship_target(args)
 
 
-def ship_target(args):
+def ship_target(args: argparse.Namespace) -> None:
     path = f"{args.work}/target.safetensors"
     if os.path.exists(path):
         pack12(path, path + ".packed")
         log("target:", [os.path.basename(n) for n in split(path + ".packed", args.out)])
 
 
-def part_draft(args, clock, report):
+def part_draft(args: argparse.Namespace, clock: Clock, report: dict[str, Any]) -> None:
     """The feature draft; the corpus as tokens and some speech, to take along."""
     from . import codec, features, lm
 
@@ -256,7 +264,7 @@ def part_draft(args, clock, report):
     _write(f"{args.out}/report_3.json", report)
 
 
-def samples(args, clock, report, target, device):
+def samples(args: argparse.Namespace, clock: Clock, report: dict[str, Any], target: Any, device: torch.device) -> None:
     """Forty held-out sentences a voice, as the synthesiser, the codec and the target say them, and what is heard."""
     import torch
 
@@ -302,7 +310,7 @@ def samples(args, clock, report, target, device):
     return table
 
 
-def part_ablation(args, clock, report):
+def part_ablation(args: argparse.Namespace, clock: Clock, report: dict[str, Any]) -> None:
     """Independent drafts, plain and distilled, to compare the feature draft with."""
     from . import lm
     from .codec import load_tokens
@@ -331,13 +339,13 @@ def part_ablation(args, clock, report):
     attempt("acceptance", acceptance, report)
 
 
-def add_restore_arguments(parser):
+def add_restore_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", required=True, help="part 1's results")
     parser.add_argument("--texts", default=".dev/corpus.txt.xz", help="the text that part 1 spoke")
     parser.add_argument("--work", required=True)
 
 
-def run_restore(args):
+def run_restore(args: argparse.Namespace) -> None:
     """Without the phones, which do not travel: the target then trains without the phone classifier."""
     from ..corpus.synth import read_texts
     from .codec import save_tokens, unpack_tokens
@@ -356,7 +364,7 @@ def run_restore(args):
 PARTS = {"1": (part_codec, 575), "2": (part_target, 575), "3": (part_draft, 440), "4": (part_ablation, 240)}
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part",
         choices=["1", "2", "3", "4", "all"],
@@ -401,7 +409,7 @@ def add_arguments(parser):
     parser.add_argument("--device", default=None)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     os.makedirs(args.work, exist_ok=True)
     os.makedirs(args.out, exist_ok=True)
     parts = {k: PARTS[k] for k in "123"} if args.part == "all" else {args.part: PARTS[args.part]}
@@ -416,7 +424,7 @@ def run(args):
         log(f"part {name} ends after {clock.elapsed():.0f} s", report.get("seconds"))
 
 
-def add_toy_arguments(parser):
+def add_toy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", required=True)
     parser.add_argument("--program", default=".dev/flite_synth")
     parser.add_argument("--utterances", type=int, default=30)
@@ -429,7 +437,7 @@ def expect(holds: bool, what: str, facts: object = "") -> None:
         raise RuntimeError(f"train-toy expects that {what} {facts}".strip())
 
 
-def run_toy(args):
+def run_toy(args: argparse.Namespace) -> None:
     """Every stage on a CPU in about a minute; the checkpoints are real in all but size and training."""
     import torch
 

@@ -4,8 +4,12 @@ It is trained on the synthesiser's own audio with noise, filters and level chang
 codec's output, so that it is blind to the codec.
 """
 
+from __future__ import annotations
+
+import argparse
 import os
 import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +18,9 @@ from torch import nn
 
 from ..common import DATA, Clock, autocast, device_of, load, log, save, speed_settings
 
+if TYPE_CHECKING:
+    from ..corpus.synth import AudioStore
+
 EXAMPLE = "python -m voxgrain_tools recogniser --work /tmp/vx --budget 110"
 ALPHABET = "_ 'abcdefghijklmnopqrstuvwxyz"  # the first is CTC's blank
 CONFIG = {"width": 256, "layers": 7, "heads": 4, "inner": 768, "kernel": 15, "mel_bins": 80, "alphabet": ALPHABET}
@@ -21,13 +28,13 @@ TOY = dict(CONFIG, width=64, layers=2, heads=2, inner=128)
 DEFAULT = os.path.join(DATA, "recogniser.safetensors")
 
 
-def letters(text):
+def letters(text: str) -> str:
     """What the recogniser is asked for: words without punctuation."""
     return re.sub(r" +", " ", re.sub(r"[^a-z' ]", " ", text.lower())).strip()
 
 
 class Block(nn.Module):
-    def __init__(self, c):
+    def __init__(self, c: dict[str, Any]) -> None:
         super().__init__()
         w = c["width"]
         self.heads = c["heads"]
@@ -38,7 +45,9 @@ class Block(nn.Module):
         self.conv_out = nn.Linear(w, w)
         self.up, self.down = nn.Linear(w, c["inner"]), nn.Linear(c["inner"], w)
 
-    def forward(self, x, mask, cos, sin, p: float):
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, p: float
+    ) -> torch.Tensor:
         from .lm import rotate
 
         b, t, w = x.shape
@@ -59,7 +68,7 @@ class Block(nn.Module):
 class Recogniser(nn.Module):
     """Sound at 16 kHz -> log-probabilities of characters, 50 a second."""
 
-    def __init__(self, config=CONFIG):
+    def __init__(self, config: dict[str, Any] = CONFIG) -> None:
         super().__init__()
         from .codec import LogMel
 
@@ -73,10 +82,10 @@ class Recogniser(nn.Module):
         self.out = nn.Linear(w, len(c["alphabet"]))
         self.p = 0.1
 
-    def features(self, audio):
+    def features(self, audio: torch.Tensor) -> torch.Tensor:
         return self.mel(audio)
 
-    def forward(self, mel, frames):
+    def forward(self, mel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """[B, 2T, 80] and the number of valid tokens' frames (of T) -> [B, T, alphabet] log-probabilities."""
         from .lm import rope_table
 
@@ -94,18 +103,18 @@ class Recogniser(nn.Module):
             x = block(x, mask, cos, sin, p) * valid.unsqueeze(-1)
         return self.out(self.norm(x)).float().log_softmax(-1)
 
-    def save(self, path, facts=None):
+    def save(self, path: str, facts: dict[str, Any] | None = None) -> None:
         save(path, self.state_dict(), dict(self.config, **(facts or {})))
 
     @classmethod
-    def load(cls, path=DEFAULT, device="cpu"):
+    def load(cls, path: str = DEFAULT, device: str = "cpu") -> Recogniser:
         tensors, config = load(str(path))
         model = cls(config)
         model.load_state_dict(tensors)
         return model.to(device).eval()
 
     @torch.no_grad()
-    def log_probabilities(self, sounds):
+    def log_probabilities(self, sounds: list[np.ndarray]) -> list[np.ndarray]:
         device = self.out.weight.device
         sizes = [max(1, -(-len(s) // 320)) for s in sounds]
         audio = torch.zeros(len(sounds), max(sizes) * 320)
@@ -116,7 +125,7 @@ class Recogniser(nn.Module):
         out = self(self.features(audio), frames).cpu()
         return [out[i, :n].numpy() for i, n in enumerate(sizes)]
 
-    def transcribe(self, sounds, words=None):
+    def transcribe(self, sounds: list[np.ndarray], words: set[str] | None = None) -> list[str]:
         """Texts of sounds (float arrays at 16 kHz). With a set of words, by a beam search that prefers them."""
         result = []
         order = sorted(range(len(sounds)), key=lambda i: len(sounds[i]))
@@ -128,7 +137,7 @@ class Recogniser(nn.Module):
                 )
         return [t for _, t in sorted(result)]
 
-    def confirmed(self, sound, reference, heard):
+    def confirmed(self, sound: np.ndarray, reference: str, heard: str) -> set[str]:
         """The skips and repeats among the `suspects` of what was heard that the sound bears out: a set of their names.
 
         A greedy transcript drops words that are there but unclear. Here the words of the text stand against the
@@ -144,7 +153,7 @@ class Recogniser(nn.Module):
         return {kind for kind, said in found if log_likelihood(p, " ".join(said)) > plain}
 
 
-def log_likelihood(p, text, alphabet=ALPHABET):
+def log_likelihood(p: np.ndarray, text: str, alphabet: str = ALPHABET) -> float:
     """The logarithm of a text's probability, in nats, over all its alignments to [T, alphabet] log-probabilities."""
     p = torch.as_tensor(p)
     wanted = torch.tensor([[alphabet.index(c) for c in text]], dtype=torch.long)
@@ -154,19 +163,21 @@ def log_likelihood(p, text, alphabet=ALPHABET):
     return -float(loss)
 
 
-def level(audio):
+def level(audio: torch.Tensor) -> torch.Tensor:
     """Same loudness for all: the recogniser should not hear the gain."""
     loud = audio.square().sum(-1, keepdim=True) / (audio != 0).sum(-1, keepdim=True).clamp_min(1)
     return audio * (0.06 / loud.sqrt().clamp_min(1e-5))
 
 
-def greedy(p, alphabet=ALPHABET):
+def greedy(p: np.ndarray, alphabet: str = ALPHABET) -> str:
     best = p.argmax(-1)
     kept = [alphabet[c] for i, c in enumerate(best) if c and (i == 0 or c != best[i - 1])]
     return re.sub(r" +", " ", "".join(kept)).strip()
 
 
-def beam(p, alphabet=ALPHABET, words=None, width=12, unknown=-3.0):
+def beam(
+    p: np.ndarray, alphabet: str = ALPHABET, words: set[str] | None = None, width: int = 12, unknown: float = -3.0
+) -> str:
     """Prefix beam search; a finished word outside `words` costs `unknown` nats."""
 
     def add(a, b):
@@ -212,7 +223,7 @@ def beam(p, alphabet=ALPHABET, words=None, width=12, unknown=-3.0):
 _loaded = None
 
 
-def transcribe(sounds, checkpoint=DEFAULT):
+def transcribe(sounds: list[np.ndarray], checkpoint: str = DEFAULT) -> list[str]:
     """Texts of sounds at 16 kHz, by the recogniser in `checkpoint`."""
     global _loaded
     if _loaded is None or _loaded[0] != checkpoint:
@@ -220,7 +231,7 @@ def transcribe(sounds, checkpoint=DEFAULT):
     return _loaded[1].transcribe(sounds)
 
 
-def distance(a, b):
+def distance(a: str, b: str) -> int:
     """Edit distance of two sequences."""
     row = np.arange(len(b) + 1)
     for i, x in enumerate(a):
@@ -234,7 +245,7 @@ def distance(a, b):
     return int(row[-1])
 
 
-def error_rates(wanted, heard):
+def error_rates(wanted: list[str], heard: list[str]) -> tuple[float, float]:
     """(character, word) error rates over all texts."""
     wanted, heard = [letters(t) for t in wanted], [letters(t) for t in heard]
     cer = sum(distance(a, b) for a, b in zip(wanted, heard)) / max(1, sum(map(len, wanted)))
@@ -244,7 +255,7 @@ def error_rates(wanted, heard):
     return round(cer, 4), round(wer, 4)
 
 
-def degrade(audio, rng):
+def degrade(audio: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Noise of a random colour, a random smooth filter, and a change of level, on the whole batch at once."""
     b, n = audio.shape
     size = 512
@@ -264,7 +275,7 @@ def degrade(audio, rng):
     return audio + noise * (torch.rand(b, 1, device=audio.device) < 0.8)
 
 
-def mask_features(mel):
+def mask_features(mel: torch.Tensor) -> torch.Tensor:
     """SpecAugment: two bands and up to four stretches of time are blanked."""
     b, t, m = mel.shape
     keep = torch.ones(b, t, m, device=mel.device, dtype=torch.bool)
@@ -281,19 +292,19 @@ def mask_features(mel):
 
 
 def train(
-    work,
-    store,
-    held,
-    budget,
-    device,
-    config=CONFIG,
-    lr=1e-3,
-    seconds_a_batch=400.0,
-    out=None,
-    max_steps=None,
-    warmup=300,
-    longest=16.0,
-):
+    work: str,
+    store: AudioStore,
+    held: AudioStore,
+    budget: float,
+    device: torch.device,
+    config: dict[str, Any] = CONFIG,
+    lr: float = 1e-3,
+    seconds_a_batch: float = 400.0,
+    out: str | None = None,
+    max_steps: int | None = None,
+    warmup: int = 300,
+    longest: float = 16.0,
+) -> tuple[Recogniser, dict[str, Any]]:
     """Trains on the store, saves work/recogniser.safetensors, returns its figures on the held-out store."""
     speed_settings(device)
     clock = Clock(budget)
@@ -382,14 +393,14 @@ def train(
     return model, {"first": first, "last": last, "cer": cer, "wer": wer, "steps": step}
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", required=True, help="holds audio/; recogniser.safetensors is written here")
     parser.add_argument("--budget", type=float, default=110, help="seconds")
     parser.add_argument("--hours", type=float, default=1e6)
     parser.add_argument("--device", default=None)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     from ..corpus.synth import AudioStore
 
     device = device_of(args.device)

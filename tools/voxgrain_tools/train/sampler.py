@@ -5,27 +5,31 @@ speech), then its low byte given the high one. No 65,536-way softmax is formed. 
 a CUDA graph, captured again each time the visible part of the cache grows by `BUCKET` positions.
 """
 
+from __future__ import annotations
+
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..common import CHARACTERS, END, log
-from .lm import FACTORED, byte_scores, cross_scores, rope_table, rotate
+from .lm import FACTORED, LanguageModel, byte_scores, cross_scores, rope_table, rotate
 
 BUCKET = 128
 # Tokens that a text can need: 1.5 times the synthesiser's usual pace.
 TOKENS_A_CHARACTER, TOKENS_MORE = 4.0, 70
 
 
-def byte_values(device):
+def byte_values(device: torch.device) -> torch.Tensor:
     """The byte of each row of `byte_scores(...).reshape(n, 256)`, whose first digit varies slowest there."""
     i = torch.arange(256, device=device)
     return (i >> 6) | ((i >> 4) & 3) << 2 | ((i >> 2) & 3) << 4 | (i & 3) << 6
 
 
-def half_logits(scores):
+def half_logits(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """[N, 481] -> logits of the 256 high bytes and of end of speech [N, 257]; what the low bytes add [N, 256],
     [N, 256 high, 4 digits, 4 levels]."""
     scores = scores.float()
@@ -43,13 +47,13 @@ def half_logits(scores):
     return torch.cat([logits, scores[:, 480:481]], 1), low, cross
 
 
-def draw(logits):
+def draw(logits: torch.Tensor) -> torch.Tensor:
     """One index a row with the probabilities of its softmax: the first of exponential races."""
     race = torch.empty_like(logits).exponential_().clamp_min(1e-30)
     return (logits - race.log()).argmax(1)
 
 
-def low_logits(low, cross, high):
+def low_logits(low: torch.Tensor, cross: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
     """Logits of the 256 low bytes where the high byte is row `high` [N] of `half_logits`."""
     n = len(high)
     c = cross.gather(1, high[:, None, None, None].expand(n, 1, 4, 4))[:, 0]
@@ -61,7 +65,7 @@ def low_logits(low, cross, high):
     return total.reshape(n, 256)
 
 
-def sample_codes(scores, values):
+def sample_codes(scores: torch.Tensor, values: torch.Tensor | None) -> torch.Tensor:
     """Scores -> N tokens at T = 1, end of speech among them."""
     if scores.shape[1] != FACTORED:
         return draw(scores)
@@ -75,7 +79,15 @@ def sample_codes(scores, values):
 class Batch:
     """The state of one batch of utterances, which all step in time (prompts padded on the left)."""
 
-    def __init__(self, model, texts, speakers, longest, device, dtype=None):
+    def __init__(
+        self,
+        model: LanguageModel,
+        texts: list[str],
+        speakers: Sequence[int],
+        longest: int,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         c = model.config
         self.model, self.config, self.device = model, c, device
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
@@ -105,7 +117,7 @@ class Batch:
         self.out = torch.full((n, self.total), ids.end, dtype=torch.long, device=device)
         self.ended = torch.zeros(n, dtype=torch.bool, device=device)
 
-    def layers(self, tokens, places, length):
+    def layers(self, tokens: torch.Tensor, places: torch.Tensor, length: int) -> torch.Tensor:
         """Runs [N, S] tokens at cache places [S] over the first `length` places; scores of the last one."""
         n, s = tokens.shape
         x = self.model.look_up(tokens, self.table).float()
@@ -134,25 +146,25 @@ class Batch:
         hidden = F.rms_norm(x[:, -1], (width,), self.model.final_norm.weight, eps)
         return self.model._head(hidden)
 
-    def emit(self, scores):
+    def emit(self, scores: torch.Tensor) -> None:
         token = sample_codes(scores, self.values)
         self.out.index_copy_(1, self.at, token[:, None])
         self.ended.logical_or_(token == self.ids.end)
         self.token.copy_(token.clamp_max(self.ids.speech - 1))
 
-    def start(self):
+    def start(self) -> None:
         places = torch.arange(self.width, device=self.device)
         scores = self.layers(self.prompt, places, self.width)
         self.at.fill_(self.width)
         self.emit(scores)
 
-    def step(self, length):
+    def step(self, length: int) -> None:
         """One token more: it reads and moves its own state only, so that it can be captured."""
         scores = self.layers(self.token[:, None], self.at, length)
         self.at.add_(1)
         self.emit(scores)
 
-    def results(self):
+    def results(self) -> dict[int, np.ndarray]:
         """The tokens of the utterances that ended: {row: array}."""
         out = self.out[:, self.width :].cpu().numpy()
         first = (out == self.ids.end).argmax(1)
@@ -161,7 +173,17 @@ class Batch:
 
 
 @torch.no_grad()
-def sample_batch(model, texts, speakers, longest, device, graphs=True, deadline=float("inf"), enough=0.995, dtype=None):
+def sample_batch(
+    model: LanguageModel,
+    texts: list[str],
+    speakers: Sequence[int],
+    longest: int,
+    device: torch.device,
+    graphs: bool = True,
+    deadline: float = float("inf"),
+    enough: float = 0.995,
+    dtype: torch.dtype | None = None,
+) -> dict[int, np.ndarray]:
     """{row: tokens} of the utterances that ended before `longest`, the deadline, or `enough` of the others did."""
     batch = Batch(model, texts, speakers, longest, device, dtype)
     batch.start()
@@ -191,7 +213,17 @@ def sample_batch(model, texts, speakers, longest, device, graphs=True, deadline=
     return batch.results()
 
 
-def sample(model, texts, budget, device, memory=None, largest=None, seed=1, limit=None, voices=1):
+def sample(
+    model: LanguageModel,
+    texts: list[str],
+    budget: float,
+    device: torch.device,
+    memory: int | None = None,
+    largest: int | None = None,
+    seed: int = 1,
+    limit: int | None = None,
+    voices: int = 1,
+) -> dict[str, Any]:
     """Utterances of these texts (in a random order) until `budget` seconds are over: token data as `Documents` takes
     it.
 
@@ -250,7 +282,9 @@ def sample(model, texts, budget, device, memory=None, largest=None, seed=1, limi
     return pack(texts, speakers, kept, tokens)
 
 
-def pack(texts, speakers, kept, tokens):
+def pack(
+    texts: list[str], speakers: Sequence[int], kept: Sequence[int], tokens: Sequence[np.ndarray]
+) -> dict[str, Any]:
     return {
         "ids": np.array(kept, np.int64),
         "texts": [texts[i] for i in kept],

@@ -1,13 +1,17 @@
 """How near a coded sound is to the real one: STOI, PESQ, log-mel distance and clicks. Sounds are int16 at 16 kHz."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from .codec import RATE, mel_filters
 
 
-def judge(pair):
+def judge(pair: tuple[np.ndarray, np.ndarray]) -> tuple[float | None, float | None]:
     """(STOI, PESQ-wb) of (real, coded) int16 sounds; None for what is not installed or fails."""
     real, coded = (np.asarray(x, np.float64) / 32768 for x in pair)
     n, stoi_value, pesq_value = min(len(real), len(coded)), None, None
@@ -26,7 +30,7 @@ def judge(pair):
     return stoi_value, pesq_value
 
 
-def log_mel(sound):
+def log_mel(sound: np.ndarray) -> np.ndarray:
     """[frames, 80] base-10 logarithms, the same for every evaluation."""
     filters = mel_filters(80, 1024).numpy()
     sound = np.pad(np.asarray(sound, np.float64) / 32768, 512)
@@ -34,7 +38,7 @@ def log_mel(sound):
     return np.log10(np.maximum(np.abs(np.fft.rfft(frames)) @ filters.T, 1e-5))
 
 
-def clicks(pair):
+def clicks(pair: tuple[np.ndarray, np.ndarray]) -> float:
     """Share of samples whose second difference is far beyond any of the real sound's within 10 ms: 0 without clicks."""
     real, coded = (np.abs(np.diff(np.asarray(x, np.float64), 2)) for x in pair)
     n = min(len(real), len(coded)) // 160 * 160
@@ -43,7 +47,7 @@ def clicks(pair):
     return float((coded[:n].reshape(-1, 160) > 4 * near[:, None] + 1500).mean())
 
 
-def measure(pairs, workers=1):
+def measure(pairs: Sequence[tuple[np.ndarray, np.ndarray]], workers: int = 1) -> dict[str, Any]:
     """Means over (real, coded) int16 sounds."""
     if workers > 1:
         with ProcessPoolExecutor(workers) as pool:
