@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxgrain_tools import quantize, tiny
-from voxgrain_tools.export import Bits, language_model
-from voxgrain_tools.onnx_functions import FACTORS, SPEECH
-from voxgrain_tools.runtime import LanguageModel
+from voxgrain_tools.export import quantize
+from voxgrain_tools.export.export import Bits, language_model
+from voxgrain_tools.export.onnx_functions import FACTORS, SPEECH
+from voxgrain_tools.export.runtime import LanguageModel
+from voxgrain_tools.fixtures import tiny
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compare"))
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-
 from safetensors.numpy import save_file
 
-from voxgrain_tools import bundle, export, golden, onnx_read, quantize, tiny
-from voxgrain_tools.export import Bits, Checkpoint
-from voxgrain_tools.onnx_functions import DOMAIN
-from voxgrain_tools.runtime import Codec, LanguageModel, Voice, istft
+from voxgrain_tools.export import bundle, export, onnx_read, quantize
+from voxgrain_tools.export.export import Bits, Checkpoint
+from voxgrain_tools.export.onnx_functions import DOMAIN
+from voxgrain_tools.export.runtime import Codec, LanguageModel, Voice, istft
+from voxgrain_tools.fixtures import golden, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -281,7 +281,7 @@ def test_a_bundle_without_speakers_has_one():
 
 
 def test_the_reference_is_the_speakers_own_synthesiser(tmp_path):
-    from voxgrain_tools import evaluate
+    from voxgrain_tools.measure import evaluate
 
     facts = {"name": "x", "speakers": [{"name": n, "begin": b} for n, b in (("slt", 65537), ("rms", 65539))]}
     assert evaluate.flite_voice(facts, None) == "slt" and evaluate.flite_voice(facts, "rms") == "rms"

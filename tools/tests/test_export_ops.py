@@ -7,8 +7,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from voxgrain_tools import quantize
-from voxgrain_tools.onnx_functions import ALL, DOMAIN, IR_VERSION, OPSET, functions
+from voxgrain_tools.export import quantize
+from voxgrain_tools.export.onnx_functions import ALL, DOMAIN, IR_VERSION, OPSET, functions
 
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
 TYPES |= {"int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
@@ -23,10 +23,7 @@ def run(op, inputs, outputs=1, **attributes):
     graph = helper.make_graph(
         [node],
         "one",
-        [
-            helper.make_tensor_value_info(k, TYPES[v.dtype.name], [None] * v.ndim)
-            for k, v in named.items()
-        ],
+        [helper.make_tensor_value_info(k, TYPES[v.dtype.name], [None] * v.ndim) for k, v in named.items()],
         [helper.make_tensor_value_info(r, TensorProto.FLOAT, None) for r in results],
     )
     model = helper.make_model(
@@ -35,9 +32,7 @@ def run(op, inputs, outputs=1, **attributes):
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
         ir_version=IR_VERSION,
     )
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, named)
 
 
@@ -82,10 +77,7 @@ def test_op_factor_embed(rng):
     factors = normal(rng, 480, 6).astype(np.float16)
     extra = normal(rng, 36, 6).astype(np.float16)
     tokens = np.array([0, 65535, 65536, 65571, 1, 4, 27 * 256 + 3, 40000])
-    expected = [
-        factors[factor_rows(t)].astype(np.float64).sum(0) if t < 65536 else extra[t - 65536]
-        for t in tokens
-    ]
+    expected = [factors[factor_rows(t)].astype(np.float64).sum(0) if t < 65536 else extra[t - 65536] for t in tokens]
     close(run("FactorEmbed", [tokens, factors, extra], digits=8, levels=4)[0], expected)
 
 

@@ -5,8 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from voxgrain_tools import bundle, codec, export, features, lm
-from voxgrain_tools.runtime import Codec, LanguageModel, istft
+from voxgrain_tools.export import bundle, export
+from voxgrain_tools.export.runtime import Codec, LanguageModel, istft
+from voxgrain_tools.train import codec, features, lm
 
 
 def noise(got, expected):
@@ -32,8 +33,7 @@ def exported(tmp_path_factory):
     models["codec"].save(str(folder))
     out = folder / "bundle"
     checkpoints = [
-        export.Checkpoint.open(folder / f"{name}.safetensors")
-        for name in ("target", "draft", "codec_decoder")
+        export.Checkpoint.open(folder / f"{name}.safetensors") for name in ("target", "draft", "codec_decoder")
     ]
     export.write(out, *checkpoints, name="toy")
     return out, models
@@ -46,10 +46,7 @@ def test_language_model(exported, which):
     tokens = [65537, 65541, 65570, 65538, 5, 65535, 1234, 40000]
     with torch.no_grad():
         hidden = models[which](
-            torch.tensor(tokens),
-            torch.arange(len(tokens)),
-            torch.zeros(len(tokens), dtype=torch.long),
-            None,
+            torch.tensor(tokens), torch.arange(len(tokens)), torch.zeros(len(tokens), dtype=torch.long), None
         )
         expected = lm.full_logits(models[which]._head(hidden)).numpy()
     got = LanguageModel(out / facts["file"]).step(tokens)
@@ -107,7 +104,7 @@ def test_codec_decoder(exported):
 
 
 def test_fsq_and_factor_rows_mean_the_same_on_both_sides():
-    from voxgrain_tools import golden
+    from voxgrain_tools.fixtures import golden
 
     tokens = np.random.default_rng(1).integers(0, 65536, 50)
     values = codec.values_of(torch.from_numpy(tokens)).numpy()
@@ -125,7 +122,7 @@ def test_fsq_and_factor_rows_mean_the_same_on_both_sides():
 def test_stock_matrix_products_are_the_same_model(tmp_path):
     """What --matmul stock writes has the weights of the packed export, in onnxruntime's own
     operator."""
-    from voxgrain_tools import tiny
+    from voxgrain_tools.fixtures import tiny
 
     checkpoints = tiny.language_model(5, 1, 64, 2, 1, 88), tiny.codec(6)
     for matmul in export.MATMULS:
@@ -145,7 +142,7 @@ def test_stock_matrix_products_are_the_same_model(tmp_path):
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_rows_give_back_the_same_weights(bits):
-    from voxgrain_tools import quantize
+    from voxgrain_tools.export import quantize
 
     weight = np.random.default_rng(bits).standard_normal((5, 96)).astype(np.float32)
     matrix = quantize.quantise(weight, bits)
@@ -162,16 +159,12 @@ def test_rows_give_back_the_same_weights(bits):
 
 def test_a_stock_export_read_back_is_the_packed_one(tmp_path):
     """Both forms of a feature draft hold the same integers: each can be written from the other."""
-    from voxgrain_tools import tiny
+    from voxgrain_tools.fixtures import tiny
 
     draft = tiny.language_model(5, 1, 64, 2, 1, 88, features=64)
     bits = export.Bits(4, {"head": 8})
     files = {}
-    for name, checkpoint, matmul in (
-        ("packed", draft, "packed"),
-        ("stock", draft, "stock"),
-        ("back", None, "packed"),
-    ):
+    for name, checkpoint, matmul in (("packed", draft, "packed"), ("stock", draft, "stock"), ("back", None, "packed")):
         out = tmp_path / name
         out.mkdir()
         checkpoint = checkpoint or export.Checkpoint.of_export(tmp_path / "stock/draft.onnx")

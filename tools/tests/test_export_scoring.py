@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from voxgrain_tools import evaluate, scoring
+
+from voxgrain_tools import audio, scoring
+from voxgrain_tools.measure import evaluate
 
 TEXT = "the cat sat on the old mat by the door"
 
@@ -33,7 +35,11 @@ def test_faults(heard, expected):
 
 def test_suspects_give_the_words_said():
     reference = TEXT.split()
-    for said in ("the cat sat mat by the door", "the cat sat sat on the old mat by the door", "on the old mat by the door"):
+    for said in (
+        "the cat sat mat by the door",
+        "the cat sat sat on the old mat by the door",
+        "on the old mat by the door",
+    ):
         found = scoring.suspects(reference, said.split())
         assert [words for _, words in found] == [said.split()]
 
@@ -82,7 +88,7 @@ def test_transcripts_are_kept_by_sound(tmp_path):
             yield f"heard {len(sound)}"
 
     for i, length in enumerate((100, 200, 100)):
-        evaluate.write_wav(tmp_path / f"{i}.wav", np.zeros(length, np.float32))
+        audio.write_wav(tmp_path / f"{i}.wav", np.zeros(length, np.float32))
     paths = [tmp_path / f"{i}.wav" for i in range(3)]
     expected = ["heard 100", "heard 200", "heard 100"]
     assert evaluate.Transcripts("r", tmp_path, each)(paths) == expected

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from voxgrain_tools import features, lm, sampler
 from voxgrain_tools.common import BEGINS
+from voxgrain_tools.train import features, lm, sampler
 
 CPU = torch.device("cpu")
 
@@ -110,7 +110,7 @@ def test_a_models_forward_pass_is_the_first_step():
     before = torch.where(places[:, None] > 0, hidden.roll(1, 0), 0.0)
     with torch.no_grad():
         whole = draft(tokens, places, numbers, bounds, before)
-        first, = features.Unroll(draft, 1, 128)(tokens, places, numbers, bounds, hidden)
+        (first,) = features.Unroll(draft, 1, 128)(tokens, places, numbers, bounds, hidden)
     assert torch.allclose(whole, first, atol=1e-5)
 
 
@@ -165,9 +165,9 @@ def test_batched_sampling_runs_the_model_itself():
         batch.step(sampler.BUCKET)
     scores = batch.layers(batch.token[:, None], batch.at, sampler.BUCKET)
     for i in range(len(texts)):
-        prompt = batch.prompt[i, batch.pad[i]:]
+        prompt = batch.prompt[i, batch.pad[i] :]
         assert prompt[0] == BEGINS[i]
-        x = torch.cat([prompt, batch.out[i, batch.width:batch.width + 10].clamp_max(65535)])
+        x = torch.cat([prompt, batch.out[i, batch.width : batch.width + 10].clamp_max(65535)])
         hidden = model(x, torch.arange(len(x)), torch.zeros(len(x)), None)
         assert torch.allclose(scores[i], model._head(hidden[-1:])[0], atol=1e-3)
 

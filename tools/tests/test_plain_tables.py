@@ -7,10 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from voxgrain_tools import bundle, codec, export, features, golden, lm, sampler
-from voxgrain_tools.common import Clock, Ids, join
-from voxgrain_tools.export import Checkpoint
-from voxgrain_tools.runtime import Voice
+from voxgrain_tools.common import Clock, Ids
+from voxgrain_tools.export import bundle, export
+from voxgrain_tools.export.export import Checkpoint
+from voxgrain_tools.export.runtime import Voice
+from voxgrain_tools.files import join
+from voxgrain_tools.fixtures import golden
+from voxgrain_tools.train import codec, features, lm, sampler
 
 CPU = torch.device("cpu")
 CODES = 1024
@@ -22,8 +25,13 @@ TEXTS = ["hello there.", "yes.", "what is it?", "one two three."]
 def token_data(codes=CODES):
     rng = np.random.default_rng(0)
     lengths = np.array([40, 12, 33, 50], np.int32)
-    return {"texts": TEXTS, "lengths": lengths, "tokens": rng.integers(0, codes, lengths.sum()).astype(np.uint16),
-            "speakers": np.array([0, 1, 0, 1], np.uint8), "ids": np.arange(4)}
+    return {
+        "texts": TEXTS,
+        "lengths": lengths,
+        "tokens": rng.integers(0, codes, lengths.sum()).astype(np.uint16),
+        "speakers": np.array([0, 1, 0, 1], np.uint8),
+        "ids": np.arange(4),
+    }
 
 
 def model_of(config=TARGET, seed=0):
@@ -99,15 +107,31 @@ def test_target_and_feature_draft_train(tmp_path, codes):
     assert target.plain and facts["last"] < facts["first"]
     again = lm.load_lm(tmp_path / "target.safetensors")
     assert again.config["codes"] == codes
-    facts = features.make(target, token_data(codes), token_data(codes), tmp_path, tmp_path / "out", Clock(1e4), CPU, features.TOY,
-                          generate=float(codes == CODES), sample_options={"limit": 1}, acceptance_options={"limit": 4, "chunk": 4},
-                          positions=128, row=128, steps=3, max_steps=steps, warmup=1, lr=1e-2)
+    facts = features.make(
+        target,
+        token_data(codes),
+        token_data(codes),
+        tmp_path,
+        tmp_path / "out",
+        Clock(1e4),
+        CPU,
+        features.TOY,
+        generate=float(codes == CODES),
+        sample_options={"limit": 1},
+        acceptance_options={"limit": 4, "chunk": 4},
+        positions=128,
+        row=128,
+        steps=3,
+        max_steps=steps,
+        warmup=1,
+        lr=1e-2,
+    )
     assert facts["training"]["last"] < facts["training"]["first"]
     assert 0 < facts["acceptance_heldout"]["features"]["fsq_1"][2] <= 1
     # What is too large to travel whole was cut.
     path = tmp_path / "out" / "draft_features.safetensors"
     if codes != CODES:
-        path, = (Path(n) for n in join(str(tmp_path / "out"), str(tmp_path / "joined")))
+        (path,) = (Path(n) for n in join(str(tmp_path / "out"), str(tmp_path / "joined")))
     assert lm.load_lm(path).config["codes"] == codes
 
 
@@ -116,8 +140,9 @@ def test_training_goes_on_from_a_model(tmp_path):
     options = {"positions": 256, "max_steps": 2, "warmup": 1, "lr": 1e-6}
     first = model_of()
     first.save(str(tmp_path / "first.safetensors"))
-    went_on, facts = lm.train("same", TARGET, tmp_path, documents, documents, 1e4, CPU, init=tmp_path / "first.safetensors",
-                              **options)
+    went_on, facts = lm.train(
+        "same", TARGET, tmp_path, documents, documents, 1e4, CPU, init=tmp_path / "first.safetensors", **options
+    )
     assert facts["record"][0]["step"] == 0
     assert torch.allclose(went_on.output_head.weight, first.output_head.weight, atol=1e-3)
     factor = lm.LanguageModel(dict(lm.TOY_TARGET, rms_eps=1e-6))
@@ -155,8 +180,8 @@ def test_sampling_is_the_softmax():
         batch.step(sampler.BUCKET)
     scores = batch.layers(batch.token[:, None], batch.at, sampler.BUCKET)
     for i in range(2):
-        prompt = batch.prompt[i, batch.pad[i]:]
-        x = torch.cat([prompt, batch.out[i, batch.width:batch.width + 10].clamp_max(CODES - 1)])
+        prompt = batch.prompt[i, batch.pad[i] :]
+        x = torch.cat([prompt, batch.out[i, batch.width : batch.width + 10].clamp_max(CODES - 1)])
         hidden = model(x, torch.arange(len(x)), torch.zeros(len(x)), None)
         assert prompt[0] == IDS.begins[i] and torch.allclose(scores[i], model._head(hidden[-1:])[0], atol=1e-3)
     tokens, _ = lm.generate(model, TEXTS[:2], CPU, longest=12)
@@ -184,8 +209,11 @@ def bundle_of_plain(tmp_path_factory):
     made = codec.Codec(dict(codec.TOY, fsq_digits=5)).eval()
     made.save(str(folder))
     export.write(
-        folder / "bundle", *(Checkpoint.open(folder / f"{n}.safetensors") for n in ("target", "draft", "codec_decoder")),
-        name="plain", bits={"target": export.Bits(4, {"head": 8})}, max_positions=512,
+        folder / "bundle",
+        *(Checkpoint.open(folder / f"{n}.safetensors") for n in ("target", "draft", "codec_decoder")),
+        name="plain",
+        bits={"target": export.Bits(4, {"head": 8})},
+        max_positions=512,
         speakers=[{"name": "a", "begin": 1025, "description": ""}, {"name": "b", "begin": 1027, "description": ""}],
     )
     return folder / "bundle", made
@@ -195,14 +223,19 @@ def test_a_plain_bundle_runs_in_onnxruntime_as_in_torch(bundle_of_plain, tmp_pat
     folder, made = bundle_of_plain
     voice = Voice(folder)
     v = voice.facts["vocabulary"]
-    assert (v["speech"], v["end_of_speech"], v["fsq_digits"], v["fsq_levels"]) == (1024, 1024, 5, 4) and not bundle.check(folder)
+    assert (v["speech"], v["end_of_speech"], v["fsq_digits"], v["fsq_levels"]) == (
+        1024,
+        1024,
+        5,
+        4,
+    ) and not bundle.check(folder)
     assert voice.prompt("a.", "b") == [1027, 1028 + 6, 1028 + 3, 1026]
     # The scripted sessions of golden.py fail by themselves if onnxruntime and torch differ.
     golden.make(folder, tmp_path)
     tokens = np.random.default_rng(4).integers(0, CODES, 20)
     wanted = made.decode(torch.from_numpy(tokens)[None])[0].numpy()
     got = voice.codec().decode(tokens)
-    assert np.abs(got[:len(wanted)] - wanted[:len(got)]).max() < 0.02 * np.abs(wanted).max()
+    assert np.abs(got[: len(wanted)] - wanted[: len(got)]).max() < 0.02 * np.abs(wanted).max()
     model = lm.lm_from_bundle(folder)
     x = torch.tensor(voice.prompt("hello.") + tokens.tolist())
     hidden = model(x, torch.arange(len(x)), torch.zeros(len(x)), None)

@@ -9,7 +9,11 @@ import sys
 import numpy as np
 import torch
 
-from voxgrain_tools import codec, codec_eval, codec_train, common, corpus_text, lm, recogniser, synth
+import voxgrain_tools
+from voxgrain_tools import common, files
+from voxgrain_tools.corpus import synth
+from voxgrain_tools.corpus import text as corpus_text
+from voxgrain_tools.train import codec, codec_train, lm, recogniser, similarity
 
 
 def test_factored_normaliser_equals_the_full_softmax():
@@ -20,8 +24,8 @@ def test_factored_normaliser_equals_the_full_softmax():
     rows = torch.from_numpy(lm.factor_rows(tokens.numpy()))
     assert torch.allclose(full[0, tokens], scores[0, :480][rows].sum(1), atol=1e-4)
     assert torch.allclose(lm.total_lse(scores), full.logsumexp(1), atol=1e-4)
-    a, = torch.autograd.grad(full.logsumexp(1).sum(), scores, retain_graph=True)
-    b, = torch.autograd.grad(lm.total_lse(scores).sum(), scores)
+    (a,) = torch.autograd.grad(full.logsumexp(1).sum(), scores, retain_graph=True)
+    (b,) = torch.autograd.grad(lm.total_lse(scores).sum(), scores)
     assert torch.allclose(a, b, atol=1e-5)
 
 
@@ -32,7 +36,7 @@ def test_losses_equal_their_plain_forms():
     full = lm.full_logits(p)
     assert abs(lm.ce_loss(p, targets, ones, hot) - torch.nn.functional.cross_entropy(full, targets)) < 1e-4
     lse = lm.total_lse(p)
-    marginals, = torch.autograd.grad(lse.sum(), p)
+    (marginals,) = torch.autograd.grad(lse.sum(), p)
     own = (lse - (marginals * p).sum(1)).mean()
     laws = full.log_softmax(1)
     plain = (laws.exp() * (laws - lm.full_logits(q).log_softmax(1))).sum(1).mean()
@@ -43,8 +47,10 @@ def toy_documents():
     texts = ["hello there.", "yes.", "what is it?", "one two three."]
     rng = np.random.default_rng(0)
     lengths = np.array([40, 12, 33, 50], np.int32)
-    return lm.Documents({"texts": texts, "lengths": lengths, "tokens": rng.integers(0, 65536, lengths.sum()).astype(np.uint16)},
-                        torch.device("cpu"))
+    return lm.Documents(
+        {"texts": texts, "lengths": lengths, "tokens": rng.integers(0, 65536, lengths.sum()).astype(np.uint16)},
+        torch.device("cpu"),
+    )
 
 
 def test_packed_documents_do_not_see_each_other():
@@ -69,8 +75,8 @@ def test_sampling_with_a_cache_equals_the_forward_pass():
         prompt = [common.BEGIN] + [common.FIRST_CHARACTER + common.CHARACTERS.index(c) for c in text] + [common.SOS]
         x = torch.tensor(prompt + tokens.astype(int).tolist())
         hidden = model(x, torch.arange(len(x)), torch.zeros(len(x)), None)
-        best = lm.full_logits(model._head(hidden[len(prompt) - 1:])).argmax(1)
-        assert best[:len(tokens)].tolist() == tokens.astype(int).tolist()
+        best = lm.full_logits(model._head(hidden[len(prompt) - 1 :])).argmax(1)
+        assert best[: len(tokens)].tolist() == tokens.astype(int).tolist()
 
 
 def test_neighbour_noise_moves_one_digit_by_one():
@@ -92,12 +98,12 @@ def test_codec_frames_tokens_and_sound():
     assert torch.allclose(codec.values_of(codec.tokens_of(z)), codec_train.quantize(z), atol=1e-6)
     long = torch.randint(0, 65536, (1, 60))
     # One token of look-ahead: the overlap of frames.
-    assert torch.allclose(model.decode(long)[:, :39 * 320], model.decode(long[:, :40])[:, :39 * 320], atol=1e-5)
+    assert torch.allclose(model.decode(long)[:, : 39 * 320], model.decode(long[:, :40])[:, : 39 * 320], atol=1e-5)
     spectrum = torch.randn(1, 20, 642) * 0.3
     sound, total = codec.sound(spectrum)[0].numpy(), np.zeros(19 * 160 + 640)
     window = np.hanning(641)[:640]
     for f, a in enumerate(spectrum[0].double().numpy()):
-        total[f * 160:f * 160 + 640] += np.fft.irfft(np.exp(np.minimum(a[:321], 6)) * np.exp(1j * a[321:])) * window
+        total[f * 160 : f * 160 + 640] += np.fft.irfft(np.exp(np.minimum(a[:321], 6)) * np.exp(1j * a[321:])) * window
     assert np.abs(total[240:-240] / 1.5 - sound).max() < 1e-5
 
 
@@ -159,8 +165,12 @@ def test_spectral_loss_is_zero_for_the_same_sound_only():
 
 
 def test_second_voice_begins_with_its_own_symbol():
-    data = {"texts": ["ab", "ab"], "lengths": np.array([3, 2], np.int32), "tokens": np.arange(5, dtype=np.uint16),
-            "speakers": np.array([0, 1], np.uint8)}
+    data = {
+        "texts": ["ab", "ab"],
+        "lengths": np.array([3, 2], np.int32),
+        "tokens": np.arange(5, dtype=np.uint16),
+        "speakers": np.array([0, 1], np.uint8),
+    }
     documents = lm.Documents(data, torch.device("cpu"))
     assert documents.stream[documents.starts].tolist() == list(common.BEGINS) == [65537, 65539]
 
@@ -170,7 +180,7 @@ def test_clicks_are_counted():
     tone = np.int16(8000 * np.sin(t * 0.05))
     broken = tone.copy()
     broken[8000:] = np.int16(8000 * np.sin(t[8000:] * 0.05 + 2.0))
-    assert codec_eval.clicks((tone, tone)) == 0 < codec_eval.clicks((tone, broken))
+    assert similarity.clicks((tone, tone)) == 0 < similarity.clicks((tone, broken))
 
 
 def test_normalised_text():
@@ -195,9 +205,9 @@ def test_split_pack_and_join(tmp_path):
     tensors = {"a.weight": torch.randn(96, 64), "norm.weight": torch.randn(64)}
     path = str(tmp_path / "m.safetensors")
     common.save(path, tensors, {"H": 64})
-    common.pack12(path, path + ".packed")
-    assert len(common.split(path + ".packed", str(tmp_path / "cut"), limit=4000)) > 2
-    joined, = common.join(str(tmp_path / "cut"), str(tmp_path / "out"))
+    files.pack12(path, path + ".packed")
+    assert len(files.split(path + ".packed", str(tmp_path / "cut"), limit=4000)) > 2
+    (joined,) = files.join(str(tmp_path / "cut"), str(tmp_path / "out"))
     got, config = common.load(joined)
     assert config == {"H": 64}
     assert (got["a.weight"] - tensors["a.weight"]).abs().max() < 2e-3 * tensors["a.weight"].abs().max()
@@ -248,7 +258,7 @@ def test_padding_does_not_change_a_transcript():
     model = recogniser.Recogniser(recogniser.TOY).eval()
     rng = np.random.default_rng(1)
     short, long = (rng.standard_normal(n).astype(np.float32) * 0.1 for n in (6400, 16000))
-    alone, = model.log_probabilities([short])
+    (alone,) = model.log_probabilities([short])
     together = model.log_probabilities([short, long])[0]
     assert np.abs(alone[:-2] - together[:-2]).max() < 0.2
 
@@ -271,8 +281,16 @@ def sounds_on_disk(folder, name):
 def test_codec_training_goes_on_where_it_stopped(tmp_path):
     sounds_on_disk(tmp_path, "w")
     store = synth.AudioStore(str(tmp_path), "w", capacity_hours=0.01, one_chunk=True)
-    options = {"device": torch.device("cpu"), "config": codec.TOY, "batch": 2, "seconds": 0.32, "judged": 0.16, "width": 2,
-               "warmup": 1, "gan_from": 0.5}
+    options = {
+        "device": torch.device("cpu"),
+        "config": codec.TOY,
+        "batch": 2,
+        "seconds": 0.32,
+        "judged": 0.16,
+        "width": 2,
+        "warmup": 1,
+        "gan_from": 0.5,
+    }
     _, facts = codec_train.train(str(tmp_path), store, 1e4, max_steps=4, **options)
     assert facts["gan_steps"] == 2 and sorted(store.speakers) == [0, 0, 1, 1]
     assert (tmp_path / "before_gan" / "codec_decoder.safetensors").exists()
@@ -291,10 +309,33 @@ def test_codec_training_goes_on_where_it_stopped(tmp_path):
 def test_codec_watcher_goes_on_in_a_plainer_mode(tmp_path):
     sounds_on_disk(tmp_path, "w")
     sounds_on_disk(tmp_path, "heldout")
-    arguments = ["--work", str(tmp_path), "--out", str(tmp_path / "out"), "--size", "toy", "--device", "cpu", "--resume", "--hours",
-                 "0.0001", "--fail-in", "graphs", "--total-budget", "16", "--call-budget", "16", "--reserve", "2", "--workers", "1"]
-    environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(codec.__file__)))
-    assert subprocess.run([sys.executable, "-m", "voxgrain_tools", "codec", *arguments], env=environment).returncode == 0
+    arguments = [
+        "--work",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--size",
+        "toy",
+        "--device",
+        "cpu",
+        "--resume",
+        "--hours",
+        "0.0001",
+        "--fail-in",
+        "graphs",
+        "--total-budget",
+        "16",
+        "--call-budget",
+        "16",
+        "--reserve",
+        "2",
+        "--workers",
+        "1",
+    ]
+    environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(voxgrain_tools.__file__)))
+    assert (
+        subprocess.run([sys.executable, "-m", "voxgrain_tools", "codec", *arguments], env=environment).returncode == 0
+    )
     report = json.loads((tmp_path / "out" / "codec_report.json").read_text())
     assert report["modes"] == ["graphs", "compiled"] and report["finished"] == "compiled"
     assert {"codec_encoder.safetensors", "codec_decoder.safetensors"} <= set(os.listdir(tmp_path / "out"))
@@ -321,9 +362,15 @@ def test_a_shifted_encoding_hears_the_same_speech_later():
     a = codec.tokenize(plain, Store(), torch.device("cpu"))
     b = codec.tokenize(shifted, Store(), torch.device("cpu"), shift_seed=1)
     shifts = np.random.default_rng(1).integers(40, 280, 2)
-    assert a["lengths"].tolist() == [15, 11] and b["lengths"].tolist() == [-(-(4800 + shifts[0]) // 320), -(-(3300 + shifts[1]) // 320)]
+    assert a["lengths"].tolist() == [15, 11] and b["lengths"].tolist() == [
+        -(-(4800 + shifts[0]) // 320),
+        -(-(3300 + shifts[1]) // 320),
+    ]
     order = np.argsort([4800 + shifts[0], 3300 + shifts[1]])
     for row, u in enumerate(order):  # the shorter first
         sound = Store.sounds[u]
-        assert torch.equal(shifted.audio[row, shifts[u]:shifts[u] + len(sound)], sound) and not shifted.audio[row, :shifts[u]].any()
+        assert (
+            torch.equal(shifted.audio[row, shifts[u] : shifts[u] + len(sound)], sound)
+            and not shifted.audio[row, : shifts[u]].any()
+        )
     assert len(codec.both(a, b)["ids"]) == 4 and codec.both(a, b)["phones"].shape == codec.both(a, b)["tokens"].shape

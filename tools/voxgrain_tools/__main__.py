@@ -1,54 +1,64 @@
 """python -m voxgrain_tools STAGE --help"""
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import sys
 
-# stage: (module, functions that add arguments and run, name of the example, one line)
+from . import common  # noqa: F401 - first: its clock counts the seconds that torch takes to load
+
+# Stage: (module, which of its stages where it has several, one line). A module gives add_arguments, run and EXAMPLE, or
+# for stage NAME of several add_NAME_arguments, run_NAME and EXAMPLE_NAME.
 STAGES = {
-    "corpus-text": ("corpus_text", "add_arguments", "run", "EXAMPLE", "training sentences from Debian's free texts"),
-    "synth": ("synth", "add_arguments", "run", "EXAMPLE", "the corpus spoken by flite, with phone times"),
-    "codec": ("codec_train", "add_arguments", "run", "EXAMPLE", "trains the codec, for both voices"),
-    "codec-eval": ("codec_eval", "add_arguments", "run", "EXAMPLE", "STOI, PESQ and intelligibility of a codec"),
-    "tokenize": ("codec", "add_tokenize_arguments", "run_tokenize", "EXAMPLE_TOKENIZE", "the spoken corpus as codec tokens"),
-    "target": ("lm", "add_target_arguments", "run_target", "EXAMPLE_TARGET", "trains the target model"),
-    "draft": ("lm", "add_draft_arguments", "run_draft", "EXAMPLE_DRAFT", "trains the draft, then distils it from the target"),
-    "draft-features": ("features", "add_arguments", "run", "EXAMPLE", "trains a draft that sees the target's features"),
-    "recogniser": ("recogniser", "add_arguments", "run", "EXAMPLE", "trains the character recogniser that judges speech"),
-    "acceptance": ("lm", "add_acceptance_arguments", "run_acceptance", "EXAMPLE_ACCEPTANCE", "teacher-forced acceptance of the drafts"),
-    "precision": ("precision", "add_arguments", "run", "EXAMPLE", "what rounding the target costs, by ear"),
-    "train-all": ("pipeline", "add_arguments", "run", "EXAMPLE_ALL", "all stages in three parts with time budgets"),
-    "train-toy": ("pipeline", "add_toy_arguments", "run_toy", "EXAMPLE_TOY", "all stages at toy size on a CPU"),
-    "restore": ("pipeline", "add_restore_arguments", "run_restore", "EXAMPLE_RESTORE", "a work folder from part 1's results"),
-    "join": ("transport", "add_arguments", "run", "EXAMPLE", "puts files together that train-all cut"),
-    "shrink": ("transport", "add_shrink_arguments", "run_shrink", "EXAMPLE_SHRINK", "a checkpoint's matrices to int8"),
+    "corpus-text": ("corpus.text", "", "training sentences from Debian's free texts"),
+    "synth": ("corpus.synth", "", "the corpus spoken by flite, with phone times"),
+    "codec": ("train.codec_train", "", "trains the codec, for both voices"),
+    "codec-eval": ("measure.codec_eval", "", "STOI, PESQ and intelligibility of a codec"),
+    "tokenize": ("train.codec", "tokenize", "the spoken corpus as codec tokens"),
+    "target": ("train.lm", "target", "trains the target model"),
+    "draft": ("train.lm", "draft", "trains the draft, then distils it from the target"),
+    "draft-features": ("train.features", "", "trains a draft that sees the target's features"),
+    "recogniser": ("train.recogniser", "", "trains the character recogniser that judges speech"),
+    "acceptance": ("train.lm", "acceptance", "teacher-forced acceptance of the drafts"),
+    "precision": ("measure.precision", "", "what rounding the target costs, by ear"),
+    "judge": ("measure.judge", "", "what is heard of a voice and how it sounds, teacher and codec beside it"),
+    "say-right": ("measure.say_right", "", "whether initialisms, odd words, numbers and short replies are understood"),
+    "train-all": ("train.pipeline", "", "all stages in three parts with time budgets"),
+    "train-toy": ("train.pipeline", "toy", "all stages at toy size on a CPU"),
+    "restore": ("train.pipeline", "restore", "a work folder from part 1's results"),
+    "join": ("files", "", "puts files together that train-all cut"),
+    "shrink": ("files", "shrink", "a checkpoint's matrices to int8"),
+    "export": ("export.export", "", "checkpoints to ONNX"),
+    "golden": ("fixtures.golden", "", "reference values for the runtime's tests"),
+    "evaluate": ("measure.evaluate", "", "intelligibility of the decoding arms"),
+    "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
+    "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
+    "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
 }
-for _name, _line in {
-    "export": "checkpoints to ONNX", "golden": "reference values for the runtime's tests",
-    "evaluate": "intelligibility of the decoding arms", "tiny": "a random tiny bundle for tests",
-    "stock": "a random tiny model of stock matrix products for tests",
-    "experiments": "every experiment on groups, for docs/experiments",
-}.items():
-    STAGES[_name] = (_name, "add_arguments", "run", None, _line)
 
 
-def main():
+def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print("usage: python -m voxgrain_tools STAGE [--help]\n")
-        for name, entry in STAGES.items():
-            print(f"  {name:14} {entry[4]}")
+        for name, (_, _, line) in STAGES.items():
+            print(f"  {name:14} {line}")
         return 0
     stage = sys.argv[1]
     if stage not in STAGES:
         print(f"unknown stage {stage!r}; try --help", file=sys.stderr)
         return 2
-    module_name, add, run, example, line = STAGES[stage]
+    module_name, which, line = STAGES[stage]
     module = importlib.import_module(f"{__package__}.{module_name}")
-    text = getattr(module, example or "EXAMPLE", None) or f"python -m voxgrain_tools {stage} --work /tmp/vx"
-    parser = argparse.ArgumentParser(prog=f"python -m voxgrain_tools {stage}", description=line[0].upper() + line[1:] + ".",
-                                     epilog=f"example: {text}", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    getattr(module, add)(parser)
-    return getattr(module, run)(parser.parse_args(sys.argv[2:])) or 0
+    which = f"_{which}" if which else ""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m voxgrain_tools {stage}",
+        description=line[0].upper() + line[1:] + ".",
+        epilog="example: " + getattr(module, "EXAMPLE" + which.upper()),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    getattr(module, f"add{which}_arguments")(parser)
+    return getattr(module, f"run{which}")(parser.parse_args(sys.argv[2:])) or 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 EQUAL, SUBSTITUTE, DELETE, INSERT = "=sdi"
 
@@ -119,7 +120,13 @@ def borne_out(score: dict, found: set[str]) -> dict:
     return score | {fault: fault in found for fault in ("skip", "repeat")}
 
 
-def bootstrap(errors, totals, base=None, samples: int = 2000, seed: int = 0):
+def bootstrap(
+    errors: ArrayLike,
+    totals: ArrayLike,
+    base: tuple[ArrayLike, ArrayLike] | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
     """(rate, low, high): errors / totals with its 95 % interval, utterances drawn anew each time.
 
     With `base` = (errors, totals) of the same utterances, the paired difference of the rates.

@@ -62,9 +62,7 @@ class Case:
         found = [engines.voxgrain(self.args.program, self.files["voxgrain"], threads, POSITIONS)]
         if self.bundled:
             name = "voxgrain, factorised head"
-            found.append(
-                engines.voxgrain(self.args.program, self.bundled, threads, POSITIONS, name)
-            )
+            found.append(engines.voxgrain(self.args.program, self.bundled, threads, POSITIONS, name))
         found += [engines.peer(n, self.files[n], threads, POSITIONS) for n in PEERS]
         return [stack.enter_context(c) for c in found]
 
@@ -106,9 +104,7 @@ def passes(case: Case, threads: int, args) -> dict:
     """Times of every engine; engines take turns at each size of pass."""
     with contextlib.ExitStack() as stack:
         children = case.start(stack, threads)
-        memory = stack.enter_context(
-            engines.bandwidth(args.program, Path(f"{case.files['voxgrain']}.data"), threads)
-        )
+        memory = stack.enter_context(engines.bandwidth(args.program, Path(f"{case.files['voxgrain']}.data"), threads))
         times = {c.name: {m: [] for m in args.rows} for c in children}
         speeds = [memory.ask("read", 2)]
         for child in children:
@@ -126,8 +122,7 @@ def passes(case: Case, threads: int, args) -> dict:
         best = {k: max(s[k] for s in speeds) for k in speeds[0]}
         rows = []
         for child in children:
-            sizes = {m: [float(np.quantile(t, q)) for q in (0.25, 0.5, 0.75)]
-                     for m, t in times[child.name].items()}
+            sizes = {m: [float(np.quantile(t, q)) for q in (0.25, 0.5, 0.75)] for m, t in times[child.name].items()}
             rows.append(
                 {
                     "engine": child.name,
@@ -187,6 +182,7 @@ def spoken(args, case: Case, draft: Path | None, threads: int) -> dict:
             row[key] = row.get(key, 0) + (value or 0)
 
     with contextlib.ExitStack() as stack:
+
         def start(label, engine, **options):
             child = engines.peer(engine, case.files[engine], threads, 2048, label, **options)
             return stack.enter_context(child)
@@ -195,9 +191,7 @@ def spoken(args, case: Case, draft: Path | None, threads: int) -> dict:
         if draft:
             for gamma in args.gammas:
                 label = f"llama.cpp, draft of {gamma}"
-                peers.append(
-                    start(label, "llama.cpp", draft=draft, gamma=gamma, p_min=args.p_min)
-                )
+                peers.append(start(label, "llama.cpp", draft=draft, gamma=gamma, p_min=args.p_min))
         for child in peers:
             child.ask("generate", 1, 8, prompt(lines[0]))
         watch = engines.Watch(peers)
@@ -262,8 +256,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--gammas", type=numbers, default=[2, 4], help="llama.cpp's drafted tokens")
     parser.add_argument("--p-min", type=float, default=0.0, help="llama.cpp's --draft-p-min")
     parser.add_argument("--bundle", type=Path, default=ROOT / "models/voice")
-    parser.add_argument("--draft", type=Path,
-                        help="checkpoint of a draft for llama.cpp, if the bundle's reads features")
+    parser.add_argument(
+        "--draft", type=Path, help="checkpoint of a draft for llama.cpp, if the bundle's reads features"
+    )
     parser.add_argument("--cache", type=Path, default=ROOT / "target/compare", help="models go here")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/compare")
     parser.add_argument("--program", type=Path, required=True, help="the voxgrain program")
@@ -289,8 +284,10 @@ def main() -> int:
     }
     load = result["machine"]["load_average"][0]
     if load > 0.5:
-        say(f"the machine is busy (load {load:.1f}): times will be wrong, most of all with as many "
-            "threads as cores, where llama.cpp waits by spinning")
+        say(
+            f"the machine is busy (load {load:.1f}): times will be wrong, most of all with as many "
+            "threads as cores, where llama.cpp waits by spinning"
+        )
     args.cache.mkdir(parents=True, exist_ok=True)
     target = None
     failed = []

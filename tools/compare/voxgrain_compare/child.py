@@ -73,9 +73,7 @@ class LlamaCpp:
 
     def _load(self, path, args):
         lib = self.lib
-        model = lib.llama_model_load_from_file(
-            os.fsencode(path), lib.llama_model_default_params()
-        )
+        model = lib.llama_model_load_from_file(os.fsencode(path), lib.llama_model_default_params())
         if not model:
             raise RuntimeError(f"llama.cpp cannot load {path}")
         self.vocabulary = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
@@ -219,9 +217,7 @@ class OnnxRuntime:
         options.log_severity_level = 3
         # Threads spin within a pass and rest after it, or they would disturb the others.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        self.session = ort.InferenceSession(
-            str(args.model), options, providers=["CPUExecutionProvider"]
-        )
+        self.session = ort.InferenceSession(str(args.model), options, providers=["CPUExecutionProvider"])
         cache = [i for i in self.session.get_inputs() if i.name.startswith("past_")]
         self._binding = self.session.io_binding()
         for i in cache:
@@ -245,9 +241,7 @@ class OnnxRuntime:
         rows = wanted or count
         if rows not in self._outputs:
             shape = (1, rows, self.vocabulary)
-            self._outputs[rows] = self.ort.OrtValue.ortvalue_from_shape_and_type(
-                shape, np.float32, "cpu", 0
-            )
+            self._outputs[rows] = self.ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cpu", 0)
         total = self.length + count
         b = self._binding
         b.bind_cpu_input("tokens", np.asarray(tokens, np.int64)[None])

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper
 
-from voxgrain_tools.export import ALIGNMENT, Graph
-from voxgrain_tools.onnx_functions import DOMAIN
-from voxgrain_tools.onnx_functions import IR_VERSION, OPSET, functions
-from voxgrain_tools.quantize import BLOCK, Quantised, pack
+from voxgrain_tools.export.export import ALIGNMENT, Graph
+from voxgrain_tools.export.onnx_functions import DOMAIN, IR_VERSION, OPSET, functions
+from voxgrain_tools.export.quantize import BLOCK, Quantised, pack
 
 from .model import rows_of
 
@@ -45,9 +44,7 @@ class _Stream(Graph):
         packed, scales = pack(matrix)
         inputs = [x, self.weight(f"{name}.packed", packed), self.weight(f"{name}.scales", scales)]
         inputs += ["", residual] if residual else []
-        return self.op(
-            "QMatMul", name, *inputs, outputs=outputs, N=rows, K=columns, bits=matrix.bits
-        )
+        return self.op("QMatMul", name, *inputs, outputs=outputs, N=rows, K=columns, bits=matrix.bits)
 
     def finish(self, inputs, outputs, opsets, **extra) -> None:
         self._file.close()
@@ -152,27 +149,16 @@ def ort(weights, path: Path, positions: int = 4096) -> None:
         """x + branch and its norm."""
         weight = g.f32(f"{name}.weight", weights.norm(name))
         outputs = [f"{name}.out", "", "", f"{name}.sum"]
-        op(
-            "SkipSimplifiedLayerNormalization",
-            x,
-            branch,
-            weight,
-            outputs=outputs,
-            epsilon=s.epsilon,
-        )
+        op("SkipSimplifiedLayerNormalization", x, branch, weight, outputs=outputs, epsilon=s.epsilon)
         return outputs[3], outputs[0]
 
-    angle = np.arange(positions)[:, None] * s.rope_base ** (
-        -np.arange(s.head_dim // 2) * 2 / s.head_dim
-    )
+    angle = np.arange(positions)[:, None] * s.rope_base ** (-np.arange(s.head_dim // 2) * 2 / s.head_dim)
     cos, sin = g.f32("cos", np.cos(angle)), g.f32("sin", np.sin(angle))
     table = g.weight("embedding", weights.embedding())
     h = op("Gather", table, "tokens", domain="", axis=0)
     h = op("Cast", h, domain="", to=TensorProto.FLOAT)
     weight = g.f32("layers.0.attn_norm.weight", weights.norm("layers.0.attn_norm"))
-    x = op(
-        "SimplifiedLayerNormalization", h, weight, domain="", epsilon=s.epsilon, axis=-1, stash_type=1
-    )
+    x = op("SimplifiedLayerNormalization", h, weight, domain="", epsilon=s.epsilon, axis=-1, stash_type=1)
     cache = [1, s.kv_heads, "P", s.head_dim]
     inputs = [
         ("tokens", TensorProto.INT64, [1, "S"]),

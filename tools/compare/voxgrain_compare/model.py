@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from voxgrain_tools.onnx_functions import DIGITS, FACTORS, LEVELS, PAIRS, SPEECH
-from voxgrain_tools.quantize import BLOCK, Quantised, quantise, unpack
+from voxgrain_tools.export.onnx_functions import DIGITS, FACTORS, LEVELS, PAIRS, SPEECH
+from voxgrain_tools.export.quantize import BLOCK, Quantised, quantise, unpack
 
 # Rows that can be drawn: speech, then end of speech.
 HEAD_ROWS = SPEECH + 1
@@ -80,7 +80,8 @@ class Synthetic:
         noise = self._rng(name).standard_normal(self.shape.hidden, np.float32)
         return 1 + np.float32(0.1) * noise
 
-    @functools.lru_cache(maxsize=1)  # Parts of one matrix are asked for in a row
+    # Parts of one matrix are asked for in a row; the few shapes live as long as the program.
+    @functools.lru_cache(maxsize=1)  # noqa: B019
     def matrix(self, name: str) -> Quantised:
         rows, columns = self.shape.matrices()[name]
         rng = self._rng(name)
@@ -102,10 +103,9 @@ def expand(factors: np.ndarray) -> np.ndarray:
     digits = [(tokens >> (2 * i)) & (LEVELS - 1) for i in range(DIGITS)]
     rows = [LEVELS * i + d for i, d in enumerate(digits)]
     base = DIGITS * LEVELS
-    rows += [
-        base + 16 * p + LEVELS * digits[a] + digits[b] for p, (a, b) in enumerate(PAIRS)
-    ]
-    assert base + 16 * len(PAIRS) == FACTORS
+    rows += [base + 16 * p + LEVELS * digits[a] + digits[b] for p, (a, b) in enumerate(PAIRS)]
+    if base + 16 * len(PAIRS) != FACTORS:
+        raise ValueError("the digits and their pairs do not make the table's rows")
     total = np.zeros((SPEECH, factors.shape[1]), np.float32)
     for r in rows:
         total += factors[r].astype(np.float32)

@@ -52,7 +52,7 @@ def passes_table(run: dict) -> list[str]:
         one = t[sizes[0]]
         rate = e["read_bytes"] / one / 1e3
         hello, memory = e["about"], e["memory"]
-        own = (hello["before"]["rss"] or 0)
+        own = hello["before"]["rss"] or 0
         lines.append(
             f"| {e['engine']} | "
             + " | ".join(_ms(t[m]) for m in sizes)
@@ -91,9 +91,8 @@ def speech_table(runs: list[dict]) -> list[str]:
         "## Whole sentences, default weights",
         "",
         "Tokens a second with prompt, drafting and sampling, without the codec, which the others have not."
-        f" {runs[0]['utterances']} sentences. " + " ".join(
-            f"{r['threads']} thread{'s' * (r['threads'] > 1)}: {_busy(r['busy'])}" for r in runs
-        ),
+        f" {runs[0]['utterances']} sentences. "
+        + " ".join(f"{r['threads']} thread{'s' * (r['threads'] > 1)}: {_busy(r['busy'])}" for r in runs),
         "",
         "| arm | threads | tokens/s | against llama.cpp | accepted | with the codec |",
         "|---|---|---|---|---|---|",
@@ -130,9 +129,7 @@ def plot(result: dict, path: Path) -> None:
             low, mid, high = zip(*e["quartiles_us"].values(), strict=True)
             colour = colours[e["engine"]]
             axis.plot(sizes, [t / 1e3 for t in mid], "o-", color=colour, label=e["engine"])
-            axis.fill_between(
-                sizes, [t / 1e3 for t in low], [t / 1e3 for t in high], color=colour, alpha=0.2
-            )
+            axis.fill_between(sizes, [t / 1e3 for t in low], [t / 1e3 for t in high], color=colour, alpha=0.2)
         bound = run["engines"][0]["read_bytes"] / max(run["bandwidth"].values()) / 1e6
         axis.axhline(bound, color="grey", linestyle=":", label="weights read once")
         axis.set_title(f"{run['weights']}, {run['threads']} thread(s)", fontsize=10)
@@ -151,8 +148,11 @@ def write(result: dict, out: Path) -> None:
     (out / "compare.json").write_text(json.dumps(result, indent=1) + "\n")
     machine = result["machine"]
     first = result["passes"][0]["engines"] if result["passes"] else []
-    versions = [f"{e['engine']} {e['about']['version']}" if e["engine"] == "voxgrain"
-                else e["about"]["version"] for e in first if e["engine"] != "voxgrain, factorised head"]
+    versions = [
+        f"{e['engine']} {e['about']['version']}" if e["engine"] == "voxgrain" else e["about"]["version"]
+        for e in first
+        if e["engine"] != "voxgrain, factorised head"
+    ]
     settings = result["settings"]
     text = HEAD.format(
         date=result["date"],

@@ -1,0 +1,1 @@
+"""Texts and the teachers who speak them."""

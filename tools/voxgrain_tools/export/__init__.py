@@ -1,0 +1,1 @@
+"""Checkpoints to the bundles that the runtime reads, and those bundles back."""

@@ -1,0 +1,1 @@
+"""Models and what trains them: codec, target, drafts."""
