@@ -42,6 +42,7 @@ mod qmat;
 mod scalar;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod tiles;
+mod widen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

@@ -4,7 +4,8 @@
 //! Lanes hold four columns of all rows of a tile, as the layout stores them, and the
 //! activations are repeated to match, so that every step works lane by lane.
 
-use super::{Bits, Kernel, QuantizedRows, RowMajor, SCALE_BLOCK, TILE, body, scalar};
+use super::widen::widen;
+use super::{Bits, Kernel, QuantizedRows, RowMajor, SCALE_BLOCK, TILE, scalar};
 
 pub(super) const KERNEL: Kernel =
     Kernel { name: "portable", qgemm8, qgemm4, qgemm_rows, ..scalar::KERNEL };
@@ -99,7 +100,7 @@ fn qgemm<const BYTES: usize>(
         out.fill(0.0);
         for ((b, w), scales) in w.chunks_exact(BYTES).enumerate().zip(scales.chunks_exact(TILE)) {
             let w: &[u8; BYTES] = w.try_into().unwrap();
-            let scales: [f32; TILE] = std::array::from_fn(|r| body::widen(scales[r]));
+            let scales: [f32; TILE] = std::array::from_fn(|r| widen(scales[r]));
             for (i, out) in out.chunks_exact_mut(TILE).enumerate() {
                 let q: &[i8; SCALE_BLOCK] =
                     x.q[i * k + b * SCALE_BLOCK..][..SCALE_BLOCK].try_into().unwrap();

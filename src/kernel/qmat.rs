@@ -182,7 +182,7 @@ impl RowScales<'_> {
     pub fn get(&self, i: usize) -> f32 {
         match self {
             RowScales::F32(s) => s[i],
-            RowScales::F16(s) => super::body::widen(s[i]),
+            RowScales::F16(s) => super::widen::widen(s[i]),
         }
     }
 }
