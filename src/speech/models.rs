@@ -8,9 +8,6 @@ use crate::asg::live::TokenRows;
 use crate::decode::TokenModel;
 use crate::engine::{Model, Session};
 
-/// What a kernel's softmax leaves as block sums is what rows of `core` are read by.
-const _: () = assert!(crate::kernel::SUM_BLOCK == crate::core::SUM_BLOCK);
-
 impl TokenModel for Session {
     fn step(&mut self, tokens: &[u32], features: &[f32], wanted: usize) -> Result<()> {
         self.step_with(tokens, features, wanted)
