@@ -4,7 +4,7 @@ use super::output::{chain, status};
 use super::usage;
 use std::path::{Path, PathBuf};
 #[cfg(feature = "audio")]
-use voxgrain::speech::play::Speaker as Device;
+use voxgrain::speech::play::Output as Device;
 use voxgrain::speech::wav::{Container, WavFile, WavStream};
 use voxgrain::{Error, ErrorKind};
 

@@ -1,10 +1,10 @@
 //! Playback through the default sound device.
 //!
-//! [`Speaker::push`] puts samples into a ring; the device takes them from there. The ring has
+//! [`Output::push`] puts samples into a ring; the device takes them from there. The ring has
 //! one writer and one reader and is lock-free; the loop or callback that feeds the device
 //! neither allocates nor locks nor logs.
 //!
-//! On Linux the device is ALSA's `default`, and `libasound.so.2` is loaded when a speaker is
+//! On Linux the device is ALSA's `default`, and `libasound.so.2` is loaded when an output is
 //! opened, not linked: a machine without ALSA, its headers or a sound card still builds and
 //! runs the program, and gets [`ErrorKind::Audio`] with a reason when it asks for sound. This
 //! is why this file is on the list of those that may use `unsafe`. Elsewhere the device is
@@ -91,7 +91,7 @@ impl Ring {
 /// The default sound device, playing what is pushed.
 ///
 /// Dropping it stops at once; call [`drain`](Self::drain) first to hear the end.
-pub struct Speaker {
+pub struct Output {
     ring: Arc<Ring>,
     shared: Arc<Shared>,
     sample_rate_hz: u32,
@@ -100,7 +100,7 @@ pub struct Speaker {
     device: device::Device,
 }
 
-impl Speaker {
+impl Output {
     /// Opens the default device for mono sound at `sample_rate_hz` (4000 to 192000; resampled
     /// if the device has another rate), with a ring of `buffer_ms` milliseconds (20 to 60000).
     ///
@@ -200,13 +200,13 @@ impl Speaker {
     }
 }
 
-impl std::fmt::Debug for Speaker {
+impl std::fmt::Debug for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Speaker({} Hz, {} queued)", self.sample_rate_hz, self.ring.len())
+        write!(f, "Output({} Hz, {} queued)", self.sample_rate_hz, self.ring.len())
     }
 }
 
-impl Drop for Speaker {
+impl Drop for Output {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.device.close();
@@ -735,19 +735,19 @@ mod tests {
     #[test]
     fn arguments_are_checked() {
         for (rate, ms) in [(0, 100), (3_999, 100), (192_001, 100), (16_000, 19), (16_000, 60_001)] {
-            assert_eq!(Speaker::open(rate, ms).unwrap_err().kind(), ErrorKind::InvalidArgument);
+            assert_eq!(Output::open(rate, ms).unwrap_err().kind(), ErrorKind::InvalidArgument);
         }
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn without_the_library_there_is_a_reason() {
-        let e = Speaker::open_with("libno-such-sound.so.9", 16_000, 200).unwrap_err();
+        let e = Output::open_with("libno-such-sound.so.9", 16_000, 200).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Audio);
         let text = e.to_string();
         assert!(text.contains("libno-such-sound.so.9") && !text.contains('\n'), "{text}");
         // A library that is there but is not ALSA.
-        let e = Speaker::open_with("libc.so.6", 16_000, 200).unwrap_err();
+        let e = Output::open_with("libc.so.6", 16_000, 200).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Audio);
     }
 
@@ -760,7 +760,7 @@ mod tests {
         let Ok(total) = std::env::var("VOXGRAIN_TEST_SAMPLES") else { return };
         let total: usize = total.parse().unwrap();
         let samples: Vec<f32> = (0..total).map(|i| (i % 32768) as f32 / 32767.0).collect();
-        let mut speaker = match Speaker::open(16_000, 100) {
+        let mut output = match Output::open(16_000, 100) {
             Ok(s) => s,
             Err(e) => {
                 println!("refused {:?}: {e}", e.kind());
@@ -768,16 +768,16 @@ mod tests {
             }
         };
         let (first, rest) = samples.split_at(total / 3);
-        speaker.push(first).unwrap();
-        speaker.drain().unwrap();
+        output.push(first).unwrap();
+        output.drain().unwrap();
         for block in rest.chunks(333) {
-            speaker.push(block).unwrap();
-            assert!(speaker.latency() <= Duration::from_secs(1));
+            output.push(block).unwrap();
+            assert!(output.latency() <= Duration::from_secs(1));
         }
-        speaker.drain().unwrap();
-        assert_eq!(speaker.latency(), Duration::ZERO);
-        speaker.drain().unwrap();
-        println!("played, {} underruns", speaker.underruns());
+        output.drain().unwrap();
+        assert_eq!(output.latency(), Duration::ZERO);
+        output.drain().unwrap();
+        println!("played, {} underruns", output.underruns());
     }
 
     #[cfg(target_os = "linux")]
@@ -842,7 +842,7 @@ mod tests {
     impl Alsa {
         fn absent() -> bool {
             // The arguments are fine, so the only failure that names the library is loading.
-            Speaker::open(16_000, 100).is_err_and(|e| e.to_string().contains(device::LIBRARY))
+            Output::open(16_000, 100).is_err_and(|e| e.to_string().contains(device::LIBRARY))
         }
     }
 }

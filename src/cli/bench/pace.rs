@@ -1,7 +1,7 @@
 //! Playback without a sound device: when would the sound start, and would it ever stop?
 //!
 //! [`Pace`] does the arithmetic of a player on a clock of its own. It is told how long each
-//! chunk took to make and how many samples it has, and keeps what `Speaker` would
+//! chunk took to make and how many samples it has, and keeps what `speech::play::Output` would
 //! have queued: playback begins when the device's own buffer is full, samples leave at the
 //! sample rate, the maker waits while everything is full, and a device that runs dry begins
 //! again when its buffer is full again. No time passes, no sound card is needed, and the same
