@@ -5,6 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use voxgrain::Voice;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{
     Arm, Costs, DraftLength, MAX_GAMMA, PREFILL_ROWS, RoundEnd, Speculator, TokenModel,
@@ -12,7 +13,6 @@ use voxgrain::decode::{
 use voxgrain::engine::{Model, Pool, Session};
 use voxgrain::kernel;
 use voxgrain::speech::codec::CodecDecoder;
-use voxgrain::speech::synth::Voice;
 
 struct Counting;
 
@@ -77,7 +77,7 @@ fn utterances(voice: &Voice, arm: Arm, gamma: DraftLength, threads: usize) -> Ve
     options.gamma = gamma;
     let (target, draft) = (warm(voice.target(), &pool), warm(voice.draft(), &pool));
     let groups = voice.groups().cloned();
-    let mut s = Speculator::new(target, draft, groups, pool.kernel(), options).unwrap();
+    let mut s = Speculator::new(target, draft, groups, options).unwrap();
     let mut codec = CodecDecoder::new(voice.codec(), &pool, audio).unwrap();
     let mut pcm = Vec::with_capacity(2 * POSITIONS * audio.samples_per_frame());
     for tokens in 1..=MAX_GAMMA + 1 {
@@ -87,7 +87,8 @@ fn utterances(voice: &Voice, arm: Arm, gamma: DraftLength, threads: usize) -> Ve
     let mut speak = |text: &str| {
         s.start(&voice.prompt(text).unwrap()).unwrap();
         codec.reset();
-        (tokens.clear(), pcm.clear());
+        tokens.clear();
+        pcm.clear();
         let before = COUNT.load(Ordering::Relaxed);
         let (mut rounds, mut spoken) = (0, 0);
         let end = loop {

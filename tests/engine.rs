@@ -354,8 +354,8 @@ fn a_model_says_what_it_keeps_on_the_heap() {
         let Some((bundle, _)) = Golden::load(name, "target") else { continue };
         for path in [bundle.target_path(), bundle.draft_path(), bundle.codec_path()] {
             let (model, _, kept) = measured(|| Model::load(&path, 2048).unwrap());
-            let bytes = std::fs::metadata(&path).unwrap().len() as usize;
-            assert_eq!(model.heap_bytes(), Model::heap_bytes_for(bytes));
+            let bytes = std::fs::metadata(&path).unwrap().len();
+            assert_eq!(model.heap_bytes() as u64, Model::heap_bytes_for(bytes));
             println!("{}: {kept} of {} bytes", path.display(), model.heap_bytes());
             assert!(kept <= model.heap_bytes(), "{}: {kept} bytes", path.display());
         }
