@@ -1,6 +1,9 @@
 //! The C ABI as a C program meets it: raw pointers, wrong sizes, several threads. And the
 //! header against the code, item by item.
 #![cfg(feature = "capi")]
+// Every block is a call that C would make, with the header's conditions; a reason at each of a
+// hundred would say no more.
+#![allow(clippy::undocumented_unsafe_blocks)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -3,12 +3,55 @@
 #![cfg(feature = "engine")]
 
 use serde_json::Value;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use voxgrain::bundle::Bundle;
 use voxgrain::decode::TokenModel;
 use voxgrain::engine::{CodecSession, Model, Pool, Session};
 use voxgrain::kernel;
+use voxgrain::map::Map;
+
+thread_local! {
+    /// Bytes that this thread took, and those that it took and did not give back.
+    static TAKEN: Cell<usize> = const { Cell::new(0) };
+    static KEPT: Cell<isize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count(taken: usize, given: usize) {
+    TAKEN.set(TAKEN.get() + taken);
+    KEPT.set(KEPT.get() + taken as isize - given as isize);
+}
+
+// SAFETY: everything is passed on to the system's allocator; counting takes no memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 0);
+        // SAFETY: the caller's layout, as it came.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 0);
+        // SAFETY: the caller's layout, as it came.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        count(0, layout.size());
+        // SAFETY: the caller's block, which came from the same allocator.
+        unsafe { System.dealloc(p, layout) }
+    }
+    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size, layout.size());
+        // SAFETY: the caller's block, which came from the same allocator.
+        unsafe { System.realloc(p, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 struct Golden {
     header: Value,
@@ -268,15 +311,71 @@ fn codec_matches_onnxruntime_and_streams() {
     }
 }
 
+/// What `f` made, and the bytes that it took from the allocator and that it kept.
+fn measured<T>(f: impl FnOnce() -> T) -> (T, usize, usize) {
+    let (taken, kept) = (TAKEN.get(), KEPT.get());
+    let made = f();
+    (made, TAKEN.get() - taken, usize::try_from(KEPT.get() - kept).unwrap())
+}
+
+/// A copy of the weights would be on the heap. What a model keeps there is less than its largest
+/// matrix, and what all steps of loading take on the way is less than a quarter of its weights;
+/// where the data file is read instead of mapped, the same measure finds that copy.
 #[test]
 fn loading_copies_no_weights() {
+    let Some((bundle, _)) = Golden::load("voice", "target") else { return };
+    let graph = Map::open(bundle.target_path()).unwrap();
+    let data_path = bundle.target_path().with_extension("onnx.data");
+    let data = Map::open(&data_path).unwrap();
+    assert!(data.is_mapped());
+    let load = |data: Map| Model::from_maps("target.onnx", &graph, data, 2048).unwrap();
+    let (model, taken, kept) = measured(|| load(data.clone()));
+    let largest = model.tensors().iter().map(|t| t.bytes).max().unwrap();
+    println!("{taken} bytes taken, {kept} kept; {} of weights, {largest} at most", data.len());
+    assert!(kept < largest, "{kept} bytes are kept, a matrix has {largest}");
+    assert!(taken < data.len() / 4, "{taken} bytes were taken for {} of weights", data.len());
+    let (_, _, kept) = measured(|| load(Map::read(&data_path).unwrap()));
+    assert!(kept > data.len(), "a copy of all weights was not seen: {kept} bytes");
+
+    // Nor does a pass copy them: what a session takes is its state and its results.
+    let pool = Pool::new(kernel::best(), 1);
+    let (_, taken, _) = measured(|| {
+        let mut s = Session::with_positions(&model, &pool, 64).unwrap();
+        TokenModel::prefill(&mut s, &[1, 2, 3]).unwrap();
+    });
+    let bound = model.state_bytes(64) + model.pass_bytes(16, 1) + (1 << 20);
+    assert!(taken < bound && bound < data.len() / 4, "{taken} bytes, at most {bound}");
+}
+
+/// What the graph takes stays below what is said of it, before and after loading.
+#[test]
+fn a_model_says_what_it_keeps_on_the_heap() {
+    for name in ["tiny", "voice"] {
+        let Some((bundle, _)) = Golden::load(name, "target") else { continue };
+        for path in [bundle.target_path(), bundle.draft_path(), bundle.codec_path()] {
+            let (model, _, kept) = measured(|| Model::load(&path, 2048).unwrap());
+            let bytes = std::fs::metadata(&path).unwrap().len();
+            assert_eq!(model.heap_bytes() as u64, Model::heap_bytes_for(bytes));
+            println!("{}: {kept} of {} bytes", path.display(), model.heap_bytes());
+            assert!(kept <= model.heap_bytes(), "{}: {kept} bytes", path.display());
+        }
+    }
+}
+
+#[test]
+fn embedding_rows_are_made_of_their_factors() {
     let (bundle, _) = Golden::load("tiny", "target").unwrap();
     let model = model(&bundle, "target");
     let listed: usize = model.tensors().iter().map(|t| t.bytes).sum();
     assert!(listed <= model.mapped_bytes());
     assert!(model.tensors().iter().any(|t| t.data_type == "u8"));
     let (rows, hidden) = model.embedding_rows().unwrap();
-    assert_eq!(rows.len(), 65536 * hidden);
+    assert_eq!(rows.len(), kernel::CODES * hidden);
+    let mut row = vec![0.0; hidden];
+    for token in [0, 1, 4711, kernel::CODES - 1] {
+        assert!(model.embedding_row(token as u32, &mut row));
+        assert_eq!(row, rows[token * hidden..][..hidden]);
+    }
 }
 
 /// A model with a plain embedding table and a plain head (tools/tests/test_compare_export.py).

@@ -144,17 +144,23 @@ pub struct vx_stats {
 pub type vx_pcm_fn =
     Option<unsafe extern "C" fn(user: *mut c_void, pcm: *const f32, samples: usize) -> i32>;
 
-// SAFETY, for each: repr(C), size first, numbers and raw pointers.
+// SAFETY: repr(C), size first; numbers, and pointers that may be null.
 unsafe impl Versioned for vx_build {}
+// SAFETY: repr(C), size first; numbers, and a pointer that may be null.
 unsafe impl Versioned for vx_voice_options {}
+// SAFETY: repr(C), size first; numbers, and pointers that may be null.
 unsafe impl Versioned for vx_voice_info {
     const EARLIER: &'static [usize] = &[32 + 3 * size_of::<*const c_char>()];
 }
+// SAFETY: repr(C), size first; a number, and pointers that may be null.
 unsafe impl Versioned for vx_speaker {}
+// SAFETY: repr(C), size first; numbers alone.
 unsafe impl Versioned for vx_options {
     const EARLIER: &'static [usize] = &[72];
 }
+// SAFETY: repr(C), size first; numbers alone.
 unsafe impl Versioned for vx_memory {}
+// SAFETY: repr(C), size first; numbers alone.
 unsafe impl Versioned for vx_stats {}
 
 // ------------------------------------------------------------------ failures

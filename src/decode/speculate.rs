@@ -205,6 +205,8 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         let options = Options { gamma: length, ..options };
         let gamma = length.most();
         let blocks = block_count(vocabulary);
+        // A draft that has not paid for long has all of the context to catch up with.
+        let positions = target.len() + target.room();
         Ok(Self {
             target,
             draft,
@@ -212,9 +214,9 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             options,
             verify_rng: SeededRng::with_stream(options.seed, 0),
             draft_rng: SeededRng::with_stream(options.seed, 1),
-            recent: Vec::new(),
+            recent: Vec::with_capacity(positions),
             base: 0,
-            features: Vec::new(),
+            features: Vec::with_capacity((PREFILL_ROWS + MAX_GAMMA + 1) * width),
             feature: vec![0.0; if gamma > 0 { width } else { 0 }],
             sure: 0,
             chooser: Chooser::new(length),

@@ -12,9 +12,9 @@ use crate::map::Map;
 use std::sync::Arc;
 use tract_onnx::tract_hir::internal::*;
 
-/// What tract keeps on the heap for each byte of a graph file; tests/capi.rs holds it against an
+/// What tract keeps on the heap for each byte of a graph file; tests/engine.rs holds it against an
 /// allocator that counts.
-const HEAP_PER_GRAPH_BYTE: usize = 24;
+const HEAP_PER_GRAPH_BYTE: u64 = 24;
 
 /// A loaded graph: immutable, shared by any number of sessions.
 pub struct Model {
@@ -62,12 +62,12 @@ impl Model {
 
     /// Upper bound of the bytes on the heap; the weights are not among them.
     pub fn heap_bytes(&self) -> usize {
-        Self::heap_bytes_for(self.graph_bytes)
+        Self::heap_bytes_for(self.graph_bytes as u64) as usize
     }
 
     /// [`heap_bytes`](Self::heap_bytes) of a model whose graph file has so many bytes, before it
     /// is loaded; for several models the sum of their files will do.
-    pub const fn heap_bytes_for(graph_bytes: usize) -> usize {
+    pub const fn heap_bytes_for(graph_bytes: u64) -> u64 {
         HEAP_PER_GRAPH_BYTE * graph_bytes
     }
 

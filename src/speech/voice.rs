@@ -13,9 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What the graph of a model takes on the heap for each byte of its ONNX file, and what
-/// everything else of a voice takes; a test holds them against an allocator that counts.
-const GRAPH_BYTES: u64 = 24;
+/// What a voice takes on the heap beside its models; a test holds it against an allocator that
+/// counts.
 const VOICE_BYTES: u64 = 1 << 20;
 
 /// How [`Voice::open_with`] opens. `OpenOptions::default()` is [`Voice::open`].
@@ -49,7 +48,7 @@ impl VoiceMemory {
         for (name, bytes, in_place) in files {
             *(if in_place { &mut sum.mapped } else { &mut sum.heap }) += bytes;
             if name.ends_with(".onnx") {
-                sum.heap += GRAPH_BYTES * bytes;
+                sum.heap += Model::heap_bytes_for(bytes);
             }
         }
         sum
