@@ -116,6 +116,10 @@ fn the_default_arm_is_transport_unless_options_are_of_groups() {
         ["asg", "build", "--metric", "fsq-l1", "--family", "top-k", "--k", "4", "-o", "k.asg"];
     ok(run(&dir, &[&built[..], TINY].concat(), b""));
     assert_eq!(arm(&["--groups", "k.asg"]), "pcg");
+    std::fs::remove_file(dir.path("asg-cache/tiny.asg")).unwrap();
+    assert_eq!(arm(&[]), "sd");
+    let o = ok(say(&dir, &["-o", "o.wav", "Hi."]));
+    assert!(stderr(&o).contains("voxgrain asg build"), "{}", stderr(&o));
 }
 
 #[test]
@@ -959,7 +963,8 @@ fn damaged_and_foreign_indexes_are_refused() {
     };
     refused("asg-foreign", 4, "another target", foreign, SAY, b"");
     let gone = |d: &Dir| std::fs::remove_file(d.path("asg-cache/tiny.asg")).unwrap();
-    refused("asg-gone", 2, "index", gone, SAY, b"");
+    // Every caller's default is by token then, and a person is told; what needs groups is refused.
+    refused("asg-gone", 2, "index", gone, &[SAY, &["--arm", "transport"]].concat(), b"");
     refused("asg-gone-verify", 3, "tiny.asg", gone, verify, b"");
     let group: &[&str] = &["asg", "inspect", "asg-cache/tiny.asg", "--group", "65536"];
     refused("asg-group", 2, "65536", |_| {}, group, b"");

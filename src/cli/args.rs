@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use voxgrain::bundle::Bundle;
 use voxgrain::core::accept::Emission;
-use voxgrain::decode::{Arm, DraftLength, MAX_GAMMA};
+use voxgrain::decode::{self, Arm, DraftLength, MAX_GAMMA};
 use voxgrain::engine::{Pool, pin};
 use voxgrain::kernel;
-use voxgrain::speech::synth::Voice;
+use voxgrain::speech::stream::default_threads;
+use voxgrain::{Options, Stream, Voice};
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum ArmName {
@@ -93,7 +94,7 @@ pub fn parse_gamma(s: &str) -> Result<Gamma, String> {
 }
 
 /// Most threads that are started.
-const MOST_THREADS: usize = 64;
+const MOST_THREADS: usize = Options::MAX_THREADS;
 
 /// Number of a CPU, within what a system's sets of CPUs hold: beyond it they are not asked.
 fn cpu(s: &str) -> Result<usize, String> {
@@ -144,8 +145,7 @@ impl VoiceArgs {
     }
 
     pub fn threads(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let default = if self.pin.is_empty() { cores.min(4) } else { self.pin.len() };
+        let default = if self.pin.is_empty() { default_threads() } else { self.pin.len() };
         self.threads.map_or(default, usize::from)
     }
 
@@ -158,4 +158,16 @@ impl VoiceArgs {
         }
         Pool::pinned(kernel::best(), threads, &self.pin)
     }
+}
+
+/// What speaks for every command.
+pub fn stream(
+    voice: &Voice,
+    decode: decode::Options,
+    pool: &Arc<Pool>,
+) -> voxgrain::Result<Stream> {
+    let mut options = Options::for_voice(voice);
+    options.decode = decode;
+    options.threads = pool.threads();
+    Stream::with_pool(voice, &options, pool)
 }

@@ -30,24 +30,9 @@ pub fn progress(length: u64, quiet: bool) -> indicatif::ProgressBar {
     indicatif::ProgressBar::new(length).with_style(style)
 }
 
-/// What ended the program.
+/// What ended the program, with its causes.
 pub fn error(e: &anyhow::Error) {
-    status(&format!("voxgrain: {}", chain(e.as_ref())));
-}
-
-/// An error with its causes, leaving out those whose text is already told.
-pub fn chain(e: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = e.to_string();
-    let mut next = e.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        next = cause.source();
-    }
-    text
+    status(&format!("voxgrain: {e:#}"));
 }
 
 struct StderrLog;

@@ -1,4 +1,4 @@
-use super::args::{ArmName, EmissionName, Gamma, VoiceArgs, WeightsName, parse_gamma};
+use super::args::{ArmName, EmissionName, Gamma, VoiceArgs, WeightsName, parse_gamma, stream};
 use super::files::{make_folder, read_file};
 use super::output::{self, progress, status};
 use super::sink::{Sink, Wanted, check_name, is_stdout};
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use voxgrain::asg::Weights;
 use voxgrain::core::accept::Emission;
-use voxgrain::decode::{Arm, Options};
+use voxgrain::decode::{Arm, DEFAULT_BETA, Options};
 use voxgrain::engine::Pool;
-use voxgrain::speech::synth::{SpeechStats, Synthesizer, Voice};
+use voxgrain::speech::synth::SpeechStats;
 use voxgrain::speech::text::{self, Chunk, Report, TextFrontend};
 use voxgrain::speech::wav::{Container, WavFile};
-use voxgrain::{Error, ErrorKind};
+use voxgrain::{Error, ErrorKind, Stream, Voice};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,7 +58,7 @@ pub struct Say {
     #[arg(long, visible_alias = "voice", value_name = "NAME")]
     speaker: Option<String>,
     /// How tokens are decoded [default: transport; pcg with --emission resample, --weights
-    /// similarity or an index that is not symmetric]
+    /// similarity or an index that is not symmetric; sd without an index]
     #[arg(long, value_enum)]
     arm: Option<ArmName>,
     /// Tokens drafted a round: 0 to 15; `auto` follows the running acceptance and the voice's
@@ -81,7 +81,7 @@ pub struct Say {
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Added to the acceptance probability by the tolerance arm
-    #[arg(long, default_value_t = 0.4, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = DEFAULT_BETA, allow_negative_numbers = true)]
     beta: f32,
     /// What the pcg arm emits for an accepted draft
     #[arg(long, value_enum, default_value = "stand-in")]
@@ -169,12 +169,16 @@ impl Say {
             EmissionName::StandIn => Emission::StandIn,
             EmissionName::Resample => Emission::Resample,
         };
-        let arm = match (self.arm, voice.default_arm(emission)) {
-            (Some(name), _) => name.arm(self.beta, emission),
-            // Without an index the arm for groups says what to do.
-            (None, Arm::Sd) => Arm::Transport,
-            (None, arm) => arm,
+        let arm = match self.arm {
+            Some(name) => name.arm(self.beta, emission),
+            None => voice.default_arm(emission),
         };
+        if self.arm.is_none() && arm == Arm::Sd && !self.quiet {
+            status(
+                "this voice has no group index, so its speech is decoded by token (sd), which is \
+                 slower: `voxgrain asg build` makes one",
+            );
+        }
         let mut o = voice.options(arm);
         o.seed = self.seed;
         o.gamma = self.gamma.length(voice);
@@ -282,7 +286,7 @@ impl Say {
                         let what = format!("{what} (--keep-going leaves such lines out)");
                         return Err(Error::with_source(ErrorKind::InvalidText, what, e).into());
                     }
-                    let why = output::chain(&e);
+                    let why = format!("{e:#}");
                     bar.suspend(|| status(&format!("{what}: {why}")));
                     bad.push(i + 1);
                     json!({ "error": why })
@@ -357,8 +361,7 @@ fn end_of_words(bytes: &[u8]) -> usize {
 
 /// What speaks: one stretch of text after the other.
 struct Voicing {
-    synthesizer: Synthesizer,
-    pcm: Vec<f32>,
+    stream: Stream,
     /// For --json: text, first sample and the one behind its last.
     stretches: Option<Vec<(String, u64, u64)>>,
 }
@@ -370,8 +373,8 @@ impl Voicing {
         pool: &Arc<Pool>,
         keep: bool,
     ) -> voxgrain::Result<Self> {
-        let synthesizer = Synthesizer::new(voice, options, pool)?;
-        Ok(Self { synthesizer, pcm: Vec::new(), stretches: keep.then(Vec::new) })
+        let stream = stream(voice, options, pool)?;
+        Ok(Self { stream, stretches: keep.then(Vec::new) })
     }
 
     fn speak(
@@ -380,15 +383,9 @@ impl Voicing {
         mut sink: impl FnMut(&[f32]) -> voxgrain::Result<()>,
     ) -> voxgrain::Result<()> {
         let begin = self.stats().samples;
-        self.synthesizer.begin(text)?;
-        loop {
-            self.pcm.clear();
-            if !self.synthesizer.next_into(&mut self.pcm)? {
-                break;
-            }
-            if !self.pcm.is_empty() {
-                sink(&self.pcm)?;
-            }
+        self.stream.push(text)?;
+        while let Some(pcm) = self.stream.next_pcm()? {
+            sink(pcm)?;
         }
         let end = self.stats().samples;
         if let Some(all) = &mut self.stretches {
@@ -398,7 +395,7 @@ impl Voicing {
     }
 
     fn stats(&self) -> SpeechStats {
-        self.synthesizer.stats()
+        self.stream.stats().speech
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where the sound of `say` goes: the sound device, a file, standard output.
 
-use super::output::{chain, status};
+use super::output::status;
 use super::usage;
 use std::path::{Path, PathBuf};
 #[cfg(feature = "audio")]
@@ -86,7 +86,7 @@ impl Sink {
             None => match Device::open(rate, 200) {
                 Ok(device) => Ok(Sink::Device(Box::new(device))),
                 Err(e) if wanted.fallback => {
-                    status(&format!("{}; writing {FALLBACK} instead", chain(&e)));
+                    status(&format!("{e:#}; writing {FALLBACK} instead"));
                     file(Path::new(FALLBACK))
                 }
                 Err(e) => Err(Error::with_source(

@@ -1,7 +1,7 @@
 //! Cold start: what a fresh process needs until it is heard, measured by starting some.
 
 use super::machine::{self, Rss};
-use crate::cli::args::{ArmName, VoiceArgs};
+use crate::cli::args::{ArmName, VoiceArgs, stream};
 use crate::cli::stats::{Spread, spread};
 use crate::cli::{output, usage};
 use clap::ValueEnum;
@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Instant;
+use voxgrain::Voice;
 use voxgrain::bundle::Bundle;
 use voxgrain::core::accept::Emission;
-use voxgrain::speech::synth::{Synthesizer, Voice};
+use voxgrain::decode::DEFAULT_BETA;
 use voxgrain::{Error, ErrorKind};
 
 /// What the fresh process says of itself once it has spoken.
@@ -60,20 +61,15 @@ pub fn probe(opened: &Voice, voice: &VoiceArgs, arm: ArmName) -> anyhow::Result<
     let loaded = machine::rss();
     let clock = Instant::now();
     let pool = voice.pool();
-    let options = opened.options(arm.arm(0.4, Emission::StandIn));
-    let mut synthesizer = Synthesizer::new(opened, options, &pool)?;
+    let options = opened.options(arm.arm(DEFAULT_BETA, Emission::StandIn));
+    let mut stream = stream(opened, options, &pool)?;
     let engine_ms = clock.elapsed().as_secs_f64() * 1e3;
     let mut first = None;
-    let mut pcm = Vec::new();
     for _ in 0..3 {
         let clock = Instant::now();
-        synthesizer.begin(SENTENCE)?;
-        loop {
-            pcm.clear();
-            if !synthesizer.next_into(&mut pcm)? {
-                break;
-            }
-            if first.is_none() && !pcm.is_empty() {
+        stream.push(SENTENCE)?;
+        while stream.next_pcm()?.is_some() {
+            if first.is_none() {
                 first = Some(clock.elapsed().as_secs_f64() * 1e3);
                 output::line("first")?;
             }
@@ -203,7 +199,7 @@ pub fn measure(
     let all = starts(&warm).zip(warm.last());
     let Some((all, last)) = all else { return Err(usage("no start was measured")) };
     Ok(ColdStart {
-        arm: arm.arm(0.4, Emission::StandIn).name().to_owned(),
+        arm: arm.arm(DEFAULT_BETA, Emission::StandIn).name().to_owned(),
         sentence: SENTENCE.to_owned(),
         warm: all,
         cold: starts(&cold),

@@ -15,7 +15,7 @@ mod pace;
 mod report;
 pub mod run;
 
-use super::args::{ArmName, Gamma, VoiceArgs, parse_gamma};
+use super::args::{ArmName, Gamma, VoiceArgs, parse_gamma, stream};
 use super::files::{read_file, sha256, write_whole};
 use super::output::{self, progress};
 use super::sink::is_stdout;
@@ -23,9 +23,9 @@ use super::usage;
 use clap::{Args, ValueEnum};
 use run::{Lane, Report, Sentence, Settings, VoiceFacts};
 use std::path::{Path, PathBuf};
+use voxgrain::Voice;
 use voxgrain::core::accept::Emission;
-use voxgrain::decode::Options;
-use voxgrain::speech::synth::{Synthesizer, Voice};
+use voxgrain::decode::{DEFAULT_BETA, Options};
 use voxgrain::speech::text::{self, TextFrontend};
 use voxgrain::{Error, ErrorKind};
 
@@ -270,11 +270,11 @@ impl Bench {
     pub fn lanes(&self, voice: &Voice, names: &[ArmName]) -> voxgrain::Result<Vec<Lane>> {
         let pool = self.voice.pool();
         let lane = |name: ArmName| {
-            let arm = name.arm(0.4, Emission::StandIn);
+            let arm = name.arm(DEFAULT_BETA, Emission::StandIn);
             let mut options: Options = voice.options(arm);
             options.seed = self.seed;
             options.gamma = self.gamma.length(voice);
-            Ok(Lane::new(arm, &options, Synthesizer::new(voice, options, &pool)?))
+            Ok(Lane::new(arm, &options, stream(voice, options, &pool)?))
         };
         names.iter().copied().map(lane).collect()
     }

@@ -7,8 +7,10 @@ use crate::cli::stats::{self, Spread, spread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Instant;
+use voxgrain::Stream;
 use voxgrain::decode::{Arm, Options, SpecStats};
-use voxgrain::speech::synth::{SpeechStats, Synthesizer};
+use voxgrain::speech::stream::Step;
+use voxgrain::speech::synth::SpeechStats;
 use voxgrain::speech::text::Chunk;
 
 /// Format of the JSON; raised when a field changes its meaning or goes away.
@@ -193,7 +195,7 @@ pub struct Sentence {
     pub chunks: Vec<Chunk>,
 }
 
-/// One call of the synthesizer: a round of decoding and the codec over its tokens.
+/// One step of the stream: a round of decoding and the codec over its tokens.
 #[derive(Clone, Copy)]
 struct Round {
     seconds: f64,
@@ -213,9 +215,8 @@ const ROUNDS: usize = 8192;
 pub struct Lane {
     pub arm: Arm,
     gamma: usize,
-    synthesizer: Synthesizer,
+    stream: Stream,
     rounds: Vec<Round>,
-    pcm: Vec<f32>,
     spec: Vec<SpecStats>,
     token_ms: Vec<f64>,
     round_ms: Vec<f64>,
@@ -238,13 +239,12 @@ fn difference(a: &SpeechStats, b: &SpeechStats) -> Split {
 }
 
 impl Lane {
-    pub fn new(arm: Arm, options: &Options, synthesizer: Synthesizer) -> Self {
+    pub fn new(arm: Arm, options: &Options, stream: Stream) -> Self {
         Self {
             arm,
             gamma: if arm == Arm::Ar { 0 } else { options.gamma.most() },
-            synthesizer,
+            stream,
             rounds: Vec::with_capacity(ROUNDS),
-            pcm: Vec::with_capacity(1 << 16),
             spec: Vec::new(),
             token_ms: Vec::new(),
             round_ms: Vec::new(),
@@ -260,27 +260,31 @@ impl Lane {
         self.time(sentence).map(|_| ())
     }
 
-    /// Fills `rounds`. Between two looks at the clock there is nothing but the synthesizer.
+    /// Fills `rounds`. Between two looks at the clock there is nothing but the stream.
     fn time(&mut self, sentence: &Sentence) -> voxgrain::Result<(SpeechStats, SpeechStats)> {
         self.rounds.clear();
-        let first = self.synthesizer.stats();
+        let stats = |stream: &Stream| stream.synthesizer().stats();
+        let first = stats(&self.stream);
         for chunk in &sentence.chunks {
-            let clock = Instant::now();
-            let mut before = self.synthesizer.stats();
-            self.synthesizer.begin(&chunk.text)?;
-            let mut begin = clock.elapsed().as_secs_f64();
+            self.stream.push(chunk.text.as_str())?;
+            let mut before = stats(&self.stream);
+            let mut begin = 0.0;
             loop {
-                self.pcm.clear();
                 let clock = Instant::now();
-                let more = self.synthesizer.next_into(&mut self.pcm)?;
+                let step = self.stream.step()?;
                 let seconds = clock.elapsed().as_secs_f64();
-                if !more {
-                    break;
+                match step {
+                    Step::Idle => break,
+                    Step::Prompt => {
+                        begin += seconds;
+                        continue;
+                    }
+                    Step::Round => {}
                 }
-                let after = self.synthesizer.stats();
+                let after = stats(&self.stream);
                 self.rounds.push(Round {
                     seconds,
-                    samples: self.pcm.len(),
+                    samples: self.stream.take().len(),
                     emitted: after.spec.emitted - before.spec.emitted,
                     accepted: after.spec.accepted - before.spec.accepted,
                     proposed: after.spec.proposed - before.spec.proposed,
@@ -291,7 +295,7 @@ impl Lane {
                 before = after;
             }
         }
-        Ok((first, self.synthesizer.stats()))
+        Ok((first, stats(&self.stream)))
     }
 
     pub fn speak(

@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Instant;
-use voxgrain::decode::Sampling;
+use voxgrain::decode::{DEFAULT_BETA, Sampling};
 
 /// Exact acceptance of rules and families on the target's own speech
 ///
@@ -52,7 +52,7 @@ pub struct Acceptance {
     #[arg(long, value_name = "P", default_value_t = 0.999)]
     bound_mass: f64,
     /// What the tolerance rule adds
-    #[arg(long, default_value_t = 0.4)]
+    #[arg(long, default_value_t = DEFAULT_BETA)]
     beta: f32,
     #[command(flatten)]
     sampling: SamplingArgs,

@@ -2,16 +2,16 @@ use super::tally::ratio;
 use super::{
     Engine, SamplingArgs, Sentences, Sounds, describe_sampling, open_indexes, output, shown, usage,
 };
-use crate::cli::args::{ArmName, Gamma, parse_gamma};
+use crate::cli::args::{ArmName, Gamma, parse_gamma, stream};
 use crate::cli::output::progress;
 use crate::cli::stats::median_interval;
 use crate::cli::table;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use voxgrain::Stream;
 use voxgrain::core::accept::{Emission, Groups};
-use voxgrain::decode::Arm;
-use voxgrain::speech::synth::Synthesizer;
+use voxgrain::decode::{Arm, DEFAULT_BETA};
 
 /// Speak with every arm and index in turn: tokens a round, speed-up, sounds
 ///
@@ -38,7 +38,7 @@ pub struct Speech {
     #[arg(long, value_name = "N|auto|measured", value_parser = parse_gamma, default_value = "auto")]
     gamma: Gamma,
     /// What the tolerance rule adds
-    #[arg(long, default_value_t = 0.4)]
+    #[arg(long, default_value_t = DEFAULT_BETA)]
     beta: f32,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -56,7 +56,7 @@ struct Lane {
     name: String,
     index: Option<String>,
     arm: Arm,
-    synthesizer: Synthesizer,
+    stream: Stream,
     /// Of each sentence.
     done: Vec<Spoken>,
 }
@@ -100,7 +100,7 @@ impl Speech {
                     name: lane,
                     index: index.map(|n| n.name.clone()),
                     arm,
-                    synthesizer: Synthesizer::new(voice, options, &pool)?,
+                    stream: stream(voice, options, &pool)?,
                     done: Vec::new(),
                 });
                 Ok(())
@@ -128,13 +128,15 @@ impl Speech {
             for turn in 0..lanes.len() {
                 let at = (i + turn) % lanes.len();
                 let lane = &mut lanes[at];
-                let before = lane.synthesizer.stats();
+                let before = lane.stream.stats().speech;
                 pcm.clear();
                 for chunk in chunks {
-                    lane.synthesizer.begin(chunk)?;
-                    while lane.synthesizer.next_into(&mut pcm)? {}
+                    lane.stream.push(chunk.as_str())?;
+                    while let Some(more) = lane.stream.next_pcm()? {
+                        pcm.extend_from_slice(more);
+                    }
                 }
-                let s = lane.synthesizer.stats();
+                let s = lane.stream.stats().speech;
                 lane.done.push(Spoken {
                     tokens: s.tokens - before.tokens,
                     emitted: s.spec.emitted - before.spec.emitted,
