@@ -81,6 +81,11 @@ impl Options {
         }
     }
 
+    /// The threads: for several streams, or for a [`Synthesizer`].
+    pub fn pool(&self) -> Arc<Pool> {
+        Pool::new(kernel::best(), self.threads)
+    }
+
     /// Whether the options make sense for `voice`; the number of positions in force.
     fn check(&self, voice: &Voice) -> Result<usize> {
         let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
@@ -482,7 +487,7 @@ impl Stream {
             let what = format!("the system does not give {own} bytes");
             return Err(Error::new(ErrorKind::Memory, what));
         }
-        Self::with_pool(voice, options, &Pool::new(kernel::best(), options.threads))
+        Self::with_pool(voice, options, &options.pool())
     }
 
     /// The same on threads that are there already, `options.threads` or not, and without
