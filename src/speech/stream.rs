@@ -144,9 +144,9 @@ impl Options {
         let codec_rows = rows + CODEC_TOKENS;
         let passes =
             language(target, rows) + language(draft, 1) + codec.pass_bytes(codec_rows, codec_rows);
-        // One product at a time: activations in 8 bits, results in pieces, scores of a head.
-        let widest = |m: &bundle::LanguageModel| PREFILL_ROWS * 8 * (2 * m.ffn + m.hidden + 480);
-        let products = widest(&b.target).max(widest(&b.draft)) + 16 * n + (256 << 10);
+        // What one product reads and writes: two gates, the residual stream, factors of a head.
+        let widest = |m: &bundle::LanguageModel| 2 * m.ffn + m.hidden + kernel::FACTORS;
+        let products = Pool::work_bytes(PREFILL_ROWS, widest(&b.target).max(widest(&b.draft)), n);
         let samples =
             (codec_rows + 2) * b.audio.samples_per_frame() + 8 * b.audio.fft_size as usize;
         let text = TEXT_GROWTH * self.max_text + TEXT_PASS;
