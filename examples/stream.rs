@@ -54,22 +54,24 @@ fn run() -> voxgrain::Result<()> {
     });
 
     let mut pcm = [0f32; 4096];
-    let (mut samples, mut chunks) = (0, 0);
+    let (mut samples, mut reads) = (0, 0);
     loop {
+        let last = writer.is_finished();
         match stream.read(&mut pcm) {
             // All that is complete has been spoken; more may come while somebody writes.
-            Ok(0) if writer.is_finished() && stream.stats().speech.samples == samples => break,
+            Ok(0) if last => break,
             Ok(0) => thread::sleep(Duration::from_millis(1)),
             Ok(n) => {
-                samples += n as u64;
-                chunks += 1;
-                if chunks <= 5 || chunks % 50 == 0 {
+                samples += n;
+                reads += 1;
+                if reads <= 5 || reads % 50 == 0 {
                     let (now, sound) = (clock.elapsed().as_secs_f64(), samples as f64 / rate);
-                    println!("{now:6.3} s  chunk {chunks}: {n} samples, {sound:.2} s of sound");
+                    println!(
+                        "{now:6.3} s  read {reads}: {n} samples, {sound:.2} s of sound so far"
+                    );
                 }
             }
             Err(e) if e.kind() == ErrorKind::Cancelled => {
-                samples = stream.stats().speech.samples;
                 println!("{:6.3} s  the reader stops", clock.elapsed().as_secs_f64());
             }
             Err(e) => return Err(e),

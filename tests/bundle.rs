@@ -310,3 +310,33 @@ fn what_a_bundle_may_say_can_be_decoded_with() {
         assert_eq!(law.check().is_ok(), sound, "min_p {min_p}");
     }
 }
+
+/// The program finds the voice of the checkout that it lies in by looking, from anywhere.
+#[cfg(feature = "cli")]
+#[test]
+fn the_program_carries_no_path_of_the_machine_that_built_it() {
+    let program = env!("CARGO_BIN_EXE_voxgrain");
+    let bytes = std::fs::read(program).unwrap();
+    let source = env!("CARGO_MANIFEST_DIR").as_bytes();
+    // Code that build scripts wrote may say where they did.
+    let built = [source, b"/target"].concat();
+    let baked = (0..bytes.len() - built.len())
+        .filter(|&i| bytes[i..].starts_with(source) && !bytes[i..].starts_with(&built))
+        .map(|i| String::from_utf8_lossy(&bytes[i..i + built.len() + 20]).into_owned());
+    assert_eq!(baked.collect::<Vec<_>>(), Vec::<String>::new());
+
+    // A target folder somewhere else lies in no checkout.
+    if std::env::var_os("VOXGRAIN_RUNNER").is_none()
+        && program.starts_with(env!("CARGO_MANIFEST_DIR"))
+    {
+        let folder = Folder::new("elsewhere");
+        let out = std::process::Command::new(program)
+            .args(["inspect", "--json"])
+            .current_dir(&folder.0)
+            .env_remove("VOXGRAIN_BUNDLE")
+            .output()
+            .unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(told["name"], "voice");
+    }
+}

@@ -25,12 +25,10 @@
 
 mod check;
 mod description;
-mod find;
 
 pub use description::{
     Audio, Codec, Description, FileEntry, Groups, LanguageModel, Sampling, Speaker, Vocabulary,
 };
-pub use find::ENV;
 
 use std::fs::File;
 use std::io::Read;

@@ -96,14 +96,16 @@ fn status(f: impl FnOnce() -> Result<(), vx_status>) -> vx_status {
 /// # Safety
 /// `core` is null or came from `vx_core_init`, and nobody changes it for `'a`.
 unsafe fn shared<'a>(core: *const vx_core) -> Result<&'a vx_core, vx_status> {
-    // SAFETY: the caller's promise.
+    // SAFETY: null is no reference; anything else `vx_core_init` has written, and the caller
+    // vouches that nobody changes it meanwhile.
     unsafe { core.as_ref() }.ok_or(VX_E_ARGUMENT)
 }
 
 /// # Safety
 /// `core` is null or came from `vx_core_init`, and nobody else uses it for `'a`.
 unsafe fn owned<'a>(core: *mut vx_core) -> Result<&'a mut vx_core, vx_status> {
-    // SAFETY: the caller's promise.
+    // SAFETY: null is no reference; anything else `vx_core_init` has written, and the caller
+    // vouches that nobody else uses it meanwhile.
     unsafe { core.as_mut() }.ok_or(VX_E_ARGUMENT)
 }
 
@@ -128,7 +130,8 @@ pub unsafe extern "C" fn vx_core_init(
             return Err(VX_E_SIZE);
         }
         let (verify_rng, draft_rng) = generators(seed);
-        // SAFETY: aligned and large enough; that the memory is the caller's is the contract.
+        // SAFETY: aligned and large enough, not null either; that both places are the caller's to
+        // be written is the contract.
         unsafe {
             place.write(vx_core { index: None, verify_rng, draft_rng });
             core.write(place);
@@ -145,7 +148,7 @@ fn generators(seed: u64) -> (SeededRng, SeededRng) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vx_core_seed(core: *mut vx_core, seed: u64) -> vx_status {
     status(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: one thread at a time has an object, so nobody else uses it during the call.
         let core = unsafe { owned(core)? };
         (core.verify_rng, core.draft_rng) = generators(seed);
         Ok(())
@@ -159,7 +162,8 @@ pub unsafe extern "C" fn vx_core_set_index(
     bytes: usize,
 ) -> vx_status {
     status(|| {
-        // SAFETY: the header's contract; the caller keeps the bytes as long as they are used.
+        // SAFETY: one thread at a time has the object; `bytes` bytes are at `data` and stay there
+        // unchanged as long as the core uses them, which stands for 'static.
         let (core, data) = unsafe { (owned(core)?, slice::<'static>(data.cast::<u8>(), bytes)?) };
         core.index = Some(Index::open(data).map_err(of_format)?);
         Ok(())
@@ -169,7 +173,7 @@ pub unsafe extern "C" fn vx_core_set_index(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vx_core_verify_index(core: *const vx_core) -> vx_status {
     status(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: one thread at a time has an object, so nobody changes it during the call.
         let index = unsafe { shared(core)? }.index.as_ref().ok_or(VX_E_ARGUMENT)?;
         index.verify().map_err(of_format)
     })
@@ -177,7 +181,7 @@ pub unsafe extern "C" fn vx_core_verify_index(core: *const vx_core) -> vx_status
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vx_core_codebook(core: *const vx_core) -> u32 {
-    // SAFETY: the header's contract.
+    // SAFETY: null, or an object that one thread at a time has: nobody changes it during the call.
     match unsafe { core.as_ref() } {
         Some(vx_core { index: Some(index), .. }) => index.codebook(),
         _ => 0,
@@ -195,7 +199,8 @@ unsafe fn list(
     count: *mut usize,
 ) -> vx_status {
     status(|| {
-        // SAFETY: the contract; the reference does not outlive this call.
+        // SAFETY: one thread at a time has the object, and the reference does not outlive this
+        // call; `capacity` values of the caller's are at `out`.
         let (core, out) = unsafe { (shared::<'static>(core)?, slice_mut(out, capacity)?) };
         if count.is_null() {
             return Err(VX_E_ARGUMENT);
@@ -226,7 +231,7 @@ pub unsafe extern "C" fn vx_core_members(
     capacity: usize,
     count: *mut usize,
 ) -> vx_status {
-    // SAFETY: the header's contract.
+    // SAFETY: the same contract, handed on.
     unsafe { list(core, group, |i, g| i.members(g), out, capacity, count) }
 }
 
@@ -238,7 +243,7 @@ pub unsafe extern "C" fn vx_core_owners(
     capacity: usize,
     count: *mut usize,
 ) -> vx_status {
-    // SAFETY: the header's contract.
+    // SAFETY: the same contract, handed on.
     unsafe { list(core, token, |i, t| i.owners(t), out, capacity, count) }
 }
 
@@ -255,7 +260,8 @@ unsafe fn row_mut<'a>(
     block_sums: *mut f32,
     vocabulary: usize,
 ) -> Result<RowMut<'a>, vx_status> {
-    // SAFETY: the caller's promise.
+    // SAFETY: both are null, which `slice_mut` refuses, or the caller's and as long as is asked;
+    // they are two arrays, so they do not overlap.
     let (probs, sums) =
         unsafe { (slice_mut(probs, vocabulary)?, slice_mut(block_sums, block_count(vocabulary))?) };
     RowMut::new(probs, sums).map_err(of_dist)
@@ -267,7 +273,8 @@ pub unsafe extern "C" fn vx_core_normalise(
     block_sums: *mut f32,
     vocabulary: usize,
 ) -> vx_status {
-    // SAFETY: the header's contract.
+    // SAFETY: `vocabulary` floats and the sums of their blocks, which are the caller's during the
+    // call.
     status(|| unsafe { row_mut(probs, block_sums, vocabulary) }?.normalise().map_err(of_dist))
 }
 
@@ -315,7 +322,8 @@ pub unsafe extern "C" fn vx_core_draft(
     token: *mut u32,
 ) -> vx_status {
     status(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: one thread at a time has the object; `vocabulary` floats and the sums of their
+        // blocks are the caller's and stay during the call.
         let (core, probs, sums) = unsafe {
             (owned(core)?, slice(probs, vocabulary)?, slice(block_sums, block_count(vocabulary))?)
         };
@@ -325,7 +333,7 @@ pub unsafe extern "C" fn vx_core_draft(
         let row = Row::new(probs, sums).map_err(of_dist)?;
         row.check_normalised().map_err(of_dist)?;
         let drawn = accept::sample(row, &mut core.draft_rng).map_err(of_dist)?;
-        // SAFETY: not null; that it can be written is the contract.
+        // SAFETY: not null, and the caller's place for a token.
         unsafe { token.write(drawn) };
         Ok(())
     })
@@ -341,12 +349,13 @@ pub unsafe extern "C" fn vx_core_verify(
         if round.is_null() || verdict.is_null() {
             return Err(VX_E_ARGUMENT);
         }
-        // SAFETY: the header's contract.
+        // SAFETY: one thread at a time has the object; `round` is not null and as large as it says.
         let (core, r) = unsafe { (owned(core)?, read(round)?) };
         let rows = r.gamma.checked_add(1).ok_or(VX_E_ARGUMENT)?;
         let long = |rows: usize, width: usize| rows.checked_mul(width).ok_or(VX_E_ARGUMENT);
         let blocks = block_count(r.vocabulary);
-        // SAFETY: the header's contract says how long each is.
+        // SAFETY: each array is as long as its field's comment in the header says, with the
+        // products checked here, and stays during the call.
         let (drafted, target, draft) = unsafe {
             let target = (
                 slice(r.target_probs, long(rows, r.vocabulary)?)?,
@@ -384,7 +393,7 @@ pub unsafe extern "C" fn vx_core_verify(
         };
         let (accepted, exhausted) = (accepted as u32, exhausted.into());
         let found = vx_core_verdict { size: 0, accepted, next, origin, tries, exhausted };
-        // SAFETY: the header's contract.
+        // SAFETY: not null, and a struct of the caller's as large as it says.
         unsafe { write(verdict, found) }
     })
 }

@@ -264,7 +264,8 @@ pub unsafe extern "C" fn vx_build_info(build: *mut vx_build) -> vx_status {
             kernel: kernel.as_ptr(),
             kernels: kernels.as_ptr(),
         };
-        // SAFETY: the header's contract.
+        // SAFETY: `build` is null, which `write` refuses, or a struct of the caller's as large as
+        // it says.
         unsafe { write(build, found)? };
         Ok(VX_OK)
     })
@@ -297,7 +298,8 @@ unsafe fn string<'a>(p: *const c_char, what: &str) -> Outcome<&'a str> {
 /// # Safety
 /// `p` is null or came from an open function of this interface and was not closed.
 unsafe fn handle<'a, T>(p: *const T, what: &str) -> Outcome<&'a T> {
-    // SAFETY: the caller's promise.
+    // SAFETY: null is no reference; anything else is a whole `T` of ours that lives until its
+    // close.
     match unsafe { p.as_ref() } {
         Some(t) => Ok(t),
         None => fail(VX_E_ARGUMENT, format!("{what} is null")),
@@ -337,7 +339,7 @@ unsafe fn voice_options<'a>(
     options: *const vx_voice_options,
     flags: u32,
 ) -> Outcome<(vx_voice_options, Option<&'a Path>)> {
-    // SAFETY: the caller's promise.
+    // SAFETY: `options` is null or a struct of the caller's as large as it says.
     let o = unsafe { read(options)? };
     if o.flags & !flags != 0 {
         let what = format!("flags {:#x} mean nothing here, only {flags:#x} do", o.flags & !flags);
@@ -346,7 +348,8 @@ unsafe fn voice_options<'a>(
     let groups = if o.groups_path.is_null() {
         None
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: not null, and a string of the caller's that ends with a zero and stays as it is
+        // during the call.
         Some(Path::new(unsafe { string(o.groups_path, "groups_path")? }))
     };
     Ok((o, groups))
@@ -359,7 +362,8 @@ pub unsafe extern "C" fn vx_voice_open(
     voice: *mut *mut vx_voice,
 ) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: `path` and what `options` names are null or strings of the caller's that stay as
+        // they are during the call.
         let (path, (o, groups)) = unsafe {
             let flags = VX_VOICE_VERIFY | VX_VOICE_COPY;
             (string(path, "path")?, voice_options(options, flags)?)
@@ -373,7 +377,7 @@ pub unsafe extern "C" fn vx_voice_open(
             groups: groups.map(Path::to_owned),
             max_memory: budget(o.max_memory),
         };
-        // SAFETY: the header's contract.
+        // SAFETY: `voice` is not null and the caller's place for a pointer.
         unsafe { finish(Voice::open_with(path, &options)?, voice) }
     })
 }
@@ -386,7 +390,8 @@ pub unsafe extern "C" fn vx_voice_open_memory(
     voice: *mut *mut vx_voice,
 ) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: `files` has `count` structs of the caller's and `options` is null or one; both
+        // stay as they are during the call.
         let (files, (o, groups)) =
             unsafe { (slice(files, count)?, voice_options(options, VX_VOICE_BORROW)?) };
         if voice.is_null() {
@@ -395,8 +400,9 @@ pub unsafe extern "C" fn vx_voice_open_memory(
         let borrow = o.flags & VX_VOICE_BORROW != 0;
         let mut views = Vec::with_capacity(files.len());
         for f in files {
-            // SAFETY: the header's contract. Beyond this call the bytes are kept only with
-            // VX_VOICE_BORROW, where the caller promises that they outlive every user.
+            // SAFETY: the name ends with a zero and `bytes` bytes are at `data`, all during the
+            // call. Beyond it the bytes are kept only with VX_VOICE_BORROW, where the caller
+            // promises that they outlive every user.
             let (name, data) = unsafe {
                 (string(f.name, "a file's name")?, slice::<'static>(f.data.cast::<u8>(), f.bytes)?)
             };
@@ -420,7 +426,7 @@ pub unsafe extern "C" fn vx_voice_open_memory(
         if let Some(map) = index {
             opened = opened.with_index(map)?;
         }
-        // SAFETY: the header's contract.
+        // SAFETY: `voice` is not null and the caller's place for a pointer.
         unsafe { finish(opened, voice) }
     })
 }
@@ -439,7 +445,7 @@ pub unsafe extern "C" fn vx_voice_describe(
     info: *mut vx_voice_info,
 ) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: null or an open voice, which nobody closes during the call.
         let v = unsafe { handle(voice, "voice")? };
         let b = v.voice.bundle();
         let found = vx_voice_info {
@@ -457,7 +463,7 @@ pub unsafe extern "C" fn vx_voice_describe(
             speaker_count: v.speakers.len() as u32,
             reserved2: 0,
         };
-        // SAFETY: the header's contract.
+        // SAFETY: null, which `write` refuses, or a struct of the caller's as large as it says.
         unsafe { write(info, found)? };
         Ok(VX_OK)
     })
@@ -470,7 +476,7 @@ pub unsafe extern "C" fn vx_voice_speaker(
     speaker: *mut vx_speaker,
 ) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: null or an open voice, which nobody closes during the call.
         let v = unsafe { handle(voice, "voice")? };
         let Some((name, description)) = v.speakers.get(index as usize) else {
             let count = v.speakers.len();
@@ -482,7 +488,7 @@ pub unsafe extern "C" fn vx_voice_speaker(
             name: name.as_ptr(),
             description: description.as_ptr(),
         };
-        // SAFETY: the header's contract.
+        // SAFETY: null, which `write` refuses, or a struct of the caller's as large as it says.
         unsafe { write(speaker, found)? };
         Ok(VX_OK)
     })
@@ -501,7 +507,7 @@ unsafe fn resolve(voice: &Voice, o: &vx_options) -> Outcome<(Voice, Options)> {
     } else if o.speaker_index != 0 {
         return bad("speaker and speaker_index are both given: leave one of them zero".into());
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: not null; the caller of this function vouches for the string.
         voice.clone().with_speaker(unsafe { string(o.speaker, "speaker")? })?
     };
     let emission = match o.emission {
@@ -582,7 +588,8 @@ pub unsafe extern "C" fn vx_engine_estimate(
     memory: *mut vx_memory,
 ) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: the voice is null or open, and the options and `memory` are null or structs of
+        // the caller's as large as they say, with a speaker's name that ends with a zero.
         unsafe {
             let (voice, options) = (handle(voice, "voice")?, read(options)?);
             let (voice, options) = resolve(&voice.voice, &options)?;
@@ -629,16 +636,18 @@ pub unsafe extern "C" fn vx_engine_open(
     engine: *mut *mut vx_engine,
 ) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: the voice is null or open; the options are null or a struct of the caller's as
+        // large as it says.
         let (voice, options) = unsafe { (handle(voice, "voice")?, read(options)?) };
         if engine.is_null() {
             return fail(VX_E_ARGUMENT, "engine is null");
         }
-        // SAFETY: the header's contract.
+        // SAFETY: the speaker's name is null or ends with a zero and stays as it is during the
+        // call.
         let (voice, options) = unsafe { resolve(&voice.voice, &options)? };
         let stream = Stream::new(&voice, &options)?;
         let made = vx_engine { handle: stream.handle(), stream: Mutex::new(stream) };
-        // SAFETY: not null; that it can be written is the contract.
+        // SAFETY: not null, and the caller's place for a pointer.
         unsafe { engine.write(Box::into_raw(Box::new(made))) };
         Ok(VX_OK)
     })
@@ -656,7 +665,7 @@ pub unsafe extern "C" fn vx_engine_close(engine: *mut vx_engine) {
 /// The header's contract for text.
 unsafe fn text_bytes<'a>(text: *const c_char, bytes: usize) -> Outcome<&'a [u8]> {
     if bytes != VX_NUL_TERMINATED {
-        // SAFETY: the caller's promise.
+        // SAFETY: `bytes` bytes are at `text` if it is not null, which `slice` looks at.
         return Ok(unsafe { slice(text.cast::<u8>(), bytes)? });
     }
     if text.is_null() {
@@ -673,7 +682,8 @@ pub unsafe extern "C" fn vx_engine_feed(
     bytes: usize,
 ) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: null or an open engine, which nobody closes during the call; the text stays as it
+        // is until it returns, and none of it is kept.
         let (engine, text) = unsafe { (handle(engine, "engine")?, text_bytes(text, bytes)?) };
         engine.handle.feed(text)?;
         Ok(VX_OK)
@@ -683,7 +693,7 @@ pub unsafe extern "C" fn vx_engine_feed(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vx_engine_flush(engine: *mut vx_engine) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: null or an open engine, which nobody closes during the call.
         unsafe { handle(engine, "engine")? }.handle.flush()?;
         Ok(VX_OK)
     })
@@ -702,13 +712,14 @@ unsafe fn take<T>(
         if written.is_null() {
             return fail(VX_E_ARGUMENT, "written is null");
         }
-        // SAFETY: not null; the rest is the contract.
+        // SAFETY: `written` is not null and the caller's; the engine is null or open; `capacity`
+        // samples of the caller's are at `pcm`, and nobody else looks at them during the call.
         let (engine, out) = unsafe {
             written.write(0);
             (handle(engine, "engine")?, slice_mut(pcm, capacity)?)
         };
         let n = read(&mut *engine.reader()?, out)?;
-        // SAFETY: as above.
+        // SAFETY: not null, and nothing in between has made it another's.
         unsafe { written.write(n) };
         Ok(if n == 0 { VX_END } else { VX_OK })
     })
@@ -721,7 +732,7 @@ pub unsafe extern "C" fn vx_engine_read(
     capacity: usize,
     written: *mut usize,
 ) -> vx_status {
-    // SAFETY: the header's contract.
+    // SAFETY: the same contract, handed on.
     unsafe { take(engine, pcm, capacity, written, |stream, out| stream.read(out)) }
 }
 
@@ -732,7 +743,7 @@ pub unsafe extern "C" fn vx_engine_read_i16(
     capacity: usize,
     written: *mut usize,
 ) -> vx_status {
-    // SAFETY: the header's contract.
+    // SAFETY: the same contract, handed on.
     unsafe { take(engine, pcm, capacity, written, |stream, out| stream.read_i16(out)) }
 }
 
@@ -745,13 +756,15 @@ pub unsafe extern "C" fn vx_engine_speak(
     user: *mut c_void,
 ) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: null or an open engine, which nobody closes during the call; the text is copied
+        // before the sink is called.
         let (engine, text) = unsafe { (handle(engine, "engine")?, text_bytes(text, bytes)?) };
         let Some(sink) = sink else {
             return fail(VX_E_ARGUMENT, "sink is null");
         };
         engine.reader()?.speak(text, |pcm| {
-            // SAFETY: the header asks for a function that takes this and returns.
+            // SAFETY: a function of this type that returns, with `user` as the caller gave it; the
+            // samples are the stream's and stay during the call.
             match unsafe { sink(user, pcm.as_ptr(), pcm.len()) } {
                 0 => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
@@ -764,7 +777,7 @@ pub unsafe extern "C" fn vx_engine_speak(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vx_engine_cancel(engine: *mut vx_engine) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: null or an open engine, which nobody closes during the call.
         unsafe { handle(engine, "engine")? }.handle.cancel();
         Ok(VX_OK)
     })
@@ -780,7 +793,7 @@ pub unsafe extern "C" fn vx_engine_stats(
     stats: *mut vx_stats,
 ) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: null or an open engine, which nobody closes during the call.
         let s = unsafe { handle(engine, "engine")? }.handle.stats()?;
         let (speech, spec) = (&s.speech, &s.speech.spec);
         let found = vx_stats {
@@ -807,7 +820,7 @@ pub unsafe extern "C" fn vx_engine_stats(
             first_audio_ns: nanos(s.first_audio),
             longest_round_ns: nanos(s.longest_round),
         };
-        // SAFETY: the header's contract.
+        // SAFETY: null, which `write` refuses, or a struct of the caller's as large as it says.
         unsafe { write(stats, found)? };
         Ok(VX_OK)
     })
@@ -819,7 +832,8 @@ pub unsafe extern "C" fn vx_engine_memory(
     memory: *mut vx_memory,
 ) -> vx_status {
     call(|| {
-        // SAFETY: the header's contract.
+        // SAFETY: null or an open engine, which nobody closes during the call; `memory` is null or
+        // a struct of the caller's as large as it says.
         unsafe { write(memory, memory_of(&handle(engine, "engine")?.handle.memory()))? };
         Ok(VX_OK)
     })

@@ -1,10 +1,9 @@
 //! Arguments that several commands share.
 
-use super::usage;
+use super::{find, usage};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::sync::Arc;
-use voxgrain::bundle::Bundle;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{self, Arm, DraftLength, MAX_GAMMA};
 use voxgrain::engine::{Pool, pin};
@@ -128,7 +127,7 @@ impl VoiceArgs {
             let what = format!("--pin names {} CPUs; {MOST_THREADS} are the most", self.pin.len());
             return Err(usage(what));
         }
-        let voice = Voice::open(Bundle::find(self.bundle.as_deref())?)?;
+        let voice = Voice::open(find::bundle(self.bundle.as_deref())?)?;
         match &self.groups {
             Some(path) => voice.with_groups(path),
             None => Ok(voice),

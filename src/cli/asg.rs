@@ -1,6 +1,6 @@
 use super::args::VoiceArgs;
 use super::files::{hex, make_folder_of, target_sha256, write_whole};
-use super::{output, usage};
+use super::{find, output, usage};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -196,7 +196,7 @@ fn place(file: &Option<PathBuf>, voice: &VoiceArgs) -> voxgrain::Result<PathBuf>
     if let Some(file) = file.as_ref().or(voice.groups.as_ref()) {
         return Ok(file.clone());
     }
-    let bundle = Bundle::open(Bundle::find(voice.bundle.as_deref())?)?;
+    let bundle = Bundle::open(find::bundle(voice.bundle.as_deref())?)?;
     bundle.groups_path().ok_or_else(|| usage("the bundle names no index: give a file"))
 }
 
@@ -226,7 +226,7 @@ impl Build {
             MetricName::FsqHamming => Metric::FsqHamming,
         };
         let family = self.family(metric)?;
-        let bundle = Bundle::open(Bundle::find(self.voice.bundle.as_deref())?)?;
+        let bundle = Bundle::open(find::bundle(self.voice.bundle.as_deref())?)?;
         let path = match &self.output {
             Some(p) => p.clone(),
             None => {

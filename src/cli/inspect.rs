@@ -1,5 +1,5 @@
 use super::args::VoiceArgs;
-use super::output;
+use super::{find, output};
 use clap::Args;
 use serde_json::json;
 use voxgrain::bundle::{Bundle, LanguageModel};
@@ -40,7 +40,7 @@ fn tensors(model: &Model) -> Vec<serde_json::Value> {
 
 impl Inspect {
     pub fn run(self) -> anyhow::Result<()> {
-        let dir = Bundle::find(self.voice.bundle.as_deref())?;
+        let dir = find::bundle(self.voice.bundle.as_deref())?;
         if self.verify {
             let bundle = Bundle::open(&dir)?;
             let total = bundle.files.iter().map(|f| f.bytes).sum();

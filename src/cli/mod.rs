@@ -4,6 +4,7 @@ mod args;
 mod asg;
 mod bench;
 mod files;
+mod find;
 mod hints;
 mod inspect;
 mod interrupt;

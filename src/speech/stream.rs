@@ -81,6 +81,11 @@ impl Options {
         }
     }
 
+    /// The threads: for several streams, or for a [`Synthesizer`].
+    pub fn pool(&self) -> Arc<Pool> {
+        Pool::new(kernel::best(), self.threads)
+    }
+
     /// Whether the options make sense for `voice`; the number of positions in force.
     fn check(&self, voice: &Voice) -> Result<usize> {
         let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
@@ -139,10 +144,9 @@ impl Options {
         let codec_rows = rows + CODEC_TOKENS;
         let passes =
             language(target, rows) + language(draft, 1) + codec.pass_bytes(codec_rows, codec_rows);
-        // One product at a time: the two halves of a feed-forward layer, or the head.
+        // What one product reads and writes: two gates, the residual stream, factors of a head.
         let widest = |m: &bundle::LanguageModel| 2 * m.ffn + m.hidden + kernel::FACTORS;
-        let columns = widest(&b.target).max(widest(&b.draft));
-        let products = Pool::work_bytes(PREFILL_ROWS, columns, n);
+        let products = Pool::work_bytes(PREFILL_ROWS, widest(&b.target).max(widest(&b.draft)), n);
         let samples =
             (codec_rows + 2) * b.audio.samples_per_frame() + 8 * b.audio.fft_size as usize;
         let text = TEXT_GROWTH * self.max_text + TEXT_PASS;
@@ -483,7 +487,7 @@ impl Stream {
             let what = format!("the system does not give {own} bytes");
             return Err(Error::new(ErrorKind::Memory, what));
         }
-        Self::with_pool(voice, options, &Pool::new(kernel::best(), options.threads))
+        Self::with_pool(voice, options, &options.pool())
     }
 
     /// The same on threads that are there already, `options.threads` or not, and without

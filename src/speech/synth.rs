@@ -32,7 +32,20 @@ pub struct SpeechStats {
     pub spec: SpecStats,
 }
 
-/// Text to PCM.
+/// One utterance at a time, from the text front end's chunks to PCM.
+///
+/// ```
+/// use voxgrain::{Options, Synthesizer, Voice};
+/// let voice = Voice::open("models/tiny")?;
+/// let options = Options::for_voice(&voice);
+/// let mut synthesizer = Synthesizer::new(&voice, options.decode, &options.pool())?;
+/// let mut samples = 0;
+/// for pcm in synthesizer.speak("good morning.")? {
+///     samples += pcm?.len();
+/// }
+/// assert_eq!(samples, synthesizer.tokens().len() * voice.bundle().audio.samples_per_frame());
+/// # Ok::<(), voxgrain::Error>(())
+/// ```
 pub struct Synthesizer {
     voice: Voice,
     speculator: Speculator<Session, Session, Index<Map>>,

@@ -3,7 +3,7 @@
 use super::machine::{self, Rss};
 use crate::cli::args::{ArmName, VoiceArgs, stream};
 use crate::cli::stats::{Spread, spread};
-use crate::cli::{output, usage};
+use crate::cli::{find, output, usage};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};
@@ -170,7 +170,7 @@ pub fn measure(
     arm: ArmName,
     quick: bool,
 ) -> voxgrain::Result<ColdStart> {
-    let bundle = Bundle::open(Bundle::find(voice.bundle.as_deref())?)?;
+    let bundle = Bundle::open(find::bundle(voice.bundle.as_deref())?)?;
     let total: u64 = bundle.files.iter().map(|f| f.bytes).sum();
     let mut cold = Vec::new();
     let mut note = None;

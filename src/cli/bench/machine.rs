@@ -1,5 +1,6 @@
 //! What the measurements were made on: facts that the system tells, and nothing guessed.
 
+use crate::cli::find;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
@@ -219,7 +220,7 @@ fn commit() -> Option<String> {
     if let Some(given) = option_env!("VOXGRAIN_COMMIT") {
         return Some(given.to_owned());
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = find::checkout()?;
     if !root.join(".git").exists() {
         return None;
     }

@@ -4,7 +4,7 @@ use super::{kernels, memory, predict};
 use crate::cli::args::{ArmName, VoiceArgs};
 use crate::cli::bench::run::{ArmReport, Report, Sentence, Utterance};
 use crate::cli::bench::{Bench, SetName, best, built_in, load, machine};
-use crate::cli::usage;
+use crate::cli::{find, usage};
 use clap::Args;
 use std::path::PathBuf;
 use voxgrain::bundle::Bundle;
@@ -44,14 +44,14 @@ pub fn run(bench: &Bench) -> anyhow::Result<()> {
 
 /// The weights, mapped as a voice maps them.
 fn files(bench: &Bench) -> voxgrain::Result<Vec<Map>> {
-    let bundle = Bundle::open(Bundle::find(bench.voice.bundle.as_deref())?)?;
+    let bundle = Bundle::open(find::bundle(bench.voice.bundle.as_deref())?)?;
     let data = bundle.files.iter().filter(|f| f.path.ends_with(".data"));
     data.map(|f| Map::open(bundle.path(&f.path))).collect()
 }
 
 /// The bundle asked for, and the other voices beside it (not the tests' noise).
 fn bundles(bench: &Bench) -> voxgrain::Result<Vec<PathBuf>> {
-    let main = Bundle::find(bench.voice.bundle.as_deref())?;
+    let main = find::bundle(bench.voice.bundle.as_deref())?;
     let mut all = vec![main.clone()];
     let beside = main.parent().and_then(|p| std::fs::read_dir(p).ok()).into_iter().flatten();
     let mut others: Vec<PathBuf> = beside
