@@ -12,6 +12,7 @@ from . import common  # noqa: F401 - first: its clock counts the seconds that to
 # for stage NAME of several add_NAME_arguments, run_NAME and EXAMPLE_NAME.
 STAGES = {
     "corpus-text": ("corpus.text", "", "training sentences from Debian's free texts"),
+    "speak": ("corpus.speak", "", "the corpus spoken by a natural teacher, with phonemes, their times and tempos"),
     "synth": ("corpus.synth", "", "the corpus spoken by flite, with phone times"),
     "codec": ("train.codec_train", "", "trains the codec, for both voices"),
     "codec-eval": ("measure.codec_eval", "", "STOI, PESQ and intelligibility of a codec"),

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,12 +131,22 @@ class AudioStore:
     """All audio written so far, as int16 in device memory; `refresh` takes what is new."""
 
     def __init__(
-        self, work: str, name: str = "w", device: str = "cpu", capacity_hours: float = 1.0, one_chunk: bool = False
+        self,
+        work: str,
+        name: str = "w",
+        device: str = "cpu",
+        capacity_hours: float = 1.0,
+        one_chunk: bool = False,
+        voices: Sequence[str] = VOICES,
+        sounds: Mapping[str, int] = PHONE_ID,
     ) -> None:
-        """`one_chunk`: all audio in one tensor, allocated at once, that never moves."""
+        """`one_chunk`: all audio in one tensor, allocated at once, that never moves.
+
+        A speaker's number is its place in `voices`; `sounds` numbers the names of the phone times."""
         import torch
 
         self.work, self.name, self.device = work, name, torch.device(device)
+        self.voices, self.sounds = tuple(voices), sounds
         self.chunks, self.chunk_size, self.used = [], 1 << 28, 1 << 28
         self.capacity = int(capacity_hours * 3600 * 16000)
         self.samples = 0
@@ -206,7 +216,7 @@ class AudioStore:
                     self.where.append((chunk, offset + int(row[1]) - first, n))
                     self.phones.append(row[5])
                     self.texts.append(row[6])
-                    self.speakers.append(VOICES.index(row[7]) if len(row) > 7 else 0)
+                    self.speakers.append(self.voices.index(row[7]) if len(row) > 7 else 0)
                     self.samples += n
                 i = j
         return len(self.ids)
