@@ -119,3 +119,41 @@ def test_a_graph_gives_its_durations_alone():
 def test_tempos_have_a_natural_one():
     assert TEMPOS[speak.NATURAL] == 1.0
     assert [speak.nearest_tempo(t) for t in (0.1, 0.64, 0.66, 1.05, 1.07, 9)] == ["1", "1", "2", "5", "6", "9"]
+
+
+def test_models_of_phonemes(tmp_path):
+    torch = pytest.importorskip("torch")
+    from voxgrain_tools.export import bundle, export
+    from voxgrain_tools.fixtures import tiny
+    from voxgrain_tools.train import lm
+
+    cpu = torch.device("cpu")
+    rng = np.random.default_rng(0)
+    texts = ["5həlˈO.", "9ðə kwˈɪk bɹˈWn fˈɑks?", "1ʧˈɛlO — “jˈɛs.”"]
+    lengths = np.array([30, 60, 45])
+    data = {"texts": texts, "lengths": lengths, "tokens": rng.integers(0, 65536, lengths.sum()).astype(np.uint16)}
+    config = lm.with_alphabet(lm.TOY_TARGET, "phonemes")
+    assert config["nph"] >= 72 + 5 and lm.with_alphabet(lm.TOY_TARGET) == lm.TOY_TARGET
+    with pytest.raises(ValueError, match="which the alphabet has not"):
+        lm.Documents(data, cpu)
+    documents = lm.Documents(data, cpu, characters=ALPHABETS["phonemes"])
+    ids = documents.stream.tolist()
+    first = ids[1 : 1 + len(texts[0])]
+    assert [ALPHABETS["phonemes"][i - 65540] for i in first] == list(texts[0])
+    letters, _ = lm.train(
+        "letters", lm.TOY_TARGET, str(tmp_path), dict(data, texts=["a", "b", "c"]), dict(data, texts=["a", "b", "c"]),
+        1e4, cpu, positions=512, max_steps=1, warmup=1,
+    )  # fmt: skip
+    model, facts = lm.train(
+        "target", config, str(tmp_path), data, data, 1e4, cpu, positions=512, max_steps=2, warmup=1, init=letters
+    )
+    assert np.isfinite(facts["best"]) and model.characters == ALPHABETS["phonemes"]
+    tokens, _ = lm.generate(model, texts[:1], cpu, longest=4)
+    assert len(tokens) == 1
+    # Into a bundle and back: the alphabet travels.
+    checkpoint = export.Checkpoint.open(tmp_path / "target.safetensors")
+    codec = tiny.codec(1)
+    export.write(tmp_path / "bundle", checkpoint, checkpoint, codec, name="phonemes")
+    assert bundle.read(tmp_path / "bundle")["vocabulary"]["characters"] == ALPHABETS["phonemes"]
+    again = lm.lm_from_bundle(str(tmp_path / "bundle"))
+    assert again.characters == model.characters and again.config["nph"] == config["nph"]

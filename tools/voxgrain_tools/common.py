@@ -51,6 +51,12 @@ def log(*words: object) -> None:
     print(f"[{time.monotonic() - START:7.1f}]", *words, flush=True)
 
 
+def add_alphabet_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--alphabet", choices=list(ALPHABETS), default="letters", help="what the texts of the corpus are written in"
+    )
+
+
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codes", type=int, default=SPEECH, help="4 to the number of a token's digits")
     parser.add_argument(

@@ -461,16 +461,22 @@ def add_tokenize_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", required=True, help="holds audio/ and codec_*.safetensors; tokens.npz is written here"
     )
+    parser.add_argument(
+        "--voice", action="append", default=None, help="the corpus's speakers in order (default: flite's voices)"
+    )
     parser.add_argument("--device", default=None)
 
 
 def run_tokenize(args: argparse.Namespace) -> None:
-    from ..corpus.synth import AudioStore
+    from ..corpus.speak import SOUND_ID
+    from ..corpus.synth import PHONE_ID, VOICES, AudioStore
 
     device = device_of(args.device)
+    voices = tuple(args.voice or VOICES)
+    options = {"voices": voices, "sounds": PHONE_ID if set(voices) <= set(VOICES) else SOUND_ID}
     codec = load_codec(args.work, device)
     for name, target in (("w", "tokens"), ("heldout", "heldout")):
-        store = AudioStore(args.work, name, device, 1e6)
+        store = AudioStore(args.work, name, device, 1e6, **options)
         if store.refresh():
             data = tokenize(codec, store, device)
             save_tokens(f"{args.work}/{target}.npz", data)
