@@ -20,7 +20,6 @@ STAGES = {
     "target": ("train.lm", "target", "trains the target model"),
     "draft": ("train.lm", "draft", "trains the draft, then distils it from the target"),
     "draft-features": ("train.features", "", "trains a draft that sees the target's features"),
-    "recogniser": ("train.recogniser", "", "trains the character recogniser that judges speech"),
     "acceptance": ("train.lm", "acceptance", "teacher-forced acceptance of the drafts"),
     "precision": ("measure.precision", "", "what rounding the target costs, by ear"),
     "judge": ("measure.judge", "", "what is heard of a voice and how it sounds, teacher and codec beside it"),

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..audio import fade, level, pcm16, resample, speech_span
 from ..common import PHONEMES, TEMPOS, cpu_count, log
-from .synth import read_texts
+from .synth import SOUND_ID, natural_voices, read_texts
 from .teachers import RATE as TEACHER_RATE
 from .teachers import Spoken, Teacher, open_teacher
 
@@ -34,9 +34,6 @@ LONGEST_SLOW, SLOW = 140, 0.85
 # How a teacher's front end writes what PHONEMES has another symbol for.
 MAPPED = {"ɾ": "T", "ʔ": "t", "-": " ", "–": "—"}
 ENDS = ";:,.!?—…”)"
-# Names of the classes of sounds that label the frames; what is not a sound is "pau".
-SOUNDS = [c for c in PHONEMES if c.isalpha()]
-SOUND_ID = {name: i + 1 for i, name in enumerate(["pau", *SOUNDS])}
 
 
 def clean(phonemes: str) -> str:
@@ -146,10 +143,12 @@ def speak_part(args: argparse.Namespace, number: int, count: int, until: float) 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", default="hibari:heart", metavar="NAME", help="or kokoro:VOICE")
-    parser.add_argument("--voice", default=None, help="name of the speaker (default: the teacher's voice)")
+    parser.add_argument(
+        "--voice", default=None, help="name of the speaker (default: the teacher's); numbered as they first speak"
+    )
     parser.add_argument("--texts", default=".dev/corpus.txt.xz", help="one a line, as people write them")
     parser.add_argument("--work", required=True)
-    parser.add_argument("--name", default="w", help="of the files in WORK/audio")
+    parser.add_argument("--name", default="w", help="of the files in WORK/audio; w9 for a second teacher beside w")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds")
     parser.add_argument("--workers", type=int, default=None, help="processes of one thread (default: a core each)")
     parser.add_argument("--limit", type=int, default=None, help="texts a worker")
@@ -161,6 +160,9 @@ def run(args: argparse.Namespace) -> None:
     args.voice = args.voice or args.teacher.partition(":")[2]
     began, until = time.monotonic(), time.time() + args.budget
     os.makedirs(f"{args.work}/audio", exist_ok=True)
+    if args.voice not in natural_voices(args.work):
+        with open(f"{args.work}/audio/voices", "a", encoding="utf-8") as f:
+            f.write(args.voice + "\n")
     for old in glob.glob(f"{args.work}/audio/{args.name}[0-9]*"):
         os.remove(old)
     count = args.workers or cpu_count()

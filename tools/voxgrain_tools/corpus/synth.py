@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common import DATA, Clock, cpu_count, log
+from ..common import DATA, PHONEMES, Clock, cpu_count, log
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,17 @@ PHONES = (
 ).split()
 VOICES = ("slt", "rms")  # A speaker's number is its place here: append only.
 PHONE_ID = {name: i + 1 for i, name in enumerate(PHONES)}
+# The same for a natural teacher's phonemes; what is not a sound is "pau".
+SOUND_ID = {name: i + 1 for i, name in enumerate(["pau", *(c for c in PHONEMES if c.isalpha())])}
+
+
+def natural_voices(work: str) -> tuple[str, ...]:
+    """The speakers of a corpus of natural teachers, in the order of their numbers; empty for one of flite."""
+    path = f"{work}/audio/voices"
+    if not os.path.exists(path):
+        return ()
+    with open(path, encoding="utf-8") as f:
+        return tuple(f.read().split())
 
 
 def read_texts(path: str) -> list[str]:
@@ -131,22 +142,16 @@ class AudioStore:
     """All audio written so far, as int16 in device memory; `refresh` takes what is new."""
 
     def __init__(
-        self,
-        work: str,
-        name: str = "w",
-        device: str = "cpu",
-        capacity_hours: float = 1.0,
-        one_chunk: bool = False,
-        voices: Sequence[str] = VOICES,
-        sounds: Mapping[str, int] = PHONE_ID,
+        self, work: str, name: str = "w", device: str = "cpu", capacity_hours: float = 1.0, one_chunk: bool = False
     ) -> None:
-        """`one_chunk`: all audio in one tensor, allocated at once, that never moves.
-
-        A speaker's number is its place in `voices`; `sounds` numbers the names of the phone times."""
+        """`one_chunk`: all audio in one tensor, allocated at once, that never moves."""
         import torch
 
         self.work, self.name, self.device = work, name, torch.device(device)
-        self.voices, self.sounds = tuple(voices), sounds
+        # Speakers in the order of their numbers, and numbers for the names in the phone times.
+        self.voices, self.phone_ids = VOICES, PHONE_ID
+        if natural := natural_voices(work):
+            self.voices, self.phone_ids = natural, SOUND_ID
         self.chunks, self.chunk_size, self.used = [], 1 << 28, 1 << 28
         self.capacity = int(capacity_hours * 3600 * 16000)
         self.samples = 0

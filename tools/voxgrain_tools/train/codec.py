@@ -360,7 +360,7 @@ def tokenize(
             for item in store.phones[u].split():
                 name, end = item.rsplit(":", 1)
                 stop = min(n, (int(end) + int(shifts[u]) + FRAME // 2) // FRAME)
-                flat[at + begin : at + stop] = store.sounds.get(name, 0)
+                flat[at + begin : at + stop] = store.phone_ids.get(name, 0)
                 begin = max(begin, stop)
             at += n
         result["phones"] = flat
@@ -461,22 +461,16 @@ def add_tokenize_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", required=True, help="holds audio/ and codec_*.safetensors; tokens.npz is written here"
     )
-    parser.add_argument(
-        "--voice", action="append", default=None, help="the corpus's speakers in order (default: flite's voices)"
-    )
     parser.add_argument("--device", default=None)
 
 
 def run_tokenize(args: argparse.Namespace) -> None:
-    from ..corpus.speak import SOUND_ID
-    from ..corpus.synth import PHONE_ID, VOICES, AudioStore
+    from ..corpus.synth import AudioStore
 
     device = device_of(args.device)
-    voices = tuple(args.voice or VOICES)
-    options = {"voices": voices, "sounds": PHONE_ID if set(voices) <= set(VOICES) else SOUND_ID}
     codec = load_codec(args.work, device)
     for name, target in (("w", "tokens"), ("heldout", "heldout")):
-        store = AudioStore(args.work, name, device, 1e6, **options)
+        store = AudioStore(args.work, name, device, 1e6)
         if store.refresh():
             data = tokenize(codec, store, device)
             save_tokens(f"{args.work}/{target}.npz", data)
