@@ -295,6 +295,7 @@ def test_a_shifted_encoding_hears_the_same_speech_later():
     class Store:
         ids, speakers, texts = [0, 1], [0, 1], ["a.", "b."]
         phones = ["pau:1600 aa:4800", "b:3200"]
+        phone_ids = synth.PHONE_ID
         sounds = [torch.linspace(-1, 1, 4800), torch.linspace(1, -1, 3300)]
 
         def lengths(self):
