@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from voxgrain_tools import audio, scoring
+from voxgrain_tools import scoring
 from voxgrain_tools.measure import evaluate
 
 TEXT = "the cat sat on the old mat by the door"
@@ -79,25 +79,6 @@ def test_bootstrap_interval_covers_the_truth_and_pairs_help():
     assert high - low < 0.02
 
 
-def test_transcripts_are_kept_by_sound(tmp_path):
-    heard = []
-
-    def each(sounds):
-        for sound in sounds:
-            heard.append(len(sound))
-            yield f"heard {len(sound)}"
-
-    for i, length in enumerate((100, 200, 100)):
-        audio.write_wav(tmp_path / f"{i}.wav", np.zeros(length, np.float32))
-    paths = [tmp_path / f"{i}.wav" for i in range(3)]
-    expected = ["heard 100", "heard 200", "heard 100"]
-    assert evaluate.Transcripts("r", tmp_path, each)(paths) == expected
-    with (tmp_path / "transcripts-r.jsonl").open("a") as file:
-        file.write('{"sound": "half a li')
-    assert evaluate.Transcripts("r", tmp_path, each)(paths) == expected
-    assert heard == [100, 200]
-
-
 def test_arms_run_in_batches_and_resume(tmp_path, monkeypatch):
     program = tmp_path / "say.py"
     calls = tmp_path / "calls"
@@ -131,7 +112,7 @@ for i, text in enumerate(open(a.batch).read().splitlines()):
 
 def test_report_has_every_condition_and_prints():
     texts = ["the cat sat on the mat"] * 30
-    heard = {"ctc": {"flite": texts, "ar": texts, "pcg": ["the cat sat"] * 30}}
+    heard = {"whisper": {"flite": texts, "ar": texts, "pcg": ["the cat sat"] * 30}}
     seconds = {"flite": [2.0] * 30, "ar": [2.1] * 30, "pcg": [1.0] * 30}
     log = {"tokens": 100, "rounds": 40, "proposed": 160, "accepted": 80}
     log |= {"compute_seconds": 0.2, "audio_seconds": 2.0}
@@ -139,14 +120,10 @@ def test_report_has_every_condition_and_prints():
     facts["pcg"] = [{**log, "capped": i == 0} for i in range(30)]
     report = evaluate.summarise(texts, heard, seconds, facts)
     pcg = report["conditions"]["pcg"]
-    assert pcg["recognisers"]["ctc"]["wer"][0] == pytest.approx(0.5)
-    assert pcg["recognisers"]["ctc"]["wer_minus_ar"][0] == pytest.approx(0.5)
-    assert pcg["recognisers"]["ctc"]["missing_end"] == 30 and pcg["capped"] == 1
+    assert pcg["recognisers"]["whisper"]["wer"][0] == pytest.approx(0.5)
+    assert pcg["recognisers"]["whisper"]["wer_minus_ar"][0] == pytest.approx(0.5)
+    assert pcg["recognisers"]["whisper"]["missing_end"] == 30 and pcg["capped"] == 1
     assert pcg["tokens_per_round"] == 2.5 and pcg["acceptance_rate"] == 0.5
     assert pcg["duration_ratio"] == 0.5
     assert "| pcg | 50.0 [50.0, 50.0]" in evaluate.markdown(report)
-    cut = ["the cat on the mat"] * 28 + ["the on the mat"] * 2
-    confirmed = {"ctc": {"ar": [set()] * 28 + [{"skip"}, set()]}}
-    report = evaluate.summarise(texts, {"ctc": {"ar": cut}}, {"ar": [2.1] * 30}, {}, confirmed=confirmed)
-    assert "| 2 (1) | 0 (0) | 0 |" in evaluate.markdown(report)
     assert json.dumps(report)

@@ -13,7 +13,7 @@ import voxgrain_tools
 from voxgrain_tools import common, files
 from voxgrain_tools.corpus import synth
 from voxgrain_tools.corpus import text as corpus_text
-from voxgrain_tools.train import codec, codec_train, lm, recogniser, similarity
+from voxgrain_tools.train import codec, codec_train, lm, similarity
 
 
 def test_factored_normaliser_equals_the_full_softmax():
@@ -213,56 +213,6 @@ def test_split_pack_and_join(tmp_path):
     assert (got["a.weight"] - tensors["a.weight"]).abs().max() < 2e-3 * tensors["a.weight"].abs().max()
 
 
-def test_likelihood_sums_over_all_alignments():
-    alphabet = "_ab"
-    p = torch.randn(5, 3, generator=torch.Generator().manual_seed(3)).log_softmax(1).numpy()
-    total = {}
-    for path in np.ndindex(3, 3, 3, 3, 3):
-        text = "".join(alphabet[c] for i, c in enumerate(path) if c and (i == 0 or c != path[i - 1]))
-        total[text] = total.get(text, 0.0) + np.exp(sum(p[i, c] for i, c in enumerate(path)))
-    for text in ("", "a", "ab", "aa", "bab"):
-        assert abs(recogniser.log_likelihood(p, text, alphabet) - np.log(total[text])) < 1e-4
-
-
-def test_a_skip_counts_only_if_the_sound_bears_it_out(monkeypatch):
-    judge = recogniser.Recogniser(recogniser.TOY).eval()
-    text = "the cat sat on the mat"
-
-    def spoken(words):
-        """Log-probabilities of a clear reading of `words`, two frames a letter with a blank after it."""
-        letters = [recogniser.ALPHABET.index(c) for c in words]
-        p = np.full((3 * len(letters), len(recogniser.ALPHABET)), 0.001)
-        p[np.arange(len(p)), [c for letter in letters for c in (letter, letter, 0)]] = 1.0
-        return np.log(p / p.sum(1, keepdims=True)).astype(np.float32)
-
-    for said, expected in ((text, set()), ("the cat the mat", {"skip"})):
-        monkeypatch.setattr(judge, "log_probabilities", lambda sounds, said=said: [spoken(said)])
-        assert judge.confirmed(None, text, "the cat the mat") == expected
-    for said, expected in ((text, set()), ("the cat cat sat on the mat", {"repeat"})):
-        monkeypatch.setattr(judge, "log_probabilities", lambda sounds, said=said: [spoken(said)])
-        assert judge.confirmed(None, text, "the cat cat sat on the mat") == expected
-    assert judge.confirmed(None, text, text) == set()
-
-
-def test_recogniser_decoding_and_distance():
-    assert recogniser.distance("kitten", "sitting") == 3
-    p = np.log(np.full((6, 29), 1e-4))
-    for i, c in enumerate([3, 3, 0, 3, 1, 4]):
-        p[i, c] = 0
-    assert recogniser.greedy(p) == recogniser.beam(p) == "aa b"
-    assert recogniser.error_rates(["It's a dog."], ["its a dog"]) == (0.1, 0.3333)
-
-
-def test_padding_does_not_change_a_transcript():
-    torch.manual_seed(5)
-    model = recogniser.Recogniser(recogniser.TOY).eval()
-    rng = np.random.default_rng(1)
-    short, long = (rng.standard_normal(n).astype(np.float32) * 0.1 for n in (6400, 16000))
-    (alone,) = model.log_probabilities([short])
-    together = model.log_probabilities([short, long])[0]
-    assert np.abs(alone[:-2] - together[:-2]).max() < 0.2
-
-
 def sounds_on_disk(folder, name):
     """Two voices of noise and tones, in the synthesiser's files."""
     rng = np.random.default_rng(2)
@@ -345,6 +295,7 @@ def test_a_shifted_encoding_hears_the_same_speech_later():
     class Store:
         ids, speakers, texts = [0, 1], [0, 1], ["a.", "b."]
         phones = ["pau:1600 aa:4800", "b:3200"]
+        phone_ids = synth.PHONE_ID
         sounds = [torch.linspace(-1, 1, 4800), torch.linspace(1, -1, 3300)]
 
         def lengths(self):

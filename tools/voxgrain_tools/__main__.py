@@ -12,6 +12,7 @@ from . import common  # noqa: F401 - first: its clock counts the seconds that to
 # for stage NAME of several add_NAME_arguments, run_NAME and EXAMPLE_NAME.
 STAGES = {
     "corpus-text": ("corpus.text", "", "training sentences from Debian's free texts"),
+    "speak": ("corpus.speak", "", "the corpus spoken by a natural teacher, with phonemes, their times and tempos"),
     "synth": ("corpus.synth", "", "the corpus spoken by flite, with phone times"),
     "codec": ("train.codec_train", "", "trains the codec, for both voices"),
     "codec-eval": ("measure.codec_eval", "", "STOI, PESQ and intelligibility of a codec"),
@@ -19,7 +20,6 @@ STAGES = {
     "target": ("train.lm", "target", "trains the target model"),
     "draft": ("train.lm", "draft", "trains the draft, then distils it from the target"),
     "draft-features": ("train.features", "", "trains a draft that sees the target's features"),
-    "recogniser": ("train.recogniser", "", "trains the character recogniser that judges speech"),
     "acceptance": ("train.lm", "acceptance", "teacher-forced acceptance of the drafts"),
     "precision": ("measure.precision", "", "what rounding the target costs, by ear"),
     "judge": ("measure.judge", "", "what is heard of a voice and how it sounds, teacher and codec beside it"),

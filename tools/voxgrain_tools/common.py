@@ -18,6 +18,11 @@ START = time.monotonic()
 # tools/data: sentences, and small checkpoints that travel with the source.
 DATA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data")
 CHARACTERS = " ',.?!abcdefghijklmnopqrstuvwxyz"
+# The phonemes that the runtime's front end writes (misaki's symbols), and the tempo that stands before them.
+PHONEMES = " ;:,.!?—…“”()ˈˌːAIOQTWYabdfhijklmnpstuvwzæðŋɐɑɒɔəɛɜɡɪɹʃʊʌʒʤʧθᵊᵻ"
+TEMPOS = {"1": 0.6, "2": 0.7, "3": 0.8, "4": 0.9, "5": 1.0, "6": 1.12, "7": 1.27, "8": 1.45, "9": 1.7}
+# What a model reads, by name: letters, or a tempo and phonemes.
+ALPHABETS = {"letters": CHARACTERS, "phonemes": PHONEMES + "".join(TEMPOS)}
 
 
 class Ids:
@@ -44,6 +49,12 @@ BEGINS = IDS.begins
 
 def log(*words: object) -> None:
     print(f"[{time.monotonic() - START:7.1f}]", *words, flush=True)
+
+
+def add_alphabet_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--alphabet", choices=list(ALPHABETS), default="letters", help="what the texts of the corpus are written in"
+    )
 
 
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:

@@ -115,11 +115,6 @@ def score(reference: str, hypothesis: str) -> dict:
     }
 
 
-def borne_out(score: dict, found: set[str]) -> dict:
-    """The score with only those skips and repeats that the sound bears out (`Recogniser.confirmed`)."""
-    return score | {fault: fault in found for fault in ("skip", "repeat")}
-
-
 def bootstrap(
     errors: ArrayLike,
     totals: ArrayLike,

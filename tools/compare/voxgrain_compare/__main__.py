@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxgrain_tools import bundle, export
+from voxgrain_tools.export import bundle, export
 
 from . import engines, formats, model, report
 

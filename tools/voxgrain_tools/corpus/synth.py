@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common import DATA, Clock, cpu_count, log
+from ..common import DATA, PHONEMES, Clock, cpu_count, log
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,17 @@ PHONES = (
 ).split()
 VOICES = ("slt", "rms")  # A speaker's number is its place here: append only.
 PHONE_ID = {name: i + 1 for i, name in enumerate(PHONES)}
+# The same for a natural teacher's phonemes; what is not a sound is "pau".
+SOUND_ID = {name: i + 1 for i, name in enumerate(["pau", *(c for c in PHONEMES if c.isalpha())])}
+
+
+def natural_voices(work: str) -> tuple[str, ...]:
+    """The speakers of a corpus of natural teachers, in the order of their numbers; empty for one of flite."""
+    path = f"{work}/audio/voices"
+    if not os.path.exists(path):
+        return ()
+    with open(path, encoding="utf-8") as f:
+        return tuple(f.read().split())
 
 
 def read_texts(path: str) -> list[str]:
@@ -137,6 +148,10 @@ class AudioStore:
         import torch
 
         self.work, self.name, self.device = work, name, torch.device(device)
+        # Speakers in the order of their numbers, and numbers for the names in the phone times.
+        self.voices, self.phone_ids = VOICES, PHONE_ID
+        if natural := natural_voices(work):
+            self.voices, self.phone_ids = natural, SOUND_ID
         self.chunks, self.chunk_size, self.used = [], 1 << 28, 1 << 28
         self.capacity = int(capacity_hours * 3600 * 16000)
         self.samples = 0
@@ -206,7 +221,7 @@ class AudioStore:
                     self.where.append((chunk, offset + int(row[1]) - first, n))
                     self.phones.append(row[5])
                     self.texts.append(row[6])
-                    self.speakers.append(VOICES.index(row[7]) if len(row) > 7 else 0)
+                    self.speakers.append(self.voices.index(row[7]) if len(row) > 7 else 0)
                     self.samples += n
                 i = j
         return len(self.ids)

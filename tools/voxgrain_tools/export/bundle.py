@@ -18,7 +18,7 @@ ATTRIBUTION = "Trained on speech synthesised with flite 2.2, voice cmu_us_slt (C
 AUDIO = {"sample_rate_hz": 16000, "frame_rate_hz": 50, "fft_size": 640, "hop": 160, "max_log_magnitude": 6.0}
 
 
-def vocabulary(codes: int = 65536) -> dict:
+def vocabulary(codes: int = 65536, characters: str = CHARACTERS) -> dict:
     ids = Ids(codes)
     return {
         "speech": ids.speech,
@@ -27,7 +27,7 @@ def vocabulary(codes: int = 65536) -> dict:
         "start_of_speech": ids.start,
         "pad": ids.pad,
         "first_character": ids.first_character,
-        "characters": CHARACTERS,
+        "characters": characters,
         "fsq_digits": ids.digits,
         "fsq_levels": 4,
     }
@@ -113,11 +113,12 @@ def write(
     licence: str = LICENCE,
     attribution: str = ATTRIBUTION,
     codes: int = IDS.speech,
+    characters: str = CHARACTERS,
 ) -> None:
     check_speakers(speakers or [], Ids(codes).begins)
     lines = _table("", {"format": FORMAT, "name": name, "licence": licence, "attribution": attribution})
     lines += _table("[audio]", AUDIO)
-    lines += _table("[vocabulary]", vocabulary(codes))
+    lines += _table("[vocabulary]", vocabulary(codes, characters))
     for entry in speakers or []:
         lines += _table("[[speakers]]", entry)
     for section, items in sections.items():

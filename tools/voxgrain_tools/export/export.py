@@ -411,6 +411,11 @@ def write(
     codes = {which: codebook(c) if c else kept["vocabulary"]["speech"] for which, c in models}
     if len(set(codes.values())) > 1:
         raise ValueError(f"these do not belong together: codes {codes}")
+    characters = {
+        c.config.get("characters", bundle.CHARACTERS) if c else kept["vocabulary"]["characters"] for _, c in models[:2]
+    }
+    if len(characters) > 1:
+        raise ValueError("target and draft read other alphabets: train the draft on this target's corpus")
     sections = {}
     for which, checkpoint in models:
         if checkpoint is None:
@@ -437,6 +442,7 @@ def write(
         licence=licence,
         attribution=attribution,
         codes=codes["target"],
+        characters=characters.pop(),
     )
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from ..audio import write_wav
 from ..common import cpu_count, log
 from ..train.similarity import measure
+from . import whisper
+from .judge import score
 
 if TYPE_CHECKING:
     from ..train.codec import Codec
@@ -35,8 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also compare the synthesiser with itself: the same sentences, other noise in the excitation",
     )
-    parser.add_argument("--recognisers", default="ctc", help="of ctc and pocketsphinx, or none")
-    parser.add_argument("--recogniser", default=None, help="checkpoint of the CTC recogniser")
+    parser.add_argument("--recognisers", default="whisper", help="of whisper and pocketsphinx, or none")
     parser.add_argument("--work", default="/tmp/voxgrain-codec-eval")
     parser.add_argument("--report", default=None, help="JSON file")
     parser.add_argument("--wavs", default=None, help="folder for the sounds")
@@ -96,7 +97,6 @@ def run(args: argparse.Namespace) -> None:
 
     from .. import scoring
     from ..corpus.synth import VOICES, AudioStore, Synthesis, heldout_texts
-    from ..train import recogniser
     from ..train.codec import usage
 
     codec, facts = open_codec(args)
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
     store = AudioStore(args.work, "eval", capacity_hours=100)
     store.refresh()
     listeners = [n for n in args.recognisers.split(",") if n not in ("", "none")]
-    ctc = recogniser.Recogniser.load(args.recogniser or recogniser.DEFAULT) if "ctc" in listeners else None
+    ears = whisper.Whisper() if "whisper" in listeners else None
     again = said_again(args, voices, spoken) if args.again else {}
     report, every = {"checkpoint": facts, "voices": {}}, []
     for voice in voices:
@@ -128,13 +128,13 @@ def run(args: argparse.Namespace) -> None:
             rates = {}
             for side, column in (("flite", 0), ("codec", 1)):
                 sounds = [np.float32(p[column]) / 32768 for p in pairs]
-                if name == "ctc":
-                    heard = ctc.transcribe(sounds)
+                if name == "whisper":
+                    heard = list(ears.sounds(sounds))
                 else:
                     from .recognise_pocketsphinx import transcribe_each
 
                     heard = list(transcribe_each(sounds))
-                rates[side] = [scoring.score(t, h) for t, h in zip(texts, heard)]
+                rates[side] = [score(t, h) for t, h in zip(texts, heard)]
             for short, kind, of in (("cer", "character_errors", "characters"), ("wer", "word_errors", "words")):
                 columns = {k: ([s[kind] for s in v], [s[of] for s in v]) for k, v in rates.items()}
                 for side, c in columns.items():

@@ -1,4 +1,4 @@
-"""Intelligibility of the decoding arms against the synthesiser and the codec, by two recognisers.
+"""Intelligibility of the decoding arms against the synthesiser and the codec, by independent recognisers.
 
 Everything is kept under --work and reused: sounds by condition, transcripts by the sound's hash.
 A run that was stopped goes on where it was.
@@ -12,10 +12,8 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +21,9 @@ from .. import scoring
 from ..audio import read_wav, seconds_of, write_wav
 from ..export import bundle
 from ..export.runtime import Voice
+from . import whisper
+from .cache import Verdicts
+from .judge import score
 from .progress import Progress
 
 EXAMPLE = (
@@ -145,77 +146,18 @@ def speak_arm(command: list[str], texts: list[str], folder: Path, seed: int) -> 
     return facts
 
 
-class Transcripts:
-    """A recogniser with a cache on disk, keyed by the hash of the samples."""
-
-    def __init__(self, name: str, work: Path, transcribe_each: Callable[[Iterable[np.ndarray]], Iterable[str]]) -> None:
-        self.name, self.model = name, None
-        self._path = work / f"transcripts-{name}.jsonl"
-        self._each = transcribe_each
-        self._known: dict[str, str] = {}
-        if self._path.exists():
-            for line in self._path.read_text().splitlines():
-                try:
-                    item = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # The line that was being written when a run was stopped.
-                self._known[item["sound"]] = item["text"]
-
-    def __call__(self, paths: list[Path]) -> list[str]:
-        keys = [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths]
-        todo = {k: p for k, p in zip(keys, paths, strict=True) if k not in self._known}
-        if todo:
-            progress = Progress(f"{self.name} {paths[0].parent.name}", len(todo))
-            sounds = (read_wav(p, RATE)[0] for p in todo.values())
-            with self._path.open("a") as file:
-                for n, (key, text) in enumerate(zip(todo, self._each(sounds)), start=1):
-                    self._known[key] = text
-                    file.write(json.dumps({"sound": key, "text": text}) + "\n")
-                    file.flush()
-                    progress(n)
-        return [self._known[k] for k in keys]
-
-
-def recognisers(names: list[str], work: Path, checkpoint: Path | None) -> list[Transcripts]:
-    found = []
+def recognisers(names: list[str], work: Path) -> dict[str, Verdicts]:
+    found = {}
     for name in names:
-        if name == "pocketsphinx":
+        if name == "whisper":
+            found[name] = whisper.verdicts(work)
+        elif name == "pocketsphinx":
             from .recognise_pocketsphinx import transcribe_each
 
-            found.append(Transcripts("pocketsphinx", work, transcribe_each))
-        elif name == "ctc":
-            from ..train import recogniser
-
-            path = checkpoint or Path(recogniser.DEFAULT)
-            if not path.exists():
-                raise SystemExit(f"no CTC recogniser at {path}: --recogniser, or --recognisers")
-            model = recogniser.Recogniser.load(path)
-
-            def each(sounds, model=model):
-                batch: list[np.ndarray] = []
-                for sound in sounds:
-                    batch.append(sound)
-                    if len(batch) == 16:
-                        yield from model.transcribe(batch)
-                        batch = []
-                if batch:
-                    yield from model.transcribe(batch)
-
-            # Another recogniser must not answer from this one's cache.
-            item = Transcripts(f"ctc-{short_hash(path)}", work, each)
-            item.name, item.model = "ctc", model
-            found.append(item)
+            found[name] = Verdicts(name, work, lambda paths: transcribe_each(read_wav(p, RATE)[0] for p in paths))
         else:
-            raise SystemExit(f"unknown recogniser {name!r}: ctc or pocketsphinx")
+            raise SystemExit(f"unknown recogniser {name!r}: whisper or pocketsphinx")
     return found
-
-
-def confirm(model: Any, texts: list[str], heard: list[str], paths: list[Path]) -> list[set[str]]:
-    """The skips and repeats of each utterance that the sound bears out, see `Recogniser.confirmed`."""
-    return [
-        model.confirmed(read_wav(p, RATE)[0], t, h) if scoring.suspects(scoring.words(t), scoring.words(h)) else set()
-        for t, h, p in zip(texts, heard, paths, strict=True)
-    ]
 
 
 def codec_quality(clean: Path, coded: Path, count: int) -> dict:
@@ -249,14 +191,11 @@ def summarise(
     seconds: dict[str, list[float]],
     facts: dict[str, list[dict]],
     baseline: str = "ar",
-    confirmed: dict[str, dict[str, list[set[str]]]] | None = None,
 ) -> dict:
-    """Rates and intervals of every condition; `heard[recogniser][condition]` are transcripts.
-
-    `confirmed`, of the same shape, names each utterance's faults that its sound bears out."""
+    """Rates and intervals of every condition; `heard[recogniser][condition]` are transcripts."""
     report: dict = {"utterances": len(texts), "conditions": {}}
     scores = {
-        name: {c: [scoring.score(t, h) for t, h in zip(texts, hs, strict=True)] for c, hs in by_condition.items()}
+        name: {c: [score(t, h) for t, h in zip(texts, hs, strict=True)] for c, hs in by_condition.items()}
         for name, by_condition in heard.items()
     }
 
@@ -280,8 +219,6 @@ def summarise(
             items = scores[name][condition]
             for fault in ("skip", "repeat"):
                 rates[fault] = sum(s[fault] for s in items)
-                if confirmed and name in confirmed:
-                    rates[f"{fault}_confirmed"] = sum(fault in c for c in confirmed[name][condition])
             rates["missing_end"] = sum(s["missing_end"] or c for s, c in zip(items, capped, strict=True))
             entry["recognisers"][name] = rates
         entry["capped"] = sum(capped)
@@ -314,8 +251,8 @@ def markdown(report: dict, baseline: str = "ar") -> str:
         lines += [
             f"{name}, {report['utterances']} utterances; % with 95 % intervals",
             "",
-            f"| condition | WER | CER | WER - {baseline} | CER - {baseline} | skips (borne out) "
-            "| repeats (borne out) | missing ends | duration / flite |",
+            f"| condition | WER | CER | WER - {baseline} | CER - {baseline} | skips "
+            "| repeats | missing ends | duration / flite |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for condition, entry in report["conditions"].items():
@@ -323,10 +260,7 @@ def markdown(report: dict, baseline: str = "ar") -> str:
             differences = [interval(r[k]) if k in r else "" for k in (f"wer_minus_{baseline}", f"cer_minus_{baseline}")]
             ratio = entry.get("duration_ratio")
             cells = [condition, interval(r["wer"]), interval(r["cer"]), *differences]
-            for k in ("skip", "repeat"):
-                own = r.get(f"{k}_confirmed")
-                cells.append(str(r[k]) if own is None else f"{r[k]} ({own})")
-            cells.append(str(r["missing_end"]))
+            cells += [str(r[k]) for k in ("skip", "repeat", "missing_end")]
             cells.append(f"{ratio:.3f}" if ratio is not None else "")
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
@@ -360,8 +294,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--voxgrain", default="voxgrain", help="the program, with any arguments")
     parser.add_argument("--flite", default="flite")
     parser.add_argument("--encoder", type=Path, help="codec encoder checkpoint")
-    parser.add_argument("--recogniser", type=Path, help="checkpoint of the CTC recogniser")
-    parser.add_argument("--recognisers", default="ctc,pocketsphinx")
+    parser.add_argument("--recognisers", default="whisper", help="of whisper and pocketsphinx")
     parser.add_argument("--conditions", default="flite,codec," + ",".join(ARMS))
     parser.add_argument(
         "--arm",
@@ -427,22 +360,11 @@ def run(args: argparse.Namespace) -> None:
     paths = {c: [folders[c] / f"{i:05}.wav" for i in range(len(texts))] for c in conditions}
     seconds = {c: [seconds_of(p) for p in ps] for c, ps in paths.items()}
     reports = []
-    for recogniser in recognisers(args.recognisers.split(","), args.work, args.recogniser):
-        n = min(limits.get(recogniser.name, len(texts)), len(texts))
-        heard = {recogniser.name: {c: recogniser(ps[:n]) for c, ps in paths.items()}}
-        confirmed = recogniser.model and {
-            recogniser.name: {
-                c: confirm(recogniser.model, texts[:n], hs, paths[c][:n]) for c, hs in heard[recogniser.name].items()
-            }
-        }
+    for ear, recogniser in recognisers(args.recognisers.split(","), args.work).items():
+        n = min(limits.get(ear, len(texts)), len(texts))
+        heard = {ear: {c: recogniser(ps[:n]) for c, ps in paths.items()}}
         reports.append(
-            summarise(
-                texts[:n],
-                heard,
-                {c: s[:n] for c, s in seconds.items()},
-                {c: f[:n] for c, f in facts.items()},
-                confirmed=confirmed,
-            )
+            summarise(texts[:n], heard, {c: s[:n] for c, s in seconds.items()}, {c: f[:n] for c, f in facts.items()})
         )
     speaker = bundle.speaker(voice.facts, args.speaker)["name"]
     result = {"texts": args.texts.name, "seed": args.seed, "speaker": speaker, "codec": quality, "reports": reports}

@@ -22,6 +22,7 @@ from .. import scoring
 from ..common import DATA
 from ..export.runtime import Voice
 from . import evaluate
+from .judge import score
 
 EXAMPLE = (
     "python -m voxgrain_tools experiments --bundle models/voice --voxgrain target/release/voxgrain "
@@ -160,17 +161,12 @@ class Ears:
 
     def __init__(self, args: argparse.Namespace, texts: list[str]) -> None:
         self.texts = texts
-        self.recogniser = evaluate.recognisers(["ctc"], args.work, args.recogniser)[0]
+        self.recogniser = evaluate.recognisers(["whisper"], args.work)["whisper"]
 
-    def scores(self, folder: Path, count: int, faults: bool) -> list[dict]:
-        """Errors of each sound; with `faults`, skips and repeats that the sound bears out."""
-        paths = [folder / f"{i:05}.wav" for i in range(count)]
-        heard, texts = self.recogniser(paths), self.texts[:count]
-        scores = [scoring.score(t, h) for t, h in zip(texts, heard, strict=True)]
-        if faults:
-            found = evaluate.confirm(self.recogniser.model, texts, heard, paths)
-            scores = [scoring.borne_out(s, x) for s, x in zip(scores, found, strict=True)]
-        return scores
+    def scores(self, folder: Path, count: int) -> list[dict]:
+        """Errors and faults of each sound."""
+        heard = self.recogniser([folder / f"{i:05}.wav" for i in range(count)])
+        return [score(t, h) for t, h in zip(self.texts[:count], heard, strict=True)]
 
     def compare(self, folders: dict[str, Path], base: str, count: int, faults: bool = False) -> dict[str, dict]:
         """Error rates of each folder, their paired differences to the base's and, with `faults`, faults."""
@@ -179,9 +175,9 @@ class Ears:
             return [s[errors] for s in scores], [s[totals] for s in scores]
 
         kinds = {"cer": ("character_errors", "characters"), "wer": ("word_errors", "words")}
-        plain, out = self.scores(folders[base], count, faults), {}
+        plain, out = self.scores(folders[base], count), {}
         for name, folder in folders.items():
-            own = plain if name == base else self.scores(folder, count, faults)
+            own = plain if name == base else self.scores(folder, count)
             out[name] = {f: sum(s[f] for s in own) for f in ("skip", "repeat", "missing_end") if faults}
             for kind, keys in kinds.items():
                 out[name][kind] = scoring.bootstrap(*columns(own, *keys))
@@ -948,7 +944,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--speaker", metavar="NAME", help="who of the bundle speaks (default: its first)")
     parser.add_argument("--threads", type=int, help="of the program (default: its own choice)")
-    parser.add_argument("--recogniser", type=Path, help="checkpoint of the CTC recogniser")
 
 
 def run(args: argparse.Namespace) -> None:

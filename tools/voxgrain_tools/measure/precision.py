@@ -1,7 +1,7 @@
 """Stage precision: what rounding the target costs, heard on many sentences of every voice.
 
 Each model (a checkpoint in float, bundles at 8 and 4 bits) speaks the held-out sentences by plain
-sampling in float32, so that nothing but the weights differs; the recogniser hears them beside the
+sampling in float32, so that nothing but the weights differs; Whisper hears them beside the
 synthesiser's own sound and its passage through the codec.
 """
 
@@ -17,6 +17,8 @@ import torch
 
 from .. import scoring
 from ..common import device_of, log
+from .judge import score
+from .whisper import Whisper
 
 EXAMPLE = (
     "python -m voxgrain_tools precision --work /tmp/vx --codec /tmp/vx --model float=/tmp/vx/target.safetensors "
@@ -24,12 +26,9 @@ EXAMPLE = (
 )
 
 
-def hear(judge: Any, texts: list[str], waves: list[np.ndarray]) -> list[dict[str, Any]]:
-    """Scores of each sound; a skip or repeat counts where the sound bears it out."""
-    return [
-        scoring.borne_out(scoring.score(text, heard), judge.confirmed(wave, text, heard))
-        for text, heard, wave in zip(texts, judge.transcribe(waves), waves, strict=True)
-    ]
+def hear(judge: Whisper, texts: list[str], waves: list[np.ndarray]) -> list[dict[str, Any]]:
+    """Errors and faults of each sound."""
+    return [score(text, heard) for text, heard in zip(texts, judge.sounds(waves), strict=True)]
 
 
 def summary(
@@ -94,7 +93,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         help="a checkpoint or a bundle's folder; the others are compared with the first",
     )
-    parser.add_argument("--recogniser", default=None, help="checkpoint (default: data/recogniser.safetensors)")
     parser.add_argument("--limit", type=int, default=1000, help="sentences a voice")
     parser.add_argument("--seeds", type=int, default=1, help="times that each is spoken")
     parser.add_argument("--report", required=True)
@@ -103,13 +101,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from ..corpus.synth import VOICES, AudioStore
-    from ..train import lm, recogniser
+    from ..train import lm
     from ..train.codec import load_codec
 
     device = device_of(args.device)
     held = AudioStore(args.work, "heldout", device, 100)
     held.refresh()
-    judge = recogniser.Recogniser.load(args.recogniser or recogniser.DEFAULT, device)
+    judge = Whisper()
     codec = load_codec(args.codec, device)
     models = {}
     for item in args.model:

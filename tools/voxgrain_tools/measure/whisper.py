@@ -79,6 +79,11 @@ class Whisper:
         samples, rate = read_wav(path)
         return self.transcribe(resample(samples, rate, RATE))
 
+    def sounds(self, sounds: Iterable[np.ndarray]) -> Iterator[str]:
+        """A transcript for each sound of 16 kHz, in order."""
+        with ThreadPoolExecutor(self._workers) as pool:
+            yield from pool.map(self.transcribe, sounds)
+
     def files(self, paths: Iterable[Path]) -> Iterator[str]:
         with ThreadPoolExecutor(self._workers) as pool:
             yield from pool.map(self.file, paths)

@@ -318,8 +318,6 @@ def tokenize(
 
     With `shift_seed` every utterance begins later by its own part of a token (silence before it): other tokens
     for the same speech, which a language model cannot learn by heart."""
-    from ..corpus.synth import PHONE_ID
-
     lengths = store.lengths()
     shifts = np.zeros(len(lengths), np.int64)
     if shift_seed is not None:
@@ -362,7 +360,7 @@ def tokenize(
             for item in store.phones[u].split():
                 name, end = item.rsplit(":", 1)
                 stop = min(n, (int(end) + int(shifts[u]) + FRAME // 2) // FRAME)
-                flat[at + begin : at + stop] = PHONE_ID.get(name, 0)
+                flat[at + begin : at + stop] = store.phone_ids.get(name, 0)
                 begin = max(begin, stop)
             at += n
         result["phones"] = flat

@@ -834,7 +834,7 @@ def synthesise(args: argparse.Namespace) -> Synthesis:
 
 
 def supervise(args: argparse.Namespace) -> int:
-    from ..corpus.synth import hours_on_disk
+    from ..corpus.synth import hours_on_disk, natural_voices
 
     os.makedirs(args.work, exist_ok=True)
     os.makedirs(args.out, exist_ok=True)
@@ -851,7 +851,7 @@ def supervise(args: argparse.Namespace) -> int:
     log(f"codec: {before:.0f} s of {total:.0f} behind, {cpu_count()} cores")
     job = None
     if not (args.resume and hours_on_disk(args.work) > 0.5 * min(args.hours, 1.0)):
-        job = synthesise(args)
+        job = None if natural_voices(args.work) else synthesise(args)
     resume, modes = args.resume, MODES[MODES.index(args.mode) :]
     attempt = 0
     command = [sys.executable, "-u", "-m", "voxgrain_tools", "codec"]
@@ -955,23 +955,25 @@ def supervise(args: argparse.Namespace) -> int:
 
 def figures(args: argparse.Namespace) -> dict[str, Any]:
     from ..audio import zip_wavs
-    from ..corpus.synth import VOICES
+    from ..corpus.synth import VOICES, natural_voices
     from .similarity import measure
+
+    voices = natural_voices(args.work) or VOICES
 
     with np.load(f"{args.work}/heldout_sounds.npz") as f:
         sounds = {k: f[k] for k in f.files}
     result = {"usage": usage(sounds.pop("tokens")), "checkpoint": load(f"{args.work}/codec_decoder.safetensors")[1]}
     keys = sorted(k[5:] for k in sounds if k.startswith("real_"))
-    chosen = [k for s in range(len(VOICES)) for k in [k for k in keys if k.startswith(f"{s}_")][:60:10]]
+    chosen = [k for s in range(len(voices)) for k in [k for k in keys if k.startswith(f"{s}_")][:60:10]]
     zip_wavs(
         f"{args.out}/codec_samples.zip",
         {
-            f"{VOICES[int(k[0])]}_{k[2:]}_{side}": sounds[f"{side}_{k}"] / 32768
+            f"{voices[int(k[0])]}_{k[2:]}_{side}": sounds[f"{side}_{k}"] / 32768
             for k in chosen
             for side in ("real", "coded")
         },
     )
-    for number, voice in enumerate(VOICES):
+    for number, voice in enumerate(voices):
         own = [k for k in keys if k.startswith(f"{number}_")]
         if own:
             result[voice] = measure(
@@ -982,7 +984,7 @@ def figures(args: argparse.Namespace) -> dict[str, Any]:
     if os.path.exists(path):
         with np.load(path) as f:
             early = {k: f[k] for k in f.files}
-        for number, voice in enumerate(VOICES):
+        for number, voice in enumerate(voices):
             own = [k[5:] for k in early if k.startswith(f"real_{number}_")]
             if own:
                 pairs = {"before_gan": early, "same_sentences": sounds}
@@ -1029,7 +1031,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, default=12.0, help="audio of all voices together")
     parser.add_argument("--voice", action="append", default=None, help="may be repeated (default: all)")
     parser.add_argument("--heldout", type=int, default=100, help="held-out sentences a voice for the figures")
-    parser.add_argument("--texts", default=".dev/corpus.txt.xz")
+    parser.add_argument("--texts", default=".dev/corpus.txt.xz", help="spoken by flite, unless `speak` has filled WORK")
     parser.add_argument("--program", default=".dev/flite_synth", help="or its .xz")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--mode", choices=MODES, default="graphs", help="plainer modes follow where one fails")

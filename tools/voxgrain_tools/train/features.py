@@ -181,7 +181,7 @@ class Unroll:
 def start_from(target: lm.LanguageModel, config: dict[str, Any]) -> lm.LanguageModel:
     """A draft whose embedding, head and final norm are the target's: its outputs begin in the target's feature
     space."""
-    shared = ("nph", "rms_eps", "rope_base", "table", "codes")
+    shared = ("nph", "rms_eps", "rope_base", "table", "codes", "characters")
     draft = lm.LanguageModel(dict(config, **{k: target.config[k] for k in shared if k in target.config}))
     if config["H"] == target.config["H"]:
         for part in ("input_embedding", "output_head", "final_norm"):
@@ -630,8 +630,10 @@ def make(
     # A training of 10^8 positions then hears no sample more than about twelve times.
     share = min(share, (int(own["lengths"].sum()) + 1) / 4e6)
     codes = target.ids.speech
-    mixture = Mixture(lm.Documents(joined(data, own), device, codes), len(own["lengths"]), share)
-    held = lm.Documents({k: held_data[k] for k in ("texts", "lengths", "tokens", "speakers")}, device, codes)
+    mixture = Mixture(lm.Documents(joined(data, own), device, codes, target.characters), len(own["lengths"]), share)
+    held = lm.Documents(
+        {k: held_data[k] for k in ("texts", "lengths", "tokens", "speakers")}, device, codes, target.characters
+    )
     log(
         f"{mixture.documents.total} stream positions, "
         f"of which {int(mixture.documents.lengths[mixture.sampled].sum())} sampled; "
@@ -670,7 +672,7 @@ def make(
     row, positions = options.get("row", 1024), facts["positions"]
     sets = {"heldout": held}
     if apart:
-        sets["sampled"] = lm.Documents(own_held, device, codes)
+        sets["sampled"] = lm.Documents(own_held, device, codes, target.characters)
     for name, documents in sets.items():
         if clock.left() < 8:
             log("no time to measure", name)

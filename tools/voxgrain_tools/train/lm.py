@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import tomllib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,11 +26,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..common import (
+    ALPHABETS,
     CHARACTERS,
     END,
     SPEECH,
     Clock,
     Ids,
+    add_alphabet_argument,
     add_table_arguments,
     autocast,
     device_of,
@@ -69,6 +72,15 @@ def with_table(config: dict[str, Any], codes: int = 65536, table: str | None = N
         raise ValueError(f"factorised tables are of {SPEECH} codes, not {codes}")
     Ids(codes)
     return dict(config) if table == "factor" else dict(config, table=table, codes=codes)
+
+
+def with_alphabet(config: dict[str, Any], alphabet: str = "letters") -> dict[str, Any]:
+    """The config of a model that reads another alphabet (`common.ALPHABETS`); letters leave it as it is."""
+    if alphabet == "letters":
+        return dict(config)
+    characters = ALPHABETS[alphabet]
+    # Five other symbols (end, begins, start), and places that stay free.
+    return dict(config, characters=characters, nph=-(-(len(characters) + 5) // 32) * 32)
 
 
 def factor_rows(tokens: np.ndarray) -> np.ndarray:
@@ -265,6 +277,8 @@ class LanguageModel(nn.Module):
         width, inner, extra = c["H"], c["I"], c["nph"]
         std = width**-0.5
         self.ids, self.plain = Ids(c.get("codes", SPEECH)), c.get("table", "factor") == "plain"
+        # What it reads, in the order of the symbols.
+        self.characters = c.get("characters", CHARACTERS)
         if self.plain:
             self.input_embedding = PlainTable(self.ids.speech + extra, width, std=0.5)
             self.output_head = PlainTable(self.ids.speech + 1, width, std=0.3 * std)
@@ -367,6 +381,12 @@ def lm_from_onnx(path: str, device: str = "cpu") -> LanguageModel:
     tensors, config, _ = language_model(path)
     if config.pop("nkv") != config["nh"]:
         raise ValueError(f"{path}: shared key heads cannot be trained")
+    description = os.path.join(os.path.dirname(path), "bundle.toml")
+    if os.path.exists(description):  # The file itself knows numbers only.
+        with open(description, "rb") as f:
+            characters = tomllib.load(f)["vocabulary"]["characters"]
+        if characters != CHARACTERS:
+            config["characters"] = characters
     model = LanguageModel(config)
     state = {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
     if not model.plain:
@@ -396,6 +416,12 @@ def begin_from(init: LanguageModel | str, config: dict[str, Any], device: torch.
     init = init if isinstance(init, LanguageModel) else load_any(init)
     model = LanguageModel(dict(config, **{k: init.config[k] for k in ("H", "nl", "nh", "I", "rms_eps", "rope_base")}))
     own, given = model.state_dict(), init.state_dict()
+    if init.characters != model.characters and not model.plain and not init.plain:
+        log("begins from all but the symbols of the alphabet")
+        for name in ("input_embedding.extra", "output_head.extra"):
+            rows = own[name].clone()
+            rows[:4] = given[name][:4]  # End, the voices and the start of speech mean the same.
+            given[name] = rows
     tables = [n for n in own if n.startswith(("input_embedding", "output_head"))]
     if any(n not in given or given[n].shape != own[n].shape for n in tables):
         log("begins from layers and norms only; the tables are new")
@@ -508,14 +534,22 @@ def probe_packed(device: torch.device) -> bool:
 class Documents:
     """All utterances as one stream on the device: the voice's begin symbol, characters, SOS, speech tokens."""
 
-    def __init__(self, data: dict[str, Any], device: torch.device, codes: int = SPEECH) -> None:
+    def __init__(
+        self, data: dict[str, Any], device: torch.device, codes: int = SPEECH, characters: str = CHARACTERS
+    ) -> None:
+        """`characters` is what the texts are made of, in the order of their symbols."""
         ids = Ids(codes)
         if len(data["tokens"]) and data["tokens"].max() >= codes:
             raise ValueError(f"token {data['tokens'].max()} where there are {codes} codes")
-        lut = np.full(256, ids.first_character, np.int32)
-        for i, c in enumerate(CHARACTERS):
-            lut[ord(c)] = ids.first_character + i
         texts = data["texts"]
+        used = set().union(*texts)
+        if unknown := used - set(characters):
+            raise ValueError(
+                f"texts have {''.join(sorted(unknown))!r}, which the alphabet has not: another --alphabet?"
+            )
+        lut = np.zeros(max(map(ord, characters)) + 1, np.int32)
+        for i, c in enumerate(characters):
+            lut[ord(c)] = ids.first_character + i
         sizes = data["lengths"].astype(np.int64)
         characters = np.array([len(t) for t in texts], np.int64)
         lengths = sizes + characters + 2
@@ -526,7 +560,7 @@ class Documents:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         stream[starts[:-1]] = np.array(ids.begins)[data.get("speakers", np.zeros(len(texts), np.uint8))]
         spoken = np.concatenate([[0], np.cumsum(sizes)])
-        blob = lut[np.frombuffer("".join(texts).encode(), np.uint8)]
+        blob = lut[np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)]
         written = np.concatenate([[0], np.cumsum(characters)])
         tokens, labels = data["tokens"], data.get("phones")
         for u in range(len(texts)):
@@ -698,9 +732,9 @@ def train(
     `init` is a model or a path to go on from, see `begin_from`."""
     speed_settings(device)
     clock = Clock(budget)
-    codes = config.get("codes", SPEECH)
-    documents = train_data if isinstance(train_data, Documents) else Documents(train_data, device, codes)
-    held = held_data if isinstance(held_data, Documents) else Documents(held_data, device, codes)
+    codes, characters = config.get("codes", SPEECH), config.get("characters", CHARACTERS)
+    documents = train_data if isinstance(train_data, Documents) else Documents(train_data, device, codes, characters)
+    held = held_data if isinstance(held_data, Documents) else Documents(held_data, device, codes, characters)
     held_packed = held.to_device(held.pack(positions))
     if init is not None:
         start = begin_from(init, config, device)
@@ -907,7 +941,8 @@ def generate(
     generator = torch.Generator(device=device).manual_seed(seed)
     ids = model.ids
     prompts = [
-        [ids.begins[speaker]] + [ids.first_character + CHARACTERS.index(c) for c in t] + [ids.start] for t in texts
+        [ids.begins[speaker]] + [ids.first_character + model.characters.index(c) for c in t] + [ids.start]
+        for t in texts
     ]
     width = max(map(len, prompts))
     batch, c = len(prompts), model.config
@@ -973,6 +1008,7 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--warmup", type=int, default=200, help="steps")
+    add_alphabet_argument(parser)
     add_table_arguments(parser)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--noise", type=float, default=0.12)
@@ -985,7 +1021,7 @@ def run_target(args: argparse.Namespace) -> None:
 
     train(
         "target",
-        with_table(TARGET, args.codes, args.table),
+        with_alphabet(with_table(TARGET, args.codes, args.table), args.alphabet),
         args.work,
         load_tokens(f"{args.work}/tokens.npz"),
         load_tokens(f"{args.work}/heldout.npz"),
@@ -1004,6 +1040,7 @@ def add_draft_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", required=True, help="holds tokens.npz, heldout.npz and target.safetensors")
     parser.add_argument("--budget", type=float, default=100, help="seconds of plain training (draft_plain.safetensors)")
     parser.add_argument("--distil-budget", type=float, default=100, help="seconds of distillation (draft.safetensors)")
+    add_alphabet_argument(parser)
     add_table_arguments(parser)
     parser.add_argument("--positions", type=int, default=32768)
     parser.add_argument("--device", default=None)
@@ -1049,9 +1086,10 @@ def run_draft(args: argparse.Namespace) -> None:
     from .codec import load_tokens
 
     device = device_of(args.device)
-    documents = Documents(load_tokens(f"{args.work}/tokens.npz"), device, args.codes)
-    held = Documents(load_tokens(f"{args.work}/heldout.npz"), device, args.codes)
-    config = with_table(DRAFT, args.codes, args.table)
+    config = with_alphabet(with_table(DRAFT, args.codes, args.table), args.alphabet)
+    alphabet = ALPHABETS[args.alphabet]
+    documents = Documents(load_tokens(f"{args.work}/tokens.npz"), device, args.codes, alphabet)
+    held = Documents(load_tokens(f"{args.work}/heldout.npz"), device, args.codes, alphabet)
     train_drafts(args.work, documents, held, args.budget, args.distil_budget, device, config, args.positions)
 
 
@@ -1067,7 +1105,7 @@ def measure_acceptance(
     from .codec import load_tokens
 
     target = load_lm(f"{work}/target.safetensors", device)
-    held = Documents(load_tokens(f"{work}/heldout.npz"), device, target.ids.speech)
+    held = Documents(load_tokens(f"{work}/heldout.npz"), device, target.ids.speech, target.characters)
     packed = held.to_device(held.pack(positions))
     result = {}
     for name in ("draft_plain", "draft"):

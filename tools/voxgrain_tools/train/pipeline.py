@@ -47,10 +47,9 @@ def attempt(name: str, function: Callable[[], Any], report: dict[str, Any]) -> b
 
 
 def part_codec(args: argparse.Namespace, clock: Clock, report: dict[str, Any]) -> None:
-    """Synthesis in the background; the codec (unless one is given), the recogniser, the corpus as tokens."""
+    """Synthesis in the background; the codec (unless one is given), the corpus as tokens."""
     from ..corpus.synth import AudioStore, Synthesis, heldout_texts, read_texts
     from . import codec, codec_train
-    from . import recogniser as ctc
 
     device = device_of(args.device)
     voices = tuple(args.voice or VOICES[:1])
@@ -85,7 +84,7 @@ def part_codec(args: argparse.Namespace, clock: Clock, report: dict[str, Any]) -
             return codec_train.train(
                 args.work,
                 store,
-                args.codec_share * (clock.left() - reserve),
+                clock.left() - reserve,
                 device,
                 mode,
                 out=args.out,
@@ -109,26 +108,7 @@ def part_codec(args: argparse.Namespace, clock: Clock, report: dict[str, Any]) -
         store, held = AudioStore(args.work, "w", device, args.hours), AudioStore(args.work, "heldout", device, 100)
         held.refresh()
 
-        def recogniser():
-            began = time.monotonic()
-            store.refresh(25)
-            log(f"recogniser: {store.hours():.1f} h, read in {time.monotonic() - began:.1f} s")
-            return ctc.train(
-                args.work,
-                store,
-                held,
-                clock.left() - reserve - 8,
-                device,
-                out=args.out,
-                **({} if full else {"config": ctc.TOY, "seconds_a_batch": 20}),
-            )[1]
-
-        if args.recogniser:
-            for folder in (args.work, args.out):
-                shutil.copy(args.recogniser, f"{folder}/recogniser.safetensors")
-        elif clock.left() - reserve > 20 or not full:
-            attempt("recogniser", recogniser, report)
-            _write(f"{args.out}/report_1.json", report)
+        store.refresh(25)
         while job.running() and clock.left() > reserve and hours_on_disk(args.work) < args.hours:
             time.sleep(1)
     finally:
@@ -265,17 +245,15 @@ def part_draft(args: argparse.Namespace, clock: Clock, report: dict[str, Any]) -
 
 
 def samples(args: argparse.Namespace, clock: Clock, report: dict[str, Any], target: Any, device: torch.device) -> None:
-    """Forty held-out sentences a voice, as the synthesiser, the codec and the target say them, and what is heard."""
+    """Forty held-out sentences a voice, as the synthesiser, the codec and the target say them."""
     import torch
 
     from ..corpus.synth import AudioStore
     from . import lm
-    from . import recogniser as ctc
     from .codec import load_codec
 
     held = AudioStore(args.work, "heldout", device, 100)
     held.refresh()
-    judge = ctc.Recogniser.load(f"{args.work}/recogniser.safetensors", device)
     codec = load_codec(args.work, device)
     table, sounds = {}, {}
 
@@ -289,13 +267,7 @@ def samples(args: argparse.Namespace, clock: Clock, report: dict[str, Any], targ
         texts = [held.texts[i] for i in order]
 
         def note(name, waves, facts=None):
-            cer, wer = ctc.error_rates(texts, judge.transcribe(waves))
-            table[f"{VOICES[speaker]}_{name}"] = {
-                "cer": cer,
-                "wer": wer,
-                "seconds": round(sum(map(len, waves)) / 16000, 1),
-                **(facts or {}),
-            }
+            table[f"{VOICES[speaker]}_{name}"] = {"seconds": round(sum(map(len, waves)) / 16000, 1), **(facts or {})}
             log(VOICES[speaker], name, table[f"{VOICES[speaker]}_{name}"])
             for i in range(0, len(waves), 8):
                 sounds[f"{i:02d}_{VOICES[speaker]}_{name}"] = waves[i]
@@ -369,7 +341,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--part",
         choices=["1", "2", "3", "4", "all"],
         default="all",
-        help="1: synthesis, codec, recogniser, tokens; 2: target; 3: draft, figures; "
+        help="1: synthesis, codec, tokens; 2: target; 3: draft, figures; "
         "4: drafts of older kinds, to compare with (not in `all`)",
     )
     parser.add_argument("--budget", type=float, default=None, help="seconds for the part, start-up included")
@@ -387,11 +359,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codec-init-bundle", default=None, help="bundle to go on from, with tools/data's encoder")
     parser.add_argument("--codec-freeze-encoder", action="store_true", help="the tokens stay: only the decoder learns")
     parser.add_argument("--pesq-weight", type=float, default=0.0, help="of the PESQ-wb distance in the codec's loss")
-    parser.add_argument("--recogniser", default=None, help="file of a trained recogniser: part 1 then trains none")
     parser.add_argument("--shift-seed", type=int, default=0, help="another number shifts the further copies otherwise")
-    parser.add_argument(
-        "--codec-share", type=float, default=0.55, help="of part 1's time for training; the rest is the recogniser's"
-    )
     parser.add_argument("--codec-lr", type=float, default=1.2e-3, help="peak learning rate of the codec")
     parser.add_argument(
         "--gan-from", type=float, default=1.0, help="share of the codec's time after which discriminators join"
@@ -444,7 +412,6 @@ def run_toy(args: argparse.Namespace) -> None:
     from ..corpus.synth import AudioStore, Synthesis, heldout_texts
     from ..files import join
     from . import codec, codec_train, features, lm
-    from . import recogniser as ctc
 
     device = torch.device("cpu")
     work = args.work
@@ -528,9 +495,4 @@ def run_toy(args: argparse.Namespace) -> None:
     tokens, _ = lm.generate(target, texts[:2], device, 1.0, 50, longest=20)
     sound = model.decode(torch.from_numpy(np.concatenate(tokens + [np.zeros(1, np.uint16)]).astype(np.int64))[None])
     expect(torch.isfinite(sound).all(), "the sound is finite")
-    _, facts = ctc.train(work, store, held, 1e4, device, ctc.TOY, 3e-3, 20, max_steps=12, warmup=3)
-    expect(facts["last"] < facts["first"], "it learns", facts)
-    expect(
-        len(ctc.transcribe([np.zeros(8000, np.float32)], f"{work}/recogniser.safetensors")) == 1, "the recogniser hears"
-    )
     log("toy run: all stages worked")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..common import CHARACTERS, END, log
+from ..common import END, log
 from .lm import FACTORED, LanguageModel, byte_scores, cross_scores, rope_table, rotate
 
 BUCKET = 128
@@ -99,7 +99,7 @@ class Batch:
         self.table = model.input_embedding.rows().detach().to(self.dtype)
         self.values = byte_values(device)
         self.ids = ids = model.ids
-        lut = {ch: ids.first_character + i for i, ch in enumerate(CHARACTERS)}
+        lut = {ch: ids.first_character + i for i, ch in enumerate(model.characters)}
         prompts = [[ids.begins[s]] + [lut[ch] for ch in t] + [ids.start] for t, s in zip(texts, speakers)]
         self.width = max(map(len, prompts))
         n = len(texts)
