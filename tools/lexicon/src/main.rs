@@ -21,6 +21,7 @@ const USAGE: &str = "voxgrain-lexicon COMMAND
                                        --leave-out lacks the held-out entries, for guess
   agree LEXICON ORACLE [SHOW]          words with the oracle's phonemes; the most common others
   guess LEXICON                        error rate on the held-out entries
+  time LEXICON                         of opening, a sentence, an unknown word, a word
   say LEXICON TEXT...                  phonemes";
 
 fn held_out() -> (Vec<(String, String)>, Vec<(String, String)>) {
@@ -131,6 +132,27 @@ fn main() {
                     print!("\t{}\u{1}{}", t.text, t.tag);
                 }
                 println!();
+            }
+        }
+        ["time", lexicon] => {
+            let best = |n: usize, f: &dyn Fn()| {
+                (0..n)
+                    .map(|_| {
+                        let start = std::time::Instant::now();
+                        f();
+                        start.elapsed()
+                    })
+                    .min()
+                    .unwrap()
+            };
+            let map = Map::open(lexicon).unwrap();
+            let p = Phonemizer::open(&map).unwrap();
+            println!("open {:?}", best(30, &|| drop(Phonemizer::open(&map).unwrap())));
+            let sentence = "The quick brown fox jumped over the lazy dog while the band played \
+                a slow song and they all went home to read the paper.";
+            for text in [sentence, "blorptastic", "cat"] {
+                let time = best(500, &|| drop(p.phonemize(text).unwrap()));
+                println!("{} words {time:?}", text.split(' ').count());
             }
         }
         ["say", lexicon, text @ ..] => {
