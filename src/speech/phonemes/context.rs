@@ -291,6 +291,11 @@ pub(super) fn judge(words: &[&str], i: usize, tag: Tag) -> Option<Verdict> {
                 None
             }
         }
+        "wound" => {
+            let helper = if passes(at(-1)) { at(-2) } else { at(-1) };
+            PARTICIPLE_AFTER.contains(&helper).then_some(Verdict::Tag(Tag::Participle))
+        }
+        "lived" => Some(Verdict::Said("lˈɪvd")),
         _ => None,
     }
 }

@@ -36,6 +36,8 @@ pub use text::{Spoken, Word, render};
 pub use user::UserLexicon;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use lexicon::Lexicon;
 use tagger::{Shape, Tag};
@@ -65,8 +67,9 @@ pub enum Origin {
 /// Turns words into phonemes; see the module. Clones share the mapped file.
 #[derive(Clone)]
 pub struct Phonemizer {
-    lexicon: Lexicon,
-    user: Vec<std::sync::Arc<UserLexicon>>,
+    lexicon: Arc<Lexicon>,
+    /// The users' words and their phonemes, the last list first in rank.
+    user: Vec<Arc<HashMap<String, String>>>,
 }
 
 impl Phonemizer {
@@ -78,12 +81,32 @@ impl Phonemizer {
     /// [`ErrorKind::Malformed`] if the file is damaged or no lexicon,
     /// [`ErrorKind::Unsupported`] if it is of another version.
     pub fn open(map: &Map) -> Result<Self> {
-        Ok(Self { lexicon: Lexicon::open(map)?, user: Vec::new() })
+        Ok(Self { lexicon: Arc::new(Lexicon::open(map)?), user: Vec::new() })
     }
 
-    /// Adds a user's lexicon, whose entries win over all that was there before.
-    pub fn add(&mut self, lexicon: UserLexicon) {
-        self.user.push(std::sync::Arc::new(lexicon));
+    /// Adds a user's lexicon, whose entries win over all that was there before. Respellings
+    /// are read by the lexicon file alone, so that two entries cannot chase each other.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidText`] if an entry has nothing that can be said.
+    pub fn add(&mut self, lexicon: &UserLexicon) -> Result<()> {
+        let bare = Self { lexicon: Arc::clone(&self.lexicon), user: Vec::new() };
+        let mut said = HashMap::with_capacity(lexicon.len());
+        for (word, entry) in lexicon.entries() {
+            let phonemes = match entry {
+                user::Said::Ipa(ipa) => from_ipa(ipa, self.is_british())?,
+                user::Said::Respelt(text) => {
+                    let folded = text::fold(text);
+                    let spoken = bare.phonemize_words(&text::words(&folded))?;
+                    let parts: Vec<&str> = spoken.iter().map(|s| s.phonemes.as_str()).collect();
+                    parts.join(" ")
+                }
+            };
+            said.insert(word.to_string(), phonemes);
+        }
+        self.user.push(Arc::new(said));
+        Ok(())
     }
 
     /// Whether words are said the British way.
@@ -105,11 +128,17 @@ impl Phonemizer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidText`] if it has no word.
+    /// [`ErrorKind::InvalidText`] if there is nothing to say in it.
     pub fn phonemize(&self, text: &str) -> Result<String> {
         let folded = text::fold(text);
-        let words = text::words(&folded);
-        Ok(render(&self.phonemize_words(&words)?))
+        let said = render(&self.phonemize_words(&text::words(&folded))?);
+        if said.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidText,
+                "no word has a letter that English knows; pass the text through TextFrontend",
+            ));
+        }
+        Ok(said)
     }
 
     /// The phonemes of each word. Where a word has its own, they are mapped to the symbol set.
@@ -140,7 +169,7 @@ impl Phonemizer {
             }
             let (phonemes, origin) = if let Some(given) = word.phonemes {
                 (from_ipa(given, self.is_british())?, Origin::Given)
-            } else if let Some(p) = self.by_user(&folded[i], &lower[i])? {
+            } else if let Some(p) = self.by_user(&folded[i], &lower[i]) {
                 (p, Origin::User)
             } else {
                 let mut tag = tags[i];
@@ -189,32 +218,18 @@ impl Phonemizer {
         places.into_iter().map(|i| tags[i]).collect()
     }
 
-    fn by_user(&self, word: &str, lower: &str) -> Result<Option<String>> {
-        for lexicon in self.user.iter().rev() {
-            let find = |w: &str, l: &str| lexicon.get(w).or_else(|| lexicon.get_lower(l));
-            if let Some(entry) = find(word, lower) {
-                return self.user_phonemes(entry).map(Some);
+    fn by_user(&self, word: &str, lower: &str) -> Option<String> {
+        for list in self.user.iter().rev() {
+            let find = |w: &str, l: &str| list.get(w).or_else(|| list.get(l)).cloned();
+            if let Some(found) = find(word, lower) {
+                return Some(found);
             }
             if let (Some(w), Some(l)) = (word.strip_suffix("'s"), lower.strip_suffix("'s"))
-                && let Some(entry) = find(w, l)
+                && let Some(found) = find(w, l)
             {
-                let p = self.user_phonemes(entry)?;
-                return Ok(Some(morphology::with_s(&p, self.is_british())));
+                return Some(morphology::with_s(&found, self.is_british()));
             }
         }
-        Ok(None)
-    }
-
-    fn user_phonemes(&self, said: &user::Said) -> Result<String> {
-        match said {
-            user::Said::Ipa(ipa) => from_ipa(ipa, self.is_british()),
-            user::Said::Respelt(text) => {
-                let bare = Self { lexicon: self.lexicon.clone(), user: Vec::new() };
-                let folded = text::fold(text);
-                let spoken = bare.phonemize_words(&text::words(&folded))?;
-                let parts: Vec<&str> = spoken.iter().map(|s| s.phonemes.as_str()).collect();
-                Ok(parts.join(" "))
-            }
-        }
+        None
     }
 }

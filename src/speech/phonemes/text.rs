@@ -12,7 +12,8 @@ pub struct Word<'a> {
     pub text: &'a str,
     /// `“` and `(` in front.
     pub before: &'a str,
-    /// One of `, . ? ! ; : …` or none, then `”` and `)`, then ` —` if a dash follows.
+    /// One of `, . ? ! ; : …` or none, then `”` and `)`, or `)` and then the mark; last ` —`
+    /// if a dash follows.
     pub after: &'a str,
     /// Its pronunciation in IPA or in the symbols of the set, if it came with one.
     pub phonemes: Option<&'a str>,
@@ -219,6 +220,8 @@ struct After {
     quote: bool,
     bracket: bool,
     dash: bool,
+    /// The mark came behind the bracket.
+    outside: bool,
 }
 
 impl After {
@@ -228,30 +231,43 @@ impl After {
         let rank = |c: char| STRENGTH.chars().position(|m| m == c);
         if self.mark.is_none_or(|m| rank(c) > rank(m)) {
             self.mark = Some(c);
+            self.outside = self.bracket;
         }
     }
 
     /// One string of a fixed table, so that words need not own their marks.
     fn take(&mut self) -> &'static str {
-        /// By mark (none first), then quote, bracket and dash as bits 0 to 2.
-        const TABLE: [[&str; 8]; 8] = [
-            ["", "”", ")", "”)", " —", "” —", ") —", "”) —"],
-            [",", ",”", ",)", ",”)", ", —", ",” —", ",) —", ",”) —"],
-            [".", ".”", ".)", ".”)", ". —", ".” —", ".) —", ".”) —"],
-            ["?", "?”", "?)", "?”)", "? —", "?” —", "?) —", "?”) —"],
-            ["!", "!”", "!)", "!”)", "! —", "!” —", "!) —", "!”) —"],
-            [";", ";”", ";)", ";”)", "; —", ";” —", ";) —", ";”) —"],
-            [":", ":”", ":)", ":”)", ": —", ":” —", ":) —", ":”) —"],
-            ["…", "…”", "…)", "…”)", "… —", "…” —", "…) —", "…”) —"],
-        ];
+        /// A quote or bracket without and with a dash; then a bracket with the mark outside.
+        macro_rules! row {
+            ($m:literal) => {
+                [
+                    $m,
+                    concat!($m, "”"),
+                    concat!($m, ")"),
+                    concat!($m, "”)"),
+                    concat!($m, " —"),
+                    concat!($m, "” —"),
+                    concat!($m, ") —"),
+                    concat!($m, "”) —"),
+                    concat!(")", $m),
+                    concat!("”)", $m),
+                    concat!(")", $m, " —"),
+                    concat!("”)", $m, " —"),
+                ]
+            };
+        }
+        /// No mark, then the marks in the order of `MARKS`.
+        const TABLE: [[&str; 12]; 8] =
+            [row!(""), row!(","), row!("."), row!("?"), row!("!"), row!(";"), row!(":"), row!("…")];
+        const MARKS: &str = ",.?!;:…";
         let taken = std::mem::take(self);
-        let row = match taken.mark {
-            None => 0,
-            Some(c) => ",.?!;:…".chars().position(|m| m == c).map_or(0, |p| p + 1),
-        };
-        let column =
-            usize::from(taken.quote) + 2 * usize::from(taken.bracket) + 4 * usize::from(taken.dash);
-        TABLE[row][column]
+        let row = taken.mark.and_then(|c| MARKS.chars().position(|m| m == c)).map_or(0, |p| p + 1);
+        let (quote, dash) = (usize::from(taken.quote), usize::from(taken.dash));
+        if taken.bracket && taken.outside {
+            TABLE[row][8 + quote + 2 * dash]
+        } else {
+            TABLE[row][quote + 2 * usize::from(taken.bracket) + 4 * dash]
+        }
     }
 }
 
@@ -268,6 +284,8 @@ mod tests {
         assert_eq!(cut("He said \"no!\" - twice."), ["|He|", "|said|", "“|no|!” —", "|twice|."]);
         assert_eq!(cut("well-known, isn't it?!"), ["|well-known|,", "|isn't|", "|it|?"]);
         assert_eq!(cut("(in fact) so... yes"), ["(|in|", "|fact|)", "|so|…", "|yes|"]);
+        assert_eq!(cut("(in) b. (c.)"), ["(|in|)", "|b|.", "(|c|.)"]);
+        assert_eq!(cut("(in \"fact\"); so"), ["(|in|", "“|fact|”);", "|so|"]);
         assert_eq!(cut("a—b -- c"), ["|a| —", "|b| —", "|c|"]);
         assert_eq!(
             cut("the students' books 'quoted' 'tis"),

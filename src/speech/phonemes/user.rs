@@ -114,14 +114,9 @@ impl UserLexicon {
         self.entries.is_empty()
     }
 
-    /// The entry of exactly this spelling.
-    pub(super) fn get(&self, word: &str) -> Option<&Said> {
-        self.entries.get(word)
-    }
-
-    /// The entry of a word in lower case.
-    pub(super) fn get_lower(&self, lower: &str) -> Option<&Said> {
-        self.entries.get(lower)
+    /// All entries, in no order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Said)> {
+        self.entries.iter().map(|(word, said)| (word.as_str(), said))
     }
 }
 

@@ -313,7 +313,7 @@ impl Words<'_> {
         }
         let plain: String = plain.chars().filter(|c| c.is_ascii_lowercase()).collect();
         if plain.is_empty() {
-            return (String::new(), Origin::Letters);
+            return (self.digits(word), Origin::Spelt);
         }
         if !plain.bytes().any(|b| b"aeiouy".contains(&b)) {
             // Nobody can say "xkcd".
@@ -341,6 +341,19 @@ impl Words<'_> {
             rest = &rest[cut..];
         }
         (said, Origin::Letters)
+    }
+
+    /// Digits one by one; nothing for anything else.
+    fn digits(&self, word: &str) -> String {
+        const NAMES: [&str; 10] =
+            ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+        let names: Vec<String> = word
+            .chars()
+            .filter_map(|c| c.to_digit(10))
+            .filter_map(|d| self.lexicon.entry(NAMES[d as usize]))
+            .map(|e| self.lexicon.default_of(e))
+            .collect();
+        names.join(" ")
     }
 
     /// Two known words written as one.

@@ -12,8 +12,17 @@ use std::collections::BTreeMap;
 use voxgrain::map::Map;
 use voxgrain::speech::phonemes::Phonemizer;
 
-const USAGE: &str = "voxgrain-lexicon letters OUT | tags ORACLE HELDOUT OUT | build LETTERS TAGS OUT \
-| agree LEXICON ORACLE [SHOW] | guess LEXICON | say LEXICON TEXT...";
+const USAGE: &str = "voxgrain-lexicon COMMAND
+  oracle [--british] < TEXTS           the oracle's phonemes, tokens and tags, a line for each line
+  letters OUT [BITS EPOCHS L1]         trains the letter model, 2,000 entries held out
+  tags ORACLE HELDOUT OUT [LINES BITS EPOCHS]   trains the tagger
+  build LETTERS TAGS OUT [--british] [--whole] [--leave-out]
+                                       the lexicon file; --whole keeps what endings give, too;
+                                       --leave-out lacks the held-out entries, for guess
+  agree LEXICON ORACLE [SHOW]          words with the oracle's phonemes; the most common others
+  guess LEXICON                        error rate on the held-out entries
+  time LEXICON                         of opening, a sentence, an unknown word, a word
+  say LEXICON TEXT...                  phonemes";
 
 fn held_out() -> (Vec<(String, String)>, Vec<(String, String)>) {
     let mut words = entries::spelled(&entries::load(false));
@@ -72,10 +81,15 @@ fn main() {
             let british = rest.contains(&"--british");
             let l = std::fs::read(letter_file).unwrap();
             let t = std::fs::read(tag_file).unwrap();
-            let words: BTreeMap<String, build::Packed> = entries::load(british)
+            let mut words: BTreeMap<String, build::Packed> = entries::load(british)
                 .iter()
                 .filter_map(|(w, e)| build::pack(e).map(|p| (w.clone(), p)))
                 .collect();
+            if rest.contains(&"--leave-out") {
+                let held: std::collections::HashSet<String> =
+                    held_out().1.into_iter().map(|h| h.0).collect();
+                words.retain(|w, _| !held.contains(&w.to_lowercase()));
+            }
             let words = if rest.contains(&"--whole") {
                 words
             } else {
@@ -88,6 +102,58 @@ fn main() {
         ["agree", lexicon, oracle, rest @ ..] => {
             let show = rest.first().map_or(0, |v| v.parse().unwrap());
             measure::agreement(&open(lexicon), &measure::read(oracle, usize::MAX), show);
+        }
+        ["guess", lexicon] => {
+            let p = open(lexicon);
+            let (_, held) = held_out();
+            let (e, b, w, wb) = letters::measure(&held, |w| {
+                p.phonemize(w).ok().map(|s| s.trim_end_matches('.').to_string())
+            });
+            println!(
+                "held out, endings and compounds first: {:.2} % of symbols wrong, {:.2} % without stress; words right {:.1} %, {:.1} %",
+                100.0 * e,
+                100.0 * b,
+                100.0 * w,
+                100.0 * wb
+            );
+        }
+        ["oracle", rest @ ..] => {
+            let language = if rest.contains(&"--british") {
+                misaki_rs::Language::EnglishGB
+            } else {
+                misaki_rs::Language::EnglishUS
+            };
+            let oracle = misaki_rs::G2P::new(language);
+            for line in std::io::stdin().lines() {
+                let line = line.unwrap();
+                let (phonemes, tokens) = oracle.g2p(&line).unwrap();
+                print!("{line}\t{phonemes}");
+                for t in tokens {
+                    print!("\t{}\u{1}{}", t.text, t.tag);
+                }
+                println!();
+            }
+        }
+        ["time", lexicon] => {
+            let best = |n: usize, f: &dyn Fn()| {
+                (0..n)
+                    .map(|_| {
+                        let start = std::time::Instant::now();
+                        f();
+                        start.elapsed()
+                    })
+                    .min()
+                    .unwrap()
+            };
+            let map = Map::open(lexicon).unwrap();
+            let p = Phonemizer::open(&map).unwrap();
+            println!("open {:?}", best(30, &|| drop(Phonemizer::open(&map).unwrap())));
+            let sentence = "The quick brown fox jumped over the lazy dog while the band played \
+                a slow song and they all went home to read the paper.";
+            for text in [sentence, "blorptastic", "cat"] {
+                let time = best(500, &|| drop(p.phonemize(text).unwrap()));
+                println!("{} words {time:?}", text.split(' ').count());
+            }
         }
         ["say", lexicon, text @ ..] => {
             let p = open(lexicon);

@@ -48,11 +48,12 @@ pub fn agreement(open: &Phonemizer, lines: &[Line], show: usize) -> f64 {
         let text = &line.text;
         let got = words(&open.phonemize(text).unwrap());
         if got.len() != want.len() {
+            // All of its words count as different.
             skipped += 1;
-            let e = wrong.entry(format!("LENGTH {} / {}", got.len(), want.len())).or_default();
-            e.0 += 1;
-            e.1 = text.clone();
             all += want.len();
+            wrong.entry(format!("{} words, oracle {}", got.len(), want.len())).or_default().0 += 1;
+            wrong.entry(format!("{} words, oracle {}", got.len(), want.len())).or_default().1 =
+                text.clone();
             continue;
         }
         let mut whole = true;
