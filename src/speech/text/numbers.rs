@@ -1,5 +1,7 @@
 //! Numbers as English words (American: no "and", no hyphens).
 
+use super::dates::year_number;
+
 const ONES: [&str; 20] = [
     "zero",
     "one",
@@ -162,6 +164,64 @@ pub(super) fn roman(s: &str) -> Option<u64> {
             s.strip_prefix(tens) == Some(ones)
         })
         .map(|n| n as u64)
+}
+
+pub(super) struct Number {
+    pub integer: String,
+    pub fraction: String,
+    pub grouped: bool,
+}
+
+impl Number {
+    /// Takes a number off the start of `rest`: digits, thousands separators, a fraction.
+    pub(super) fn take(rest: &mut &str) -> Option<Self> {
+        let s = *rest;
+        let b = s.as_bytes();
+        let run = |from: usize| {
+            from + b[from..].iter().position(|c| !c.is_ascii_digit()).unwrap_or(b.len() - from)
+        };
+        let mut end = run(0);
+        let mut integer = s[..end].to_string();
+        let mut grouped = false;
+        while (1..=3).contains(&(if grouped { 3 } else { end }))
+            && b.get(end) == Some(&b',')
+            && run(end + 1) == end + 4
+        {
+            integer.push_str(&s[end + 1..end + 4]);
+            end += 4;
+            grouped = true;
+        }
+        let mut fraction = String::new();
+        if b.get(end) == Some(&b'.') && b.get(end + 1).is_some_and(u8::is_ascii_digit) {
+            let stop = run(end + 1);
+            fraction = s[end + 1..stop].to_string();
+            end = stop;
+        }
+        if integer.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        *rest = &s[end..];
+        Some(Self { integer, fraction, grouped })
+    }
+
+    pub(super) fn words(&self) -> String {
+        let whole = if self.integer.is_empty() { "zero".into() } else { integer(&self.integer) };
+        if self.fraction.is_empty() {
+            return whole;
+        }
+        format!("{whole} point {}", digits(&self.fraction))
+    }
+
+    pub(super) fn is_one(&self) -> bool {
+        self.integer == "1" && self.fraction.is_empty()
+    }
+
+    pub(super) fn year(&self) -> Option<u64> {
+        if self.grouped || !self.fraction.is_empty() {
+            return None;
+        }
+        year_number(&self.integer).filter(|y| is_year(*y))
+    }
 }
 
 #[cfg(test)]

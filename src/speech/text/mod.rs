@@ -17,11 +17,20 @@
 //! # Ok::<(), voxgrain::Error>(())
 //! ```
 
-mod normalise;
-mod numbers;
-mod tables;
+mod amounts;
+mod chunks;
+mod dates;
+mod figures;
+mod fold;
 
-use normalise::{Mark, Piece};
+mod numbers;
+mod phones;
+mod read;
+mod tables;
+mod tokens;
+mod words;
+
+use chunks::{hard_split, render, split};
 
 use crate::bundle::Vocabulary;
 use crate::{Error, ErrorKind, Result};
@@ -156,7 +165,7 @@ impl TextFrontend {
     /// [`ErrorKind::InvalidText`] if nothing in the text can be spoken.
     pub fn speak(&self, text: &str) -> Result<Speech> {
         let mut report = Report::default();
-        let pieces = normalise::normalise(text, 0, &mut report);
+        let pieces = read::normalise(text, 0, &mut report);
         let chunks = split(pieces, self.options.max_chars);
         if chunks.is_empty() {
             return Err(nothing(text, &report));
@@ -167,7 +176,7 @@ impl TextFrontend {
     /// The normalised text in one line, before it is cut into chunks; empty if nothing can be
     /// spoken.
     pub fn normalise(&self, text: &str) -> String {
-        let pieces = normalise::normalise(text, 0, &mut Report::default());
+        let pieces = read::normalise(text, 0, &mut Report::default());
         render(&hard_split(pieces, self.options.max_chars))
     }
 
@@ -211,7 +220,7 @@ impl TextFrontend {
         if cut == 0 {
             return Vec::new();
         }
-        let pieces = normalise::normalise(&self.pending[..cut], self.base, &mut self.report);
+        let pieces = read::normalise(&self.pending[..cut], self.base, &mut self.report);
         self.pending.drain(..cut);
         self.base += cut;
         split(pieces, self.options.max_chars)
@@ -324,140 +333,4 @@ fn ends_surely(token: &str) -> bool {
         && !tables::MONTHS.iter().any(|w| w.0 == lower)
         && !tables::UNITS.iter().any(|w| w.0 == word)
         && !matches!(lower.as_str(), "st" | "dr" | "al" | "am" | "pm" | "ok")
-}
-
-fn render(pieces: &[Piece]) -> String {
-    let mut out = String::with_capacity(pieces.iter().map(|p| p.word.len() + 2).sum());
-    for p in pieces {
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        out.push_str(&p.word);
-        out.push_str(p.after.as_str());
-    }
-    out
-}
-
-/// Cuts words that could never fit into a chunk.
-fn hard_split(pieces: Vec<Piece>, max_chars: usize) -> Vec<Piece> {
-    let most = max_chars - 1;
-    if pieces.iter().all(|p| p.word.len() <= most) {
-        return pieces;
-    }
-    let mut out = Vec::with_capacity(pieces.len());
-    for p in pieces {
-        let mut rest = p.word.as_str();
-        while rest.len() > most {
-            // Words are ASCII.
-            out.push(Piece { word: rest[..most].to_string(), after: Mark::None });
-            rest = &rest[most..];
-        }
-        out.push(Piece { word: rest.to_string(), after: p.after });
-    }
-    out
-}
-
-/// Length of `pieces` as a chunk, its closing mark included.
-fn length(pieces: &[Piece]) -> usize {
-    let words: usize =
-        pieces.iter().map(|p| p.word.len() + usize::from(p.after != Mark::None) + 1).sum();
-    let open = pieces.last().is_some_and(|p| p.after == Mark::None);
-    words - 1 + usize::from(open)
-}
-
-/// Sentences, cut where they are too long, tiny ones joined to a neighbour.
-fn split(pieces: Vec<Piece>, max_chars: usize) -> Vec<Chunk> {
-    /// Shorter chunks are joined to a neighbour where both fit.
-    const TINY: usize = 16;
-    let pieces = hard_split(pieces, max_chars);
-    // Ranges of pieces, one a chunk.
-    let mut cuts: Vec<std::ops::Range<usize>> = Vec::new();
-    let mut start = 0;
-    for end in 1..=pieces.len() {
-        if pieces[end - 1].after.ends_sentence() || end == pieces.len() {
-            if length(&pieces[start..end]) <= max_chars {
-                cuts.push(start..end);
-            } else {
-                let clauses = clauses(&pieces[start..end], max_chars);
-                cuts.extend(clauses.into_iter().map(|r| r.start + start..r.end + start));
-            }
-            start = end;
-        }
-    }
-    let mut joined: Vec<std::ops::Range<usize>> = Vec::with_capacity(cuts.len());
-    for cut in cuts {
-        if let Some(last) = joined.last_mut() {
-            let tiny = |r: &std::ops::Range<usize>| length(&pieces[r.clone()]) < TINY;
-            if (tiny(last) || tiny(&cut)) && length(&pieces[last.start..cut.end]) <= max_chars {
-                last.end = cut.end;
-                continue;
-            }
-        }
-        joined.push(cut);
-    }
-    joined
-        .into_iter()
-        .map(|r| {
-            let part = &pieces[r];
-            let mut text = render(part);
-            let mark = part.last().map_or(Mark::Stop, |p| p.after);
-            if mark == Mark::None {
-                text.push(',');
-            }
-            Chunk { text, ends_sentence: mark.ends_sentence() }
-        })
-        .collect()
-}
-
-/// Cuts one sentence into the cheapest chunks: few, none tiny, at commas before
-/// conjunctions, at conjunctions before prepositions, at any word if need be.
-fn clauses(pieces: &[Piece], max_chars: usize) -> Vec<std::ops::Range<usize>> {
-    let n = pieces.len();
-    // best[i]: (cost of the first i words, where the last chunk begins)
-    let mut best = vec![(u32::MAX, 0usize); n + 1];
-    best[0].0 = 0;
-    for end in 1..=n {
-        let after = pieces[end - 1].after;
-        let cut = if end == n || after == Mark::Comma {
-            0
-        } else {
-            let next = pieces[end].word.as_str();
-            if tables::CONJUNCTIONS.contains(&next) {
-                60
-            } else if tables::PREPOSITIONS.contains(&next) {
-                100
-            } else {
-                200
-            }
-        };
-        let mut chars = usize::from(after == Mark::None);
-        for start in (0..end).rev() {
-            let p = &pieces[start];
-            chars += p.word.len() + usize::from(p.after != Mark::None);
-            if start + 1 < end {
-                chars += 1;
-            }
-            if chars > max_chars {
-                break;
-            }
-            if best[start].0 == u32::MAX {
-                continue;
-            }
-            // Chunks of a third of the limit and more are as good as any.
-            let short = (max_chars / 3).saturating_sub(chars) as u32 * 4;
-            let cost = best[start].0.saturating_add(100 + cut + short).min(u32::MAX - 1);
-            if cost < best[end].0 {
-                best[end] = (cost, start);
-            }
-        }
-    }
-    let mut out = Vec::new();
-    let mut end = n;
-    while end > 0 {
-        let start = best[end].1;
-        out.push(start..end);
-        end = start;
-    }
-    out.reverse();
-    out
 }

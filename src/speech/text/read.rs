@@ -1,0 +1,387 @@
+//! From any text to words and pauses.
+//!
+//! Three passes, each linear: `fold` brings every character to ASCII and a few symbols,
+//! `tokens` cuts at white space and peels punctuation off, `Reader` says one token after
+//! the other, looking at the neighbours where the reading depends on them. Its rules stand by
+//! subject in the files beside this one.
+
+use super::Replacement;
+use super::Report;
+use super::fold::fold;
+use super::tables::{self, Stop};
+use super::tokens::{LONG, Tok, lookup, numbered, tokens};
+use super::words::{address, dotted};
+
+/// The punctuation after a word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mark {
+    None,
+    Comma,
+    Stop,
+    Question,
+    Exclamation,
+}
+
+impl Mark {
+    pub(super) fn ends_sentence(self) -> bool {
+        !matches!(self, Mark::None | Mark::Comma)
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Mark::None => "",
+            Mark::Comma => ",",
+            Mark::Stop => ".",
+            Mark::Question => "?",
+            Mark::Exclamation => "!",
+        }
+    }
+}
+
+/// A word over `[a-z']` and the punctuation after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub word: String,
+    pub after: Mark,
+}
+
+/// Normalises a text; `base` is its position in the whole input, for the report.
+pub(super) fn normalise(text: &str, base: usize, report: &mut Report) -> Vec<Piece> {
+    let folded = fold(text, base, report);
+    let toks = tokens(&folded);
+    let mut reader = Reader { toks: &toks, out: Vec::new(), at: 0 };
+    reader.run(report);
+    reader.out
+}
+
+pub(super) struct Reader<'a> {
+    pub toks: &'a [Tok<'a>],
+    pub out: Vec<Piece>,
+    /// The token being said.
+    pub at: usize,
+}
+
+/// What was done with a token.
+pub(super) struct Said {
+    /// Tokens consumed.
+    pub used: usize,
+    /// The full stop belongs to an abbreviation.
+    pub stop: Option<Stop>,
+}
+
+pub(super) const ONE: Said = Said { used: 1, stop: None };
+
+pub(super) fn used(used: usize) -> Said {
+    Said { used, stop: None }
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn run(&mut self, report: &mut Report) {
+        while let Some(tok) = self.toks.get(self.at).copied() {
+            if tok.para {
+                self.end(Mark::Stop);
+            }
+            for c in tok.pre.chars() {
+                match c {
+                    '(' | '[' | '{' | ',' | ';' | ':' | '—' => self.comma(),
+                    '!' => self.end(Mark::Exclamation),
+                    '?' => self.end(Mark::Question),
+                    _ => {}
+                }
+            }
+            if tok.pre.contains("..") {
+                self.comma();
+            }
+            let first = self.out.len();
+            let said = if tok.core.is_empty() { self.symbols(tok) } else { self.token(tok) };
+            let last = self.at + said.used - 1;
+            self.note(first, last, report);
+            if !tok.core.is_empty() {
+                self.close(last, said.stop);
+            }
+            self.at = last + 1;
+        }
+        self.end(Mark::Stop);
+    }
+
+    /// Adds a line to the report if more was done than to take the letters as they are.
+    pub(super) fn note(&self, first: usize, last: usize, report: &mut Report) {
+        let spoken = &self.out[first.min(self.out.len())..];
+        let tok = self.toks[self.at];
+        if last == self.at && !tok.core.is_empty() {
+            let mut trivial =
+                tok.core.split('-').filter(|w| !w.is_empty()).map(str::to_ascii_lowercase);
+            if spoken.iter().all(|p| trivial.next().is_some_and(|w| w == p.word))
+                && trivial.next().is_none()
+            {
+                return;
+            }
+        }
+        if spoken.is_empty() {
+            return;
+        }
+        let original: Vec<&str> = self.toks[self.at..=last].iter().map(|t| t.raw).collect();
+        let spoken: Vec<&str> = spoken.iter().map(|p| p.word.as_str()).collect();
+        report
+            .replaced
+            .push(Replacement { original: original.join(" "), spoken: spoken.join(" ") });
+    }
+
+    pub(super) fn say(&mut self, words: &str) {
+        for w in words.split(' ').filter(|w| !w.is_empty()) {
+            self.out.push(Piece { word: w.to_string(), after: Mark::None });
+        }
+    }
+
+    pub(super) fn comma(&mut self) {
+        if let Some(p) = self.out.last_mut()
+            && p.after == Mark::None
+        {
+            p.after = Mark::Comma;
+        }
+    }
+
+    pub(super) fn end(&mut self, mark: Mark) {
+        if let Some(p) = self.out.last_mut()
+            && (!p.after.ends_sentence() || (p.after == Mark::Stop && mark != Mark::Stop))
+        {
+            p.after = mark;
+        }
+    }
+
+    pub(super) fn next(&self, from: usize) -> Option<&'a Tok<'a>> {
+        self.toks.get(from + 1).filter(|t| !t.para)
+    }
+
+    /// The next token, if nothing stands between it and this one.
+    pub(super) fn joined(&self, from: usize) -> Option<&'a Tok<'a>> {
+        self.next(from).filter(|t| self.toks[from].post.is_empty() && t.pre.is_empty())
+    }
+
+    pub(super) fn prev(&self) -> Option<&'a Tok<'a>> {
+        let t = self.toks.get(self.at.checked_sub(1)?)?;
+        (t.post.is_empty() && !self.toks[self.at].para).then_some(t)
+    }
+
+    /// The punctuation after token `last`.
+    pub(super) fn close(&mut self, last: usize, stop: Option<Stop>) {
+        let tok = self.toks[last];
+        let post = tok.post;
+        if post.is_empty() {
+            return;
+        }
+        let next = self.next(last);
+        if post.contains('?') {
+            return self.end(Mark::Question);
+        }
+        if post.contains('!') {
+            return self.end(Mark::Exclamation);
+        }
+        let ends = match (post.bytes().filter(|b| *b == b'.').count(), stop) {
+            (0, _) => false,
+            (1, _) if post.contains(',') => false,
+            (1, Some(Stop::Never)) => next.is_none(),
+            (1, Some(Stop::Capital)) => next.is_none_or(Tok::starts_upper),
+            (1, Some(Stop::Opener)) => next
+                .is_none_or(|n| n.starts_upper() && tables::OPENERS.contains(&n.lower().as_str())),
+            (1, None) => {
+                if tok.para && last == self.at && numbered(&tok.raw[tok.pre.len()..]) {
+                    return self.comma();
+                }
+                true
+            }
+            (_, _) => {
+                if next.is_some_and(Tok::starts_lower) {
+                    return self.comma();
+                }
+                true
+            }
+        };
+        if ends {
+            self.end(Mark::Stop);
+        } else if post.contains([',', ';', ':', ')', ']', '}', '—', '-']) {
+            self.comma();
+        }
+    }
+
+    /// A token without letters or digits.
+    pub(super) fn symbols(&mut self, tok: Tok<'_>) -> Said {
+        let between_numbers =
+            self.prev().is_some_and(|t| t.core.ends_with(|c: char| c.is_ascii_digit()))
+                && self.next(self.at).is_some_and(Tok::starts_digit);
+        let name = match tok.raw {
+            "—" => {
+                self.comma();
+                return ONE;
+            }
+            "-" => {
+                if between_numbers {
+                    self.say("minus");
+                } else {
+                    self.comma();
+                }
+                return ONE;
+            }
+            "*" if between_numbers => "times",
+            "/" if between_numbers => "divided by",
+            pair => lookup(tables::PAIRS, pair).unwrap_or(""),
+        };
+        if !name.is_empty() {
+            self.say(name);
+            return ONE;
+        }
+        // One symbol in punctuation: "90 %."
+        let bare = tok
+            .raw
+            .trim_start_matches(['(', '[', '"', '\''])
+            .trim_end_matches(['.', ',', ';', ':', '!', '?', '"', '\'', ')', ']']);
+        let mut inner = bare.chars();
+        let lone = inner.next().filter(|c| *c != '-' && inner.as_str().is_empty());
+        if let Some(name) = lone.and_then(tables::symbol).or(lookup(tables::PAIRS, bare)) {
+            self.say(name);
+            self.close(self.at, None);
+            return ONE;
+        }
+        let first = tok.raw.chars().next().unwrap_or(' ');
+        let decoration = tok.raw.chars().all(|c| c == first) && tok.raw.len() > 2;
+        let smiley = tok.raw.chars().any(|c| ":;.,!?()[]{}\"'-—".contains(c));
+        if decoration && !smiley {
+            self.comma();
+        } else if smiley {
+            // Punctuation, or a face made of it.
+            if tok.raw.chars().all(|c| ".,;:!?\"')]}".contains(c)) {
+                self.close(self.at, None);
+            } else {
+                self.comma();
+                for name in
+                    tok.raw.chars().filter(|c| "%&@$#+".contains(*c)).filter_map(tables::symbol)
+                {
+                    self.say(name);
+                }
+            }
+        } else {
+            for c in tok.raw.chars() {
+                if let Some(name) = tables::symbol(c) {
+                    self.say(name);
+                }
+            }
+        }
+        ONE
+    }
+
+    pub(super) fn token(&mut self, tok: Tok<'a>) -> Said {
+        let core = tok.core;
+        if core.len() > LONG {
+            self.runs(core, false);
+            return ONE;
+        }
+        let lower = tok.lower();
+        let stopped = tok.post.starts_with('.');
+        if !stopped && core.bytes().all(|b| b.is_ascii_lowercase()) {
+            // Most tokens: nothing below but this table and `word` looks at them.
+            match lookup(tables::WITHOUT_STOP, core).filter(|_| core.len() < 4) {
+                Some(words) => self.say(words),
+                None => self.word(core),
+            }
+            return ONE;
+        }
+        let next = self.next(self.at).copied();
+
+        if matches!(lower.as_str(), "st" | "dr") && tok.starts_upper() {
+            let title = lower == "dr" || stopped;
+            let before = self.prev().is_some_and(|p| p.starts_upper());
+            let name = next.is_some_and(|n| n.starts_upper());
+            if title && name && !(before && lower == "st") {
+                self.say(if lower == "dr" { "doctor" } else { "saint" });
+                return Said { used: 1, stop: Some(Stop::Never) };
+            }
+            if stopped && (before || self.prev().is_some_and(Tok::starts_digit)) {
+                self.say(if lower == "dr" { "drive" } else { "street" });
+                return Said { used: 1, stop: Some(Stop::Opener) };
+            }
+            if stopped {
+                self.say(if lower == "dr" { "doctor" } else { "saint" });
+                return Said { used: 1, stop: Some(Stop::Never) };
+            }
+        }
+        if core != "ms"
+            && let Some(words) = lookup(tables::WITHOUT_STOP, &lower)
+        {
+            self.say(words);
+            let stop = match tables::WITH_STOP.iter().find(|(k, _, _)| *k == lower) {
+                Some(entry) => Some(entry.2),
+                None => tables::DOTTED.contains(&lower.as_str()).then_some(Stop::Opener),
+            };
+            return Said { used: 1, stop };
+        }
+        if let Some(said) = self.month_first(tok, &lower) {
+            return said;
+        }
+        if stopped {
+            if tok.post == "."
+                && next.is_some_and(|n| n.starts_digit())
+                && let Some(word) = lookup(tables::BEFORE_NUMBER, &lower)
+            {
+                self.say(word);
+                return Said { used: 1, stop: Some(Stop::Never) };
+            }
+            if lower == "al" && self.prev().is_some_and(|p| p.core == "et") {
+                self.say("al");
+                return Said { used: 1, stop: Some(Stop::Opener) };
+            }
+            if let Some((_, words, stop)) = tables::WITH_STOP.iter().find(|(k, _, _)| *k == lower)
+                && (tok.starts_upper() || tables::SMALL.contains(&lower.as_str()))
+            {
+                self.say(words);
+                return Said { used: 1, stop: Some(*stop) };
+            }
+            if core.len() == 1
+                && core != "I"
+                && tok.starts_upper()
+                && next.is_some_and(|n| n.starts_upper())
+            {
+                self.say(&lower);
+                return Said { used: 1, stop: Some(Stop::Never) };
+            }
+        }
+        if let Some(words) = dotted(core) {
+            match lower.as_str() {
+                "e.g" => self.say("for example"),
+                "i.e" => self.say("that is"),
+                _ => self.say(&words),
+            }
+            let known = tables::DOTTED.contains(&lower.as_str());
+            let stop = if known { Stop::Opener } else { Stop::Never };
+            return Said { used: 1, stop: stopped.then_some(stop) };
+        }
+        if let Some(stem) = core.strip_suffix("(s").filter(|_| tok.post.starts_with(')'))
+            && stem.bytes().all(|b| b.is_ascii_lowercase())
+        {
+            self.word(&format!("{stem}s"));
+            return ONE;
+        }
+        if self.roman(tok) {
+            return ONE;
+        }
+        if let Some(rest) = address(core) {
+            self.runs(rest, true);
+            return ONE;
+        }
+        if core.contains(|c: char| c.is_ascii_digit() || "½¼¾⅓⅔⅛⅜⅝⅞".contains(c))
+            && let Some(mut said) = self.numeric(tok)
+        {
+            // "5 p.m. today", "2 ft. tall": the stop belongs to the last word taken.
+            let last = &self.toks[self.at + said.used - 1];
+            if said.used > 1 && said.stop.is_none() && last.post.starts_with('.') {
+                if last.core.contains('.') {
+                    said.stop = Some(Stop::Opener);
+                } else if tables::UNITS.iter().any(|u| u.0 == last.core) {
+                    said.stop = Some(Stop::Capital);
+                }
+            }
+            return said;
+        }
+        self.runs(core, false);
+        ONE
+    }
+}

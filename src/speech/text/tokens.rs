@@ -1,0 +1,134 @@
+//! Text cut at white space, punctuation peeled off.
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tok<'a> {
+    pub raw: &'a str,
+    /// Opening punctuation.
+    pub pre: &'a str,
+    /// The part that is said; empty if the token is punctuation or a lone symbol.
+    pub core: &'a str,
+    /// Closing punctuation.
+    pub post: &'a str,
+    /// A paragraph or list item begins here.
+    pub para: bool,
+}
+
+pub(super) fn tokens(folded: &str) -> Vec<Tok<'_>> {
+    let mut out = Vec::new();
+    let mut para = true;
+    for line in folded.split('\n') {
+        let mut words = line.split(' ').filter(|w| !w.is_empty()).peekable();
+        if words.peek().is_none() {
+            para = true;
+            continue;
+        }
+        let bullet = words.next_if(|w| {
+            matches!(*w, "-" | "*" | "+" | "—") || w.bytes().all(|b| matches!(b, b'#' | b'>'))
+        });
+        // A list item or a heading begins a paragraph of its own, but a line of running text
+        // may well begin with a dash.
+        if bullet.is_some_and(|b| b != "—") || words.peek().is_some_and(|w| numbered(w)) {
+            para = true;
+        }
+        for raw in words {
+            out.push(token(raw, para));
+            para = false;
+        }
+    }
+    out
+}
+
+/// "1." or "2)" at the start of a line.
+pub(super) fn numbered(w: &str) -> bool {
+    w.len() <= 3
+        && w.strip_suffix(['.', ')'])
+            .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+pub(super) fn sounds(c: char) -> bool {
+    c.is_ascii_alphanumeric() || (!c.is_ascii() && c != '—')
+}
+
+pub(super) fn token(raw: &str, para: bool) -> Tok<'_> {
+    if !raw.contains(sounds) {
+        return Tok { raw, pre: "", core: "", post: raw, para };
+    }
+    let angled = raw.contains('<') && raw.contains('>');
+    let mut rest = raw;
+    while let Some(c) = rest.chars().next() {
+        let after = &rest[c.len_utf8()..];
+        let next = after.chars().next();
+        let peel = match c {
+            '(' | '[' | '{' | '"' | '\'' | ',' | ';' | ':' | '!' | '?' | '—' => true,
+            '.' => !next.is_some_and(|n| n.is_ascii_digit()),
+            '<' => angled || next.is_some_and(|n| n.is_ascii_alphabetic()),
+            '*' | '_' | '~' | '|' => {
+                next.is_some_and(|n| n.is_ascii_alphabetic() || n == c || n == '"')
+            }
+            '-' | '/' | '\\' | '>' => next.is_some_and(|n| n == c),
+            _ => false,
+        };
+        if !peel {
+            break;
+        }
+        rest = after;
+    }
+    let pre = &raw[..raw.len() - rest.len()];
+    let mut core = rest;
+    while let Some(c) = core.chars().next_back() {
+        let before = &core[..core.len() - c.len_utf8()];
+        let prev = before.chars().next_back();
+        let peel = match c {
+            ')' | ']' | '}' | '"' | '\'' | ',' | ';' | ':' | '.' | '!' | '?' | '—' => true,
+            '>' => {
+                angled || prev.is_some_and(|p| p.is_ascii_alphabetic() || matches!(p, '.' | '"'))
+            }
+            '*' | '_' | '~' | '|' => prev.is_some_and(|p| {
+                p.is_ascii_alphabetic() || p == c || matches!(p, '.' | '!' | '?' | ',' | '"')
+            }),
+            '-' => true,
+            _ => false,
+        };
+        if !peel {
+            break;
+        }
+        core = before;
+    }
+    let post = &rest[core.len()..];
+    Tok { raw, pre, core, post, para }
+}
+
+impl<'a> Tok<'a> {
+    pub(super) fn starts_upper(&self) -> bool {
+        self.core.starts_with(|c: char| c.is_ascii_uppercase())
+    }
+    pub(super) fn starts_lower(&self) -> bool {
+        self.core.starts_with(|c: char| c.is_ascii_lowercase())
+    }
+    pub(super) fn starts_digit(&self) -> bool {
+        self.core.starts_with(|c: char| c.is_ascii_digit())
+    }
+    pub(super) fn lower(&self) -> String {
+        self.core.to_ascii_lowercase()
+    }
+    pub(super) fn is_digits(&self) -> bool {
+        all_digits(self.core)
+    }
+    pub(super) fn is_caps(&self) -> bool {
+        self.core.len() > 1
+            && self.core.len() < LONG
+            && self.core.bytes().all(|b| b.is_ascii_uppercase() || b == b'\'')
+    }
+}
+
+pub(super) fn all_digits(s: &str) -> bool {
+    !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit())
+}
+
+pub(super) fn lookup<'t>(table: &[(&str, &'t str)], key: &str) -> Option<&'t str> {
+    table.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)
+}
+
+/// Tokens longer than this are not looked at by the rules that read a token as a whole; it
+/// keeps every rule linear in the text.
+pub(super) const LONG: usize = 200;
