@@ -4,7 +4,8 @@ use super::dates::year_number;
 use super::numbers::{self, Number, cardinal, integer, is_year, ordinal, year};
 use super::read::{ONE, Reader, Said};
 use super::tables;
-use super::tokens::lookup;
+use super::tokens::{Tok, lookup};
+use super::units;
 use super::words::spell;
 
 impl<'a> Reader<'a> {
@@ -36,8 +37,11 @@ impl<'a> Reader<'a> {
             };
             let mut after = tail.chars();
             let link = match after.next() {
+                Some('-') if model(core) => "",
                 Some('-') if number(after.as_str()) => "to",
                 Some(':') if number(after.as_str()) => "to",
+                Some('x' | '×' | '*') if after.as_str().starts_with("10^") => "times",
+                Some('x' | '×') if number(after.as_str()) && core.contains('=') => "times",
                 Some('x' | '×') if number(after.as_str()) => "by",
                 Some('*') if number(after.as_str()) => "times",
                 Some('+') if number(after.as_str()) => "plus",
@@ -49,10 +53,18 @@ impl<'a> Reader<'a> {
                         "slash"
                     }
                 }
+                Some('^') if matches!(after.as_str(), "2" | "3") => {
+                    self.say(if after.as_str() == "2" { "squared" } else { "cubed" });
+                    return Some(said);
+                }
                 Some('^') if number(after.as_str()) => "to the power of",
+                Some('\'') if after.as_str() == "s" => {
+                    self.possess();
+                    return Some(said);
+                }
                 Some('/') => {
                     let unit = after.as_str();
-                    if let Some((_, one, _)) = tables::UNITS.iter().find(|u| u.0 == unit) {
+                    if let Some(one) = units::per(unit) {
                         self.say(&format!("per {one}"));
                     } else {
                         self.say("per");
@@ -130,7 +142,9 @@ impl<'a> Reader<'a> {
             plain = false;
             rest = after;
         }
-        let number = Number::take(&mut rest)?;
+        let mut number = Number::take(&mut rest)?;
+        self.decimal_comma(&mut number, &mut rest, currency.is_some());
+        let number = number;
         let next = |this: &Self| {
             if rest.is_empty() { this.joined(this.at) } else { None }
         };
@@ -147,6 +161,35 @@ impl<'a> Reader<'a> {
                 scale = n.core.to_string();
                 took = 1;
             }
+            // "$20-30": the sign stands for both.
+            if scale.is_empty()
+                && let Some(tail) = rest.strip_prefix('-')
+                && tail.starts_with(|c: char| c.is_ascii_digit())
+            {
+                let mut more = tail;
+                if let Some(to) = Number::take(&mut more) {
+                    let end = more.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(more.len());
+                    let mut scale = lookup(tables::AMOUNTS, &more[..end]).unwrap_or("").to_string();
+                    if scale.is_empty()
+                        && more.is_empty()
+                        && let Some(n) = self.joined(self.at)
+                        && matches!(
+                            n.core,
+                            "hundred" | "thousand" | "million" | "billion" | "trillion"
+                        )
+                    {
+                        scale = n.core.to_string();
+                        took = 1;
+                    } else if !scale.is_empty() {
+                        more = &more[end..];
+                    }
+                    self.say(&prefix);
+                    self.say(&format!("{} to {} {scale} {many}", number.words(), to.words()));
+                    return Some((more, took));
+                }
+            }
+            let noun = rest.is_empty() && self.adjective(self.at + took, false);
+            let many = if noun { one } else { many };
             let cents = number.fraction.len() == 2 && scale.is_empty() && !part.is_empty();
             self.say(&prefix);
             if cents {
@@ -183,8 +226,7 @@ impl<'a> Reader<'a> {
                 return Some((&rest[c.len_utf8()..], 0));
             }
             if let Some(k) = tables::CURRENCIES.iter().find(|k| k.0 == c) {
-                self.say(&number.words());
-                self.say(if one { k.1 } else { k.2 });
+                self.money(&number, k);
                 return Some((&rest[c.len_utf8()..], 0));
             }
             if c == '¢' {
@@ -211,14 +253,61 @@ impl<'a> Reader<'a> {
                 self.say(&spell(suffix));
                 return Some((&rest[end..], 0));
             }
-            let unit = |key: &str| tables::UNITS.iter().find(|u| u.0 == key);
-            if let Some(&(key, single, many)) = unit(rest).or_else(|| unit(suffix)) {
+            // "1.5e-3": the sign is part of the value.
+            if let Some(power) = rest.strip_prefix(['e', 'E']) {
+                let (sign, figures) = match power.strip_prefix(['-', '+']) {
+                    Some(f) => (if power.starts_with('-') { "minus" } else { "" }, f),
+                    None => ("", power),
+                };
+                let end = figures.find(|c: char| !c.is_ascii_digit()).unwrap_or(figures.len());
+                if end > 0 && !figures[end..].starts_with(|c: char| c.is_ascii_alphanumeric()) {
+                    self.say(&format!("{} e {sign} {}", number.words(), integer(&figures[..end])));
+                    return Some((&figures[end..], 0));
+                }
+            }
+            // "6-ft", "15-min"
+            if let Some(tail) = rest.strip_prefix('-')
+                && tail.starts_with(|c: char| c.is_alphabetic() || c == '°' || c == '%')
+            {
+                let end = tail.find('-').unwrap_or(tail.len());
+                if let Some(unit) = units::attached(&tail[..end])
+                    .filter(|_| !matches!(&tail[..end], "B" | "N" | "t" | "J" | "bar" | "C" | "F"))
+                {
+                    self.say(&format!("{} {}", number.words(), unit.one));
+                    return Some((&tail[end..], 0));
+                }
+            }
+            let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+            if let Some(scale) = lookup(tables::AMOUNTS, &rest[..letters]).filter(|_| {
+                matches!(&rest[..letters], "k" | "K" | "M" | "B" | "bn" | "mn" | "T")
+                    && !number.integer.is_empty()
+            }) && (matches!(&rest[letters..], "+") || (rest.len() == letters && self.counts()))
+            {
+                self.say(&format!("{} {scale}", number.words()));
+                return Some((&rest[letters..], 0));
+            }
+            let whole = rest
+                .find(|c: char| !(c.is_alphanumeric() || "%°‰²³^/Ω".contains(c)))
+                .unwrap_or(rest.len());
+            let seat = matches!(suffix, "C" | "F" | "A" | "B" | "D" | "E")
+                && (self.seat()
+                    || (suffix == "C" || suffix == "F")
+                        && number.integer.len() < 2
+                        && number.fraction.is_empty()
+                        && !self.degrees(s));
+            let found = [rest, &rest[..whole], suffix]
+                .into_iter()
+                .filter(|key| !seat && !matches!(*key, "B" | "T" | "t" | "N" | "J" | "ac"))
+                .find_map(|key| Some((key, units::attached(key)?)));
+            if let Some((key, unit)) = found {
+                let rest = &rest[key.len()..];
+                let noun = rest.is_empty() && self.adjective(self.at, false);
                 self.say(&number.words());
-                self.say(if one { single } else { many });
-                return Some((&rest[key.len()..], 0));
+                self.say(if one || noun { &unit.one } else { &unit.many });
+                return Some((rest, 0));
             }
             // 4-digit years as the start of a range.
-            if years || (rest.starts_with('-') && plain && number.year().is_some()) {
+            if years || (rest.starts_with('-') && plain && number.year().is_some() && !model(s)) {
                 self.say(&number.year().map_or_else(|| number.words(), year));
             } else {
                 self.say(&number.words());
@@ -236,25 +325,53 @@ impl<'a> Reader<'a> {
                 self.say(half);
                 return Some((rest, 1));
             }
-            let detached = n.core.chars().count() > 1
-                || n.core
-                    .chars()
-                    .all(|c| tables::DETACHED_LETTERS.contains(c) || !c.is_ascii_alphabetic());
-            if detached
-                && let Some(&(_, single, many)) = tables::UNITS.iter().find(|u| u.0 == n.core)
-            {
-                self.say(&number.words());
-                self.say(if one { single } else { many });
+            if let Some(k) = tables::CURRENCIES.iter().find(|k| lone(n, k.0)) {
+                self.money(&number, k);
                 return Some((rest, 1));
             }
-            if let Some((a, b)) = n.core.split_once('/')
-                && let Some(left) = tables::UNITS.iter().find(|u| u.0 == a)
-                && let Some(right) = tables::UNITS.iter().find(|u| u.0 == b)
+            // "50 sq ft", "10 fl. oz."
+            if matches!(n.core, "sq" | "cu" | "fl")
+                && let Some(m) = self
+                    .next(self.at + 1)
+                    .filter(|m| m.pre.is_empty() && matches!(n.post, "" | "."))
+                && let Some(unit) = units::attached(m.core)
             {
+                let kind = match n.core {
+                    "sq" => "square",
+                    "cu" => "cubic",
+                    _ => "fluid",
+                };
+                let noun = self.adjective(self.at + 2, false);
                 self.say(&number.words());
-                self.say(&format!("{} per {}", if one { left.1 } else { left.2 }, right.1));
+                self.say(kind);
+                self.say(if one || noun { &unit.one } else { &unit.many });
+                return Some((rest, 2));
+            }
+            if let Some(unit) = self.letter_unit(n, self.at + 1).or_else(|| units::detached(n.core))
+            {
+                let noun = self.adjective(self.at + 1, false);
+                self.say(&number.words());
+                self.say(if one || noun { &unit.one } else { &unit.many });
                 return Some((rest, 1));
             }
+            // "1920 x 1080", "10 x 15 cm"
+            let by = |t: &Tok<'_>| matches!(t.raw, "x" | "×" | "X");
+            if by(n) && self.next(self.at + 1).is_some_and(Tok::starts_digit) {
+                self.say(&number.words());
+                let equals =
+                    (2..6).any(|k| self.toks.get(self.at + k).is_some_and(|t| t.raw == "="));
+                let power = self.next(self.at + 1).is_some_and(|t| t.core.starts_with("10^"));
+                self.say(if equals || power { "times" } else { "by" });
+                return Some((rest, 1));
+            }
+        }
+        if self.prev().is_some_and(|p| matches!(p.raw, "x" | "×" | "X")) && plain {
+            self.say(&number.words());
+            return Some((rest, 0));
+        }
+        if plain && self.count_of(&number) {
+            self.say(&number.words());
+            return Some((rest, 0));
         }
         match number.year() {
             Some(y) if plain => self.say(&year(y)),
@@ -262,4 +379,239 @@ impl<'a> Reader<'a> {
         }
         Some((rest, 0))
     }
+
+    /// A comma before cents or a measure: "9,99 €", "3,5 km".
+    fn decimal_comma(&self, number: &mut Number, rest: &mut &str, priced: bool) {
+        let Some(tail) = rest.strip_prefix(',') else { return };
+        if !number.fraction.is_empty() && number.fraction.len() != 3 {
+            return;
+        }
+        let end = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+        let behind = &tail[end..];
+        let money =
+            |c: Option<char>| c.is_some_and(|c| tables::CURRENCIES.iter().any(|k| k.0 == c));
+        let next = self.joined(self.at);
+        let measured = if behind.is_empty() {
+            next.is_some_and(|n| {
+                tables::CURRENCIES.iter().any(|k| lone(n, k.0))
+                    || lone(n, '%')
+                    || units::detached(n.core).is_some()
+                    || matches!(n.core, "euro" | "euros" | "million" | "billion" | "percent")
+            })
+        } else {
+            money(behind.chars().next()) || units::attached(behind).is_some()
+        };
+        if (1..=2).contains(&end) && (measured || (priced && end == 2 && behind.is_empty())) {
+            // "1.234,56": the point stood between thousands.
+            let thousands = std::mem::take(&mut number.fraction);
+            number.integer.push_str(&thousands);
+            number.fraction = tail[..end].to_string();
+            *rest = behind;
+        }
+    }
+
+    /// An amount of money whose sign stands behind it.
+    fn money(&mut self, number: &Number, k: &(char, &str, &str, &str, &str)) {
+        let cents: u64 = number.fraction.parse().unwrap_or(0);
+        if number.fraction.len() == 2 && !k.3.is_empty() {
+            let one = number.integer == "1";
+            self.say(&integer(&number.integer));
+            self.say(if one { k.1 } else { k.2 });
+            if cents > 0 {
+                self.say(&format!(
+                    "and {} {}",
+                    cardinal(cents),
+                    if cents == 1 { k.3 } else { k.4 }
+                ));
+            }
+            return;
+        }
+        self.say(&number.words());
+        self.say(if number.is_one() { k.1 } else { k.2 });
+    }
+
+    /// Whether what follows is counted in thousands and millions: "10k users", "50k a year".
+    fn counts(&self) -> bool {
+        let Some(n) = self.joined(self.at) else { return false };
+        plural_noun(n.core)
+            || matches!(n.core, "a" | "an" | "per" | "of" | "in" | "more" | "to" | "or" | "and")
+    }
+
+    /// Whether the letter behind the number names a seat, a room or a grade.
+    fn seat(&self) -> bool {
+        let before = self.at.checked_sub(1).map(|i| self.toks[i].lower()).unwrap_or_default();
+        matches!(
+            &*before,
+            "seat"
+                | "room"
+                | "gate"
+                | "apt"
+                | "apartment"
+                | "suite"
+                | "unit"
+                | "row"
+                | "flight"
+                | "bldg"
+                | "building"
+                | "block"
+                | "section"
+                | "exhibit"
+                | "figure"
+                | "fig"
+                | "table"
+                | "grade"
+                | "class"
+                | "rm"
+                | "ste"
+                | "line"
+                | "iphone"
+                | "level"
+                | "platform"
+                | "track"
+                | "locker"
+                | "box"
+                | "lot"
+                | "bus"
+                | "route"
+                | "step"
+                | "part"
+                | "appendix"
+                | "item"
+                | "page"
+                | "chapter"
+                | "article"
+                | "title"
+                | "form"
+                | "schedule"
+                | "rule"
+                | "terminal"
+        )
+    }
+
+    /// Whether one figure with C or F behind it is a temperature.
+    fn degrees(&self, s: &str) -> bool {
+        s.starts_with('-')
+            || self.at.checked_sub(1).is_some_and(|i| {
+                matches!(
+                    &*self.toks[i].lower(),
+                    "is" | "at" | "to" | "was" | "about" | "below" | "above" | "around" | "minus"
+                )
+            })
+    }
+
+    /// Letters that are units by what stands around them: "37 C", "a 2 A fuse", "300 K".
+    fn letter_unit(&self, n: &Tok<'a>, last: usize) -> Option<units::Unit> {
+        let next = self.next(last).filter(|_| n.post.is_empty());
+        let ends = next.is_none_or(|t| t.starts_lower() && t.core.len() > 1);
+        let said = |one: &str, many: &str| Some(units::Unit { one: one.into(), many: many.into() });
+        match n.core {
+            "C" if ends && !self.seat() => said("degree celsius", "degrees celsius"),
+            "F" if ends && !self.seat() => said("degree fahrenheit", "degrees fahrenheit"),
+            "K" if ends && !next.is_some_and(|t| plural_noun(t.core)) => said("kelvin", "kelvin"),
+            "A" if next.is_none_or(|t| {
+                matches!(
+                    &*t.lower(),
+                    "fuse"
+                        | "fuses"
+                        | "breaker"
+                        | "breakers"
+                        | "current"
+                        | "circuit"
+                        | "supply"
+                        | "charger"
+                        | "of"
+                        | "at"
+                        | "max"
+                        | "load"
+                        | "output"
+                        | "input"
+                        | "and"
+                        | "or"
+                        | "socket"
+                        | "plug"
+                        | "adapter"
+                        | "motor"
+                )
+            }) =>
+            {
+                said("amp", "amps")
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a number that could be a year counts things: "1905 people", "1500 dollars".
+    fn count_of(&self, number: &Number) -> bool {
+        if number.year().is_none() {
+            return false;
+        }
+        let Some(n) = self.joined(self.at) else { return false };
+        let prev = self.prev().map(|p| p.lower()).unwrap_or_default();
+        if tables::PLURALS.contains(&n.core)
+            || matches!(
+                n.core,
+                "dollars"
+                    | "euros"
+                    | "pounds"
+                    | "miles"
+                    | "meters"
+                    | "calories"
+                    | "words"
+                    | "feet"
+                    | "years"
+                    | "times"
+                    | "degrees"
+                    | "points"
+                    | "votes"
+                    | "copies"
+            )
+        {
+            return !matches!(&*prev, "in" | "since");
+        }
+        plural_noun(n.core) && !tables::YEAR_BEFORE.contains(&prev.as_str())
+    }
+}
+
+/// Whether a token is one sign and punctuation.
+fn lone(t: &Tok<'_>, sign: char) -> bool {
+    let mut chars = t.raw.chars();
+    chars.next() == Some(sign)
+        && !chars.as_str().contains(|c: char| c.is_alphanumeric() || c == sign)
+}
+
+/// Whether a word looks like a plural.
+fn plural_noun(w: &str) -> bool {
+    tables::PLURALS.contains(&w)
+        || (w.len() > 3
+            && w.bytes().all(|b| b.is_ascii_lowercase())
+            && w.ends_with('s')
+            && !w.ends_with("ss")
+            && !w.ends_with("us")
+            && !w.ends_with("is")
+            && !matches!(
+                w,
+                "was"
+                    | "has"
+                    | "this"
+                    | "does"
+                    | "goes"
+                    | "says"
+                    | "always"
+                    | "perhaps"
+                    | "makes"
+                    | "seems"
+                    | "comes"
+                    | "lets"
+                    | "marks"
+                    | "begins"
+                    | "remains"
+            ))
+}
+
+/// Two numbers that fall, of three figures and more, are a name and no range: "747-400".
+fn model(s: &str) -> bool {
+    s.split_once('-').is_some_and(|(a, b)| {
+        let big = |p: &str| (3..=5).contains(&p.len()) && p.bytes().all(|c| c.is_ascii_digit());
+        big(a) && big(b) && a.parse::<u64>().ok() > b.parse::<u64>().ok()
+    })
 }

@@ -1,6 +1,6 @@
 //! Dates, times of day and decades.
 
-use super::numbers::{cardinal, is_year, ordinal, plural, year};
+use super::numbers::{cardinal, digits, is_year, ordinal, plural, year};
 use super::read::{Reader, Said, used};
 use super::tables::{self, Stop};
 use super::tokens::{Tok, all_digits, lookup};
@@ -13,6 +13,22 @@ impl<'a> Reader<'a> {
             return None;
         }
         let day_tok = self.next(self.at).filter(|t| t.pre.is_empty() && t.starts_digit())?;
+        // "June 3-5"
+        if let Some((first, last)) = day_tok.core.split_once('-')
+            && let (Some(first), Some(last)) = (day_number(first), day_number(last))
+            && first < last
+        {
+            self.say(&format!("{month} {} to {}", ordinal(first), ordinal(last)));
+            let year_tok = self
+                .next(self.at + 1)
+                .filter(|t| matches!(day_tok.post, "" | ",") && t.pre.is_empty());
+            if let Some(y) = year_tok.and_then(|t| year_number(t.core)) {
+                self.comma();
+                self.say(&year(y));
+                return Some(used(3));
+            }
+            return Some(used(2));
+        }
         let Some(day) = day_number(day_tok.core) else {
             // A month and a year.
             if day_tok.is_digits() && day_tok.core.len() == 4 {
@@ -33,10 +49,107 @@ impl<'a> Reader<'a> {
         Some(used(2))
     }
 
+    /// "4-Jul-2024", "2020-21", "2024-05", "'05", "FY23"; the number of tokens used.
+    pub(super) fn short_date(&mut self, tok: Tok<'a>) -> Option<usize> {
+        let core = tok.core;
+        // "the class of '05"
+        if tok.pre.ends_with('\'')
+            && !tok.post.contains('\'')
+            && core.len() == 2
+            && tok.is_digits()
+            && core.starts_with('0')
+        {
+            let n = core.parse().unwrap_or(0);
+            self.say(&if n == 0 { "two thousand".to_string() } else { short_year(n) });
+            return Some(1);
+        }
+        // "1500 hours"
+        if core.len() == 4
+            && tok.is_digits()
+            && self.joined(self.at).is_some_and(|n| matches!(n.core, "hours" | "hrs"))
+            && let (Ok(h), Ok(m)) = (core[..2].parse::<u64>(), core[2..].parse::<u64>())
+            && h < 25
+            && m < 60
+            && (core.starts_with('0') || m == 0)
+        {
+            let hour = if h < 10 { format!("oh {}", cardinal(h)) } else { cardinal(h) };
+            let minute = if m == 0 { "hundred".to_string() } else { cardinal(m) };
+            self.say(&format!("{hour} {minute} hours"));
+            return Some(2);
+        }
+        let parts: Vec<&str> = core.split('-').collect();
+        let month = |s: &str| {
+            s.starts_with(|c: char| c.is_ascii_alphabetic())
+                .then(|| lookup(tables::MONTHS, &s.to_ascii_lowercase()))?
+        };
+        let any_year = |s: &str| match s.len() {
+            2 if all_digits(s) => {
+                s.parse().ok().map(|y: u64| if y < 50 { 2000 + y } else { 1900 + y })
+            }
+            _ => year_number(s),
+        };
+        match parts.as_slice() {
+            [d, m, y] => {
+                let (day, name) = match (day_number(d), month(m), month(d), day_number(m)) {
+                    (Some(day), Some(name), _, _) | (_, _, Some(name), Some(day)) => (day, name),
+                    _ => return None,
+                };
+                let y = any_year(y)?;
+                self.say(&format!("{name} {}", ordinal(day)));
+                self.comma();
+                self.say(&year(y));
+                Some(1)
+            }
+            [a, b] => {
+                if let (Some(day), Some(name)) = (day_number(a), month(b)) {
+                    self.say(&format!("{name} {}", ordinal(day)));
+                    return Some(1);
+                }
+                if let (Some(name), Some(y)) = (month(a), any_year(b)) {
+                    self.say(&format!("{name} {}", year(y)));
+                    return Some(1);
+                }
+                // "3-5 June"
+                if let (Some(first), Some(last)) = (day_number(a), day_number(b))
+                    && first < last
+                    && let Some(name) = self.joined(self.at).filter(|t| t.starts_upper())
+                    && let Some(name) = lookup(tables::MONTHS, &name.lower())
+                {
+                    let the = self.prev().is_some_and(|p| matches!(p.core, "the" | "The"));
+                    self.say(if the { "" } else { "the" });
+                    self.say(&format!("{} to the {} of {name}", ordinal(first), ordinal(last)));
+                    return Some(2);
+                }
+                let from = year_number(a).filter(|y| is_year(*y))?;
+                if b.len() != 2 || !all_digits(b) {
+                    return None;
+                }
+                let to: u64 = b.parse().ok()?;
+                if to > from % 100 || (from % 100 == 99 && to == 0) {
+                    self.say(&format!("{} to {}", year(from), short_year(to)));
+                } else if (1..=12).contains(&to) {
+                    self.say(&format!("{} {}", tables::MONTHS[to as usize - 1].1, year(from)));
+                } else {
+                    return None;
+                }
+                Some(1)
+            }
+            _ => None,
+        }
+    }
+
     /// "3:05", "3:05pm", "15:00-16:30", "3:05 p.m."; the number of tokens used.
     pub(super) fn time(&mut self, core: &str) -> Option<usize> {
         if let Some((from, to)) = core.split_once('-') {
-            let (from, to) = (parse_time(from)?, parse_time(to)?);
+            let hours = |s: &str| {
+                parse_time(s).or_else(|| {
+                    (s.len() < 3 && all_digits(s)).then(|| parse_time(&format!("{s}:00")))?
+                })
+            };
+            if !core.contains(':') {
+                return None;
+            }
+            let (from, to) = (hours(from)?, hours(to)?);
             let half = self.half_day(from.hour.max(to.hour));
             let later = from.half.is_some() || to.half.is_some() || half.is_some();
             self.say(&speak_time(&from, later));
@@ -45,7 +158,12 @@ impl<'a> Reader<'a> {
             self.say(half.unwrap_or(""));
             return Some(1 + usize::from(half.is_some()));
         }
-        let time = parse_time(core)?;
+        let dotted = core.contains('.') && !core.contains(':');
+        let colon = if dotted { core.replacen('.', ":", 1) } else { String::new() };
+        let time = parse_time(if dotted { &colon } else { core })?;
+        if dotted && time.half.is_none() && self.half_day(time.hour).is_none() {
+            return None;
+        }
         let half = if time.half.is_none() { self.half_day(time.hour) } else { None };
         self.say(&speak_time(&time, half.is_some()));
         self.say(half.unwrap_or(""));
@@ -91,6 +209,15 @@ pub(super) fn day_number(s: &str) -> Option<u64> {
         return None;
     }
     s.parse().ok().filter(|d| (1..=31).contains(d))
+}
+
+/// The two last figures of a year: "oh five", "twenty one".
+pub(super) fn short_year(n: u64) -> String {
+    match n {
+        0 => "oh oh".into(),
+        1..=9 => format!("oh {}", cardinal(n)),
+        _ => cardinal(n),
+    }
 }
 
 pub(super) fn year_number(s: &str) -> Option<u64> {
@@ -148,6 +275,8 @@ pub(super) struct Time {
     pub hour: u64,
     pub minute: u64,
     pub second: Option<u64>,
+    /// Digits behind the seconds' point.
+    pub part: String,
     pub half: Option<&'static str>,
 }
 
@@ -164,6 +293,13 @@ pub(super) fn parse_time(s: &str) -> Option<Time> {
     }
     let mut parts = clock.split(':');
     let (h, m, sec) = (parts.next()?, parts.next()?, parts.next());
+    let (sec, part) = match sec.map(|s| s.split_once(['.', ','])) {
+        Some(Some((s, part))) if !part.is_empty() && part.len() < 10 && all_digits(part) => {
+            (Some(s), part)
+        }
+        Some(Some(_)) => return None,
+        _ => (sec, ""),
+    };
     let two = |p: &str| p.len() == 2 && all_digits(p);
     if parts.next().is_some() || h.len() > 2 || !all_digits(h) || !two(m) || !sec.is_none_or(two) {
         return None;
@@ -175,6 +311,7 @@ pub(super) fn parse_time(s: &str) -> Option<Time> {
         hour,
         minute,
         second,
+        part: part.to_string(),
         half,
     })
 }
@@ -188,7 +325,9 @@ pub(super) fn speak_time(t: &Time, halves: bool) -> String {
         m @ 1..=9 => words.push_str(&format!(" oh {}", cardinal(m))),
         m => words.push_str(&format!(" {}", cardinal(m))),
     }
-    if let Some(s) = t.second.filter(|s| *s > 0) {
+    if let Some(s) = t.second.filter(|_| !t.part.is_empty()) {
+        words.push_str(&format!(" and {} point {} seconds", cardinal(s), digits(&t.part)));
+    } else if let Some(s) = t.second.filter(|s| *s > 0) {
         words.push_str(&format!(" and {} second{}", cardinal(s), if s == 1 { "" } else { "s" }));
     }
     if let Some(half) = t.half {

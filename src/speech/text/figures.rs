@@ -1,10 +1,13 @@
 //! Tokens with digits: which rule reads them.
 
-use super::dates::{date, decade, parse_time, speak_time};
-use super::numbers::{self, digits, fraction, integer, is_year, ordinal, year};
+use super::dates::{date, decade, parse_time, short_year, speak_time};
+use super::numbers::{
+    self, Number, cardinal, digits, fraction, integer, is_year, ordinal, parts, plural, year,
+};
 use super::read::{ONE, Reader, Said, used};
 use super::tables;
 use super::tokens::{Tok, all_digits};
+use super::units;
 
 impl<'a> Reader<'a> {
     pub(super) fn numeric(&mut self, tok: Tok<'a>) -> Option<Said> {
@@ -12,7 +15,19 @@ impl<'a> Reader<'a> {
         let groups: Vec<&str> = core.split(['-', '.']).collect();
         let grouped = groups.iter().all(|g| all_digits(g));
 
+        if self.digitwise(tok) || self.by_figure(tok) {
+            return Some(ONE);
+        }
         if let Some(n) = self.phone(tok, &groups, grouped) {
+            return Some(used(n));
+        }
+        if let Some(n) = self.length(tok) {
+            return Some(used(n));
+        }
+        if let Some(n) = self.duration(tok) {
+            return Some(used(n));
+        }
+        if let Some(n) = self.short_date(tok) {
             return Some(used(n));
         }
         if let Some((y, m, d)) = date(core) {
@@ -46,8 +61,19 @@ impl<'a> Reader<'a> {
             self.say(&words);
             return Some(ONE);
         }
-        if core.starts_with("0x") {
-            return None;
+        if let Some(hex) = core.strip_prefix("0x").or(core.strip_prefix("0X"))
+            && hex.bytes().all(|b| b.is_ascii_hexdigit())
+        {
+            self.say("zero x");
+            if hex.len() < 3 && hex.bytes().any(|b| b.is_ascii_alphabetic()) || hex.len() > 2 {
+                self.say(&figures(hex));
+            } else {
+                self.runs(hex, false);
+            }
+            return Some(ONE);
+        }
+        if self.plurals(tok) {
+            return Some(ONE);
         }
         // "mid-1990s", "60s-70s"
         if core.contains('-') && core.split('-').any(|p| decade(p).is_some()) {
@@ -63,33 +89,8 @@ impl<'a> Reader<'a> {
             }
             return Some(ONE);
         }
-        if let Some((n, d)) = core.split_once('/')
-            && all_digits(n)
-            && all_digits(d)
-            && n.len() <= 4
-            && d.len() <= 4
-            && let (Ok(n), Ok(d)) = (n.parse::<u64>(), d.parse::<u64>())
-        {
-            if n == 50 && d == 50 {
-                self.say("fifty fifty");
-            } else if is_year(n) && is_year(d) {
-                self.say(&format!("{} slash {}", year(n), year(d)));
-            } else {
-                if n < d && self.prev().is_some_and(Tok::is_digits) {
-                    self.say("and");
-                }
-                self.say(&fraction(n, d));
-            }
-            return Some(ONE);
-        }
-        if let Some((feet, inches)) = core.split_once('\'')
-            && all_digits(feet)
-            && all_digits(inches)
-            && feet.len() < 3
-            && inches.len() < 3
-        {
-            self.say(&format!("{} foot {}", integer(feet), integer(inches)));
-            return Some(ONE);
+        if let Some(n) = self.ratio(tok) {
+            return Some(used(n));
         }
         if let Some(n) = self.spaced_thousands(tok) {
             return Some(used(n));
@@ -117,10 +118,15 @@ impl<'a> Reader<'a> {
             }
         }
         let groups = last - self.at;
-        if groups == 0 || (groups == 1 && !all.ends_with("000")) {
+        let measured = self.joined(last).and_then(|n| units::detached(n.core));
+        if groups == 0 || (groups == 1 && !all.ends_with("000") && measured.is_none()) {
             return None;
         }
         self.say(&integer(&all));
+        if let Some(unit) = measured {
+            self.say(&unit.many);
+            return Some(groups + 2);
+        }
         Some(groups + 1)
     }
 
@@ -138,6 +144,14 @@ impl<'a> Reader<'a> {
         if !parts.iter().all(|p| all_digits(p)) || !(named || parts.len() > 2) {
             return false;
         }
+        // "1.000.000" counts; four parts below 256 without "000" are an address.
+        let thousands = parts[0] != "0"
+            && parts[0].len() < 4
+            && parts[1..].iter().all(|p| p.len() == 3)
+            && (parts.len() != 4 || parts.contains(&"000"));
+        if !named && thousands {
+            return false;
+        }
         if named {
             self.say("version");
         }
@@ -152,4 +166,513 @@ impl<'a> Reader<'a> {
         self.runs(rest, !rest.starts_with('-'));
         true
     }
+
+    /// The token before the last ones, if nothing but an abbreviation's stop or a colon stands
+    /// between.
+    fn back(&self, steps: usize) -> Option<&'a Tok<'a>> {
+        let i = self.at.checked_sub(steps)?;
+        let clear = (i + 1..=self.at).all(|k| !self.toks[k].para)
+            && (i..self.at).all(|k| matches!(self.toks[k].post, "" | ":" | "." | "#"));
+        clear.then(|| &self.toks[i])
+    }
+
+    /// Digits that are a name: ZIP codes, PINs, the numbers of accounts and cards, 911.
+    fn digitwise(&mut self, tok: Tok<'a>) -> bool {
+        let core = tok.core.strip_prefix('#').unwrap_or(tok.core);
+        let groups: Vec<&str> = core.split('-').collect();
+        if !groups.iter().all(|g| all_digits(g)) || core.len() > 40 {
+            return false;
+        }
+        let single = groups.len() > 2 && groups.iter().all(|g| g.len() == 1);
+        let zip = groups.len() == 2 && groups[0].len() == 5 && groups[1].len() == 4;
+        let state = core.len() == 5
+            && groups.len() == 1
+            && self
+                .prev()
+                .is_some_and(|p| p.is_caps() && tables::POSTAL.contains(&format!(" {} ", p.core)));
+        let dialled = core.len() == 3
+            && groups.len() == 1
+            && core.ends_with("11")
+            && self.prev().is_some_and(|p| {
+                matches!(
+                    &*p.lower(),
+                    "call"
+                        | "dial"
+                        | "called"
+                        | "dialed"
+                        | "calling"
+                        | "dialing"
+                        | "text"
+                        | "phone"
+                        | "a"
+                        | "the"
+                        | "to"
+                        | "calls"
+                )
+            })
+            || (core.len() >= 3
+                && groups.len() == 1
+                && self.prev().is_some_and(|p| matches!(&*p.lower(), "dial" | "dialed")));
+        let named = core.len() >= 3
+            && groups.len() == 1
+            && (1..5).find_map(|n| {
+                let word = self.back(n)?.lower();
+                if tables::DIGITWISE.contains(&word.as_str()) {
+                    return Some(
+                        !(matches!(&*word, "account")
+                            && n > 1
+                            && self.back(1)?.lower() != "number"),
+                    );
+                }
+                (!tables::LINKS.contains(&word.as_str())).then_some(false)
+            }) == Some(true);
+        let carded = core.len() == 4
+            && groups.len() == 1
+            && self.joined(self.at).is_some_and(|n| n.core.len() == 4 && n.is_digits())
+            && self.toks.get(self.at + 2).is_some_and(|n| n.core.len() == 4 && n.is_digits());
+        let carded = carded
+            || (core.len() == 4
+                && self.joined_before(1)
+                && self.joined_before(2)
+                && tok.is_digits());
+        if single {
+            self.say(&digits(core));
+        } else if zip || state || dialled || named {
+            self.groups(&groups);
+        } else if carded {
+            self.say(&digits(core));
+            if self.joined(self.at).is_some_and(|n| n.core.len() == 4 && n.is_digits()) {
+                self.comma();
+            }
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Whether the token so many steps back is a group of four digits of the same number.
+    fn joined_before(&self, steps: usize) -> bool {
+        self.back(steps).is_some_and(|t| t.core.len() == 4 && t.is_digits() && t.post.is_empty())
+    }
+
+    /// Hashes, MAC addresses and UUIDs, figure by figure.
+    fn by_figure(&mut self, tok: Tok<'a>) -> bool {
+        let core = tok.core;
+        let hex = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_hexdigit());
+        let mixed = |s: &str| {
+            s.bytes().any(|b| b.is_ascii_digit()) && s.bytes().any(|b| b.is_ascii_alphabetic())
+        };
+        for separator in [':', '-'] {
+            let parts: Vec<&str> = core.split(separator).collect();
+            if matches!(parts.len(), 6 | 8) && parts.iter().all(|p| p.len() == 2 && hex(p)) {
+                for p in parts {
+                    self.say(&figures(p));
+                }
+                return true;
+            }
+        }
+        let parts: Vec<&str> = core.split('-').collect();
+        if parts.len() == 5
+            && parts.iter().all(|p| hex(p))
+            && parts.iter().map(|p| p.len()).eq([8, 4, 4, 4, 12])
+        {
+            for (i, p) in parts.iter().enumerate() {
+                if i > 0 {
+                    self.comma();
+                }
+                self.say(&figures(p));
+            }
+            return true;
+        }
+        let colour = core.strip_prefix('#').filter(|c| c.len() == 6 && hex(c) && mixed(c));
+        let hash = (7..=64).contains(&core.len())
+            && hex(core)
+            && mixed(core)
+            && !core.bytes().any(|b| b.is_ascii_uppercase())
+            && !exponent(core);
+        if let Some(c) = colour {
+            self.say("hash");
+            self.say(&figures(c));
+        } else if hash {
+            self.say(&figures(core));
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// "27\"", "12'", "5' 10\"", "6 in."; the number of tokens used.
+    fn length(&mut self, tok: Tok<'a>) -> Option<usize> {
+        let number = |s: &str| {
+            !s.is_empty()
+                && s.len() < 9
+                && s.starts_with(|c: char| c.is_ascii_digit())
+                && s.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b',' | b'/' | b'-'))
+        };
+        let words = |s: &str| -> String {
+            let mut rest = s;
+            if let Some((a, b)) = s.split_once('/')
+                && let (Ok(a), Ok(b)) = (a.parse(), b.parse())
+            {
+                return fraction(a, b);
+            }
+            match Number::take(&mut rest) {
+                Some(n) if rest.is_empty() => n.words(),
+                _ => String::new(),
+            }
+        };
+        let inch = |t: &Tok<'_>| t.post.starts_with('"') || t.post.starts_with("''");
+        // "5'10", "5'10\""
+        if let Some((feet, inches)) = tok.core.split_once('\'')
+            && all_digits(feet)
+            && number(inches)
+            && !inches.contains(',')
+            && feet.len() < 3
+            && inches.split(['.', '/']).next().is_some_and(|i| i.len() < 3)
+            && inches.len() < 6
+        {
+            self.inched = inch(&tok) && !tok.post.starts_with('\'');
+            self.say(&format!("{} foot {}", integer(feet), words(inches)));
+            return Some(1);
+        }
+        if !number(tok.core) || tok.pre.ends_with(['\'', '"']) || words(tok.core).is_empty() {
+            return None;
+        }
+        if tok.post.starts_with('\'') && !tok.post.starts_with("''") {
+            if let Some(n) =
+                self.next(self.at).filter(|n| tok.post == "'" && number(n.core) && inch(n))
+            {
+                self.inched = true;
+                self.say(&format!("{} foot {}", words(tok.core), words(n.core)));
+                return Some(2);
+            }
+            let one = tok.core == "1" || (tok.post == "'" && self.adjective(self.at, true));
+            self.say(&words(tok.core));
+            self.say(if one { "foot" } else { "feet" });
+            return Some(1);
+        }
+        if inch(&tok) && !self.quoted {
+            self.inched = !tok.post.starts_with("''");
+            let one = tok.core == "1" || (tok.post.len() < 3 && self.adjective(self.at, true));
+            self.say(&words(tok.core));
+            self.say(if one { "inch" } else { "inches" });
+            return Some(1);
+        }
+        // "6 in. of snow", "10 in wide"
+        let n = self
+            .next(self.at)
+            .filter(|n| tok.post.is_empty() && n.pre.is_empty() && n.core == "in")?;
+        let after = self.next(self.at + 1);
+        let sized = after.is_some_and(|t| {
+            matches!(
+                &*t.lower(),
+                "wide" | "tall" | "long" | "high" | "deep" | "thick" | "x" | "by" | "of"
+            )
+        }) && (n.post == "." || after.is_some_and(|t| t.core != "of"));
+        let feet = self.back(1).is_some_and(|t| matches!(t.core, "ft" | "feet" | "foot"));
+        if !(n.post.starts_with('.') || sized || feet)
+            || (n.post.starts_with('.') && after.is_some_and(|t| t.starts_digit()))
+        {
+            return None;
+        }
+        self.say(&words(tok.core));
+        self.say(if tok.core == "1" { "inch" } else { "inches" });
+        Some(2)
+    }
+
+    /// Whether the measure that ends in token `last` stands before a noun: "a 5 km run". Marks
+    /// of feet and inches need no article.
+    pub(super) fn adjective(&self, last: usize, mark: bool) -> bool {
+        let article = self.prev().is_some_and(|p| {
+            matches!(
+                &*p.lower(),
+                "a" | "an"
+                    | "the"
+                    | "this"
+                    | "that"
+                    | "each"
+                    | "every"
+                    | "another"
+                    | "his"
+                    | "her"
+                    | "my"
+                    | "our"
+                    | "their"
+                    | "your"
+                    | "any"
+                    | "one"
+                    | "its"
+                    | "new"
+            )
+        });
+        let post = self.toks[last].post;
+        article
+            && (post.is_empty() || mark)
+            && self.next(last).is_some_and(|n| {
+                n.pre.is_empty()
+                    && n.core.len() > 1
+                    && n.core.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+                    && !tables::NOT_NOUNS.contains(&n.core)
+            })
+    }
+
+    /// "1h 30m", "3m20s", "1d 4h", "2:00:35" as a length of time; the number of tokens used.
+    fn duration(&mut self, tok: Tok<'a>) -> Option<usize> {
+        let led = self.back(1).map(|t| t.lower()).unwrap_or_default();
+        let led = led.as_str();
+        if tok.core.matches(':').count() == 2 && !tok.core.contains('-') {
+            let lasting = matches!(
+                led,
+                "in" | "for"
+                    | "took"
+                    | "of"
+                    | "lasted"
+                    | "ran"
+                    | "time"
+                    | "record"
+                    | "takes"
+                    | "runs"
+                    | "about"
+                    | "lasts"
+                    | "under"
+                    | "over"
+                    | "within"
+                    | "than"
+                    | "is"
+            );
+            let time = parse_time(tok.core).filter(|t| lasting && t.half.is_none())?;
+            if tok.core.starts_with('0') && led != "in" {
+                return None;
+            }
+            let count = |n: u64, what: &str| {
+                format!("{} {what}{}", cardinal(n), if n == 1 { "" } else { "s" })
+            };
+            if time.hour > 0 {
+                self.say(&count(time.hour, "hour"));
+            }
+            if time.minute > 0 {
+                self.say(&count(time.minute, "minute"));
+            }
+            if let Some(s) = time.second.filter(|s| *s > 0) {
+                self.say(if time.hour + time.minute > 0 { "and" } else { "" });
+                self.say(&count(s, "second"));
+            }
+            return Some(1);
+        }
+        let mut all = spans(tok.core)?;
+        let mut last = self.at;
+        while let Some(next) = self.joined(last).and_then(|n| spans(n.core)) {
+            // The parts grow smaller.
+            let shrinks = all.last().zip(next.first()).is_some_and(|(a, b)| a.1 < b.1);
+            if !shrinks || all.len() > 6 {
+                break;
+            }
+            all.extend(next);
+            last += 1;
+        }
+        let waits = matches!(
+            led,
+            "for"
+                | "after"
+                | "within"
+                | "every"
+                | "wait"
+                | "took"
+                | "takes"
+                | "lasts"
+                | "lasted"
+                | "least"
+                | "than"
+        );
+        let seconds = all.len() == 1 && all[0].1 == 5 && waits;
+        if all.len() < 2 && !seconds {
+            return None;
+        }
+        for (n, rank) in all {
+            let unit = ["year", "week", "day", "hour", "minute", "second", "millisecond"][rank];
+            self.say(&n.words());
+            self.say(unit);
+            if !n.is_one()
+                && let Some(p) = self.out.last_mut()
+            {
+                p.word.push('s');
+            }
+        }
+        Some(last - self.at + 1)
+    }
+
+    /// Fractions, marks and parts of a whole; the number of tokens used.
+    fn ratio(&mut self, tok: Tok<'a>) -> Option<usize> {
+        let core = tok.core;
+        // "1-1/2 cups"
+        if let Some((whole, part)) = core.split_once('-')
+            && all_digits(whole)
+            && whole.len() < 4
+            && let Some((n, d)) = quotient(part)
+            && n < d
+        {
+            self.say(&format!("{} and {}", integer(whole), fraction(n, d)));
+            return Some(1);
+        }
+        if let Some((a, b)) = core.split_once(['-', ':'])
+            && a == b
+            && matches!(a, "50" | "25" | "20" | "60")
+            && (a == "50" || !core.contains(':'))
+        {
+            self.say(&format!("{0} {0}", integer(a)));
+            return Some(1);
+        }
+        // "1/2-inch", "2/3rds"
+        let (body, tail) = match core.find(|c: char| c.is_ascii_alphabetic() || c == '-') {
+            Some(at) => core.split_at(at),
+            None => (core, ""),
+        };
+        let (n, d) = quotient(body)?;
+        if !matches!(tail, "" | "rd" | "rds" | "th" | "ths" | "nd" | "nds")
+            && !tail.starts_with('-')
+        {
+            return None;
+        }
+        let led = self.back(1).map(|t| t.lower()).unwrap_or_default();
+        let led = led.as_str();
+        let next = self.joined(self.at).map(|t| t.lower()).unwrap_or_default();
+        let of = next == "of";
+        let unit = units::attached(&next).is_some()
+            || matches!(
+                &*next,
+                "inch" | "mile" | "cup" | "cups" | "teaspoon" | "tablespoon" | "pound" | "hour"
+            )
+            || !tail.is_empty();
+        let dated = matches!(led, "on" | "by" | "since" | "until" | "till" | "due" | "dated")
+            && (1..=12).contains(&n)
+            && (1..=31).contains(&d)
+            && tail.is_empty();
+        if is_year(n) && is_year(d) {
+            self.say(&format!("{} slash {}", year(n), year(d)));
+        } else if is_year(n) && d < 100 && body.len() == 7 && d == (n + 1) % 100 {
+            self.say(&format!("{} to {}", year(n), short_year(d)));
+        } else if tables::COUNTED.contains(&led) && n <= d {
+            self.say(&format!("{} of {}", integer(&n.to_string()), integer(&d.to_string())));
+        } else if dated {
+            self.say(&format!("{} {}", tables::MONTHS[n as usize - 1].1, ordinal(d)));
+        } else if (d == 10
+            || (matches!(d, 5 | 20 | 100) && tables::RATED.contains(&led) && d != 100)
+            || (d == 100
+                && matches!(led, "scored" | "score" | "got" | "rated" | "gets" | "scores")))
+            && n <= d
+            && !of
+            && !unit
+        {
+            self.say(&format!("{} out of {}", cardinal(n), cardinal(d)));
+        } else if tail.is_empty()
+            && n >= 10
+            && ((n == d && d <= 50) || (n + d == 100 && n % 5 == 0))
+        {
+            self.say(&format!("{} {}", cardinal(n), cardinal(d)));
+        } else {
+            if n < d && self.prev().is_some_and(Tok::is_digits) {
+                self.say("and");
+            }
+            let words = if (of || unit) && d > 20 { parts(n, d) } else { fraction(n, d) };
+            self.say(&words);
+        }
+        if let Some(rest) = tail.strip_prefix('-') {
+            match units::attached(rest) {
+                Some(unit) => self.say(&unit.one),
+                None => self.runs(rest, false),
+            }
+        }
+        Some(1)
+    }
+
+    /// "100s of people", "the 1s and 0s".
+    fn plurals(&mut self, tok: Tok<'a>) -> bool {
+        let Some(n) = tok.core.strip_suffix('s').filter(|n| all_digits(n) && n.len() < 10) else {
+            return false;
+        };
+        let of = self.joined(self.at).is_some_and(|t| t.core == "of");
+        let words = match n {
+            "10" if of => "tens".into(),
+            "100" if of => "hundreds".into(),
+            "1000" if of => "thousands".into(),
+            "1000000" if of => "millions".into(),
+            "0" => "zeros".into(),
+            "1" if !of => "ones".into(),
+            _ if of => plural(&integer(n)),
+            _ => return false,
+        };
+        self.say(&words);
+        true
+    }
+}
+
+/// Each letter and digit by its name.
+fn figures(s: &str) -> String {
+    let names: Vec<String> = s
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| {
+            if c.is_ascii_digit() {
+                digits(c.encode_utf8(&mut [0; 4]))
+            } else {
+                c.to_ascii_lowercase().to_string()
+            }
+        })
+        .collect();
+    names.join(" ")
+}
+
+/// "123e4567": a number with an exponent is no hash.
+fn exponent(s: &str) -> bool {
+    s.split_once('e').is_some_and(|(a, b)| all_digits(a) && all_digits(b))
+}
+
+fn quotient(s: &str) -> Option<(u64, u64)> {
+    let (n, d) = s.split_once('/')?;
+    let fine = |p: &str| all_digits(p) && p.len() <= 4;
+    (fine(n) && fine(d)).then(|| Some((n.parse().ok()?, d.parse().ok()?)))?
+}
+
+/// "1h30m": numbers with units of time, by rank from years down.
+fn spans(s: &str) -> Option<Vec<(Number, usize)>> {
+    const NAMES: [(&str, usize); 19] = [
+        ("ms", 6),
+        ("yrs", 0),
+        ("yr", 0),
+        ("y", 0),
+        ("wks", 1),
+        ("wk", 1),
+        ("w", 1),
+        ("days", 2),
+        ("day", 2),
+        ("d", 2),
+        ("hrs", 3),
+        ("hr", 3),
+        ("h", 3),
+        ("mins", 4),
+        ("min", 4),
+        ("m", 4),
+        ("secs", 5),
+        ("sec", 5),
+        ("s", 5),
+    ];
+    if s.len() > 24 {
+        return None;
+    }
+    let mut rest = s;
+    let mut out: Vec<(Number, usize)> = Vec::new();
+    while !rest.is_empty() {
+        if !rest.starts_with(|c: char| c.is_ascii_digit()) {
+            return None;
+        }
+        let n = Number::take(&mut rest)?;
+        let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let rank = NAMES.iter().find(|u| u.0 == &rest[..end]).map(|u| u.1)?;
+        if out.last().is_some_and(|l| l.1 >= rank) {
+            return None;
+        }
+        out.push((n, rank));
+        rest = &rest[end..];
+    }
+    (!out.is_empty()).then_some(out)
 }

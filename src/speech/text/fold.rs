@@ -1,5 +1,7 @@
 //! Every character becomes ASCII or one of a few symbols that later rules know.
 
+use unicode_normalization::UnicodeNormalization;
+
 use super::{Replacement, Report, Unspeakable};
 
 pub(super) fn fold(text: &str, base: usize, report: &mut Report) -> String {
@@ -34,6 +36,41 @@ pub(super) fn fold(text: &str, base: usize, report: &mut Report) -> String {
                 out.push_str(if run == 1 { "-" } else { " — " });
             }
             ' '..='~' => out.push(c),
+            '⁰'..='⁹' | '⁻' | '¹' | '²' | '³'
+                if out.ends_with(|p: char| p.is_ascii_alphanumeric() || p == ')') =>
+            {
+                let mut power = String::from(superscript(c));
+                while let Some((_, n)) =
+                    chars.next_if(|(_, n)| matches!(n, '⁰'..='⁹' | '⁻' | '¹' | '²' | '³'))
+                {
+                    power.push(superscript(n));
+                }
+                let word = out.ends_with(|p: char| p.is_ascii_alphabetic())
+                    && out.trim_end_matches(|p: char| p.is_ascii_alphabetic()).len() + 2
+                        < out.len();
+                match power.as_str() {
+                    "2" => out.push('²'),
+                    "3" => out.push('³'),
+                    // The number of a footnote.
+                    _ if word => out.extend([" ", &power]),
+                    _ => out.extend(["^", &power]),
+                }
+            }
+            '⅐'..='⅒' | '⅕'..='⅚' => {
+                if out.ends_with(|p: char| p.is_ascii_digit()) {
+                    out.push(' ');
+                }
+                out.extend(c.nfkd().map(|c| if c == '⁄' { '/' } else { c }));
+            }
+            'Ω' | '\u{2126}'
+                if out
+                    .strip_suffix(['k', 'M'])
+                    .unwrap_or(&out)
+                    .trim_end_matches(' ')
+                    .ends_with(|p: char| p.is_ascii_digit()) =>
+            {
+                out.push('Ω');
+            }
             '\0'..='\u{1f}' | '\u{7f}'..='\u{84}' | '\u{86}'..='\u{9f}' => {
                 refuse(report, &mut out);
             }
@@ -49,13 +86,19 @@ pub(super) fn fold(text: &str, base: usize, report: &mut Report) -> String {
             }
             _ => match of(c) {
                 Fold::As("—") => {
+                    let next = chars.peek().map(|(_, n)| *n);
+                    let tight = |c: char| c.is_alphanumeric() || "$£€.%°\"'′″".contains(c);
+                    let spaced = out.ends_with(' ') && next == Some(' ');
                     let range = c == '–'
-                        && out.ends_with(|p: char| p.is_ascii_digit())
-                        && chars.peek().is_some_and(|(_, n)| {
-                            n.is_ascii_digit() || matches!(n, '$' | '£' | '€')
-                        });
-                    out.push_str(if range { "-" } else { " — " });
+                        && out.ends_with(tight)
+                        && next.is_some_and(|n| n.is_alphanumeric() || "$£€".contains(n));
+                    out.push_str(match () {
+                        _ if range => "-",
+                        _ if c == '–' && spaced => "–",
+                        _ => " — ",
+                    });
                 }
+                Fold::As(" ") if thousands(&out, &mut chars) => out.push(','),
                 Fold::As(same) => out.push_str(same),
                 Fold::Keep => out.push(c),
                 Fold::Say(words) => {
@@ -70,11 +113,38 @@ pub(super) fn fold(text: &str, base: usize, report: &mut Report) -> String {
                 Fold::Removed => report
                     .replaced
                     .push(Replacement { original: c.to_string(), spoken: String::new() }),
-                Fold::No => refuse(report, &mut out),
+                Fold::No => {
+                    // Marks are dropped, what is a form of plain letters becomes them.
+                    let plain: String =
+                        c.nfkd().filter(|c| c.is_ascii_graphic()).take(16).collect();
+                    if plain.is_empty() || !c.is_alphanumeric() {
+                        refuse(report, &mut out);
+                    } else {
+                        out.push_str(&plain);
+                    }
+                }
             },
         }
     }
     out
+}
+
+/// Whether a special space stands inside a number: "1 000" with a space that does not break.
+fn thousands(out: &str, chars: &mut std::iter::Peekable<std::str::CharIndices<'_>>) -> bool {
+    let mut ahead = chars.clone().map(|(_, c)| c);
+    let digits = ahead.by_ref().take_while(char::is_ascii_digit).count();
+    let tail = out.trim_end_matches(|c: char| c.is_ascii_digit());
+    digits == 3 && (1..=3).contains(&(out.len() - tail.len())) && !tail.ends_with('.')
+}
+
+fn superscript(c: char) -> char {
+    match c {
+        '¹' => '1',
+        '²' => '2',
+        '³' => '3',
+        '⁻' => '-',
+        _ => c.nfkd().next().unwrap_or('0'),
+    }
 }
 
 /// What a character outside ASCII becomes before anything else looks at it.
@@ -105,6 +175,7 @@ fn of(c: char) -> Fold {
         '‐' | '‑' | '−' | '﹣' => As("-"),
         '–' | '—' | '―' | '‒' => As("—"),
         '…' => As("..."),
+        '⁄' | '∕' => As("/"),
         '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' => {
             As(" ")
         }
@@ -166,68 +237,30 @@ fn of(c: char) -> Fold {
         '⁸' | '₈' => As("8"),
         '⁹' | '₉' => As("9"),
 
-        'À' | 'Á' | 'Â' | 'Ã' | 'Ä' | 'Å' | 'Ā' | 'Ă' | 'Ą' | 'Ǎ' | 'Ạ' | 'Ả' | 'Ấ' | 'Ầ' | 'Ẩ'
-        | 'Ẫ' | 'Ậ' | 'Ắ' | 'Ằ' | 'Ẳ' | 'Ẵ' | 'Ặ' => As("A"),
-        'à' | 'á' | 'â' | 'ã' | 'ä' | 'å' | 'ā' | 'ă' | 'ą' | 'ǎ' | 'ạ' | 'ả' | 'ấ' | 'ầ' | 'ẩ'
-        | 'ẫ' | 'ậ' | 'ắ' | 'ằ' | 'ẳ' | 'ẵ' | 'ặ' => As("a"),
-        'Æ' | 'Ǽ' => As("Ae"),
-        'æ' | 'ǽ' => As("ae"),
-        'Ç' | 'Ć' | 'Ĉ' | 'Ċ' | 'Č' => As("C"),
-        'ç' | 'ć' | 'ĉ' | 'ċ' | 'č' => As("c"),
-        'Ð' | 'Ď' | 'Đ' => As("D"),
-        'ð' | 'ď' | 'đ' => As("d"),
-        'È' | 'É' | 'Ê' | 'Ë' | 'Ē' | 'Ĕ' | 'Ė' | 'Ę' | 'Ě' | 'Ẹ' | 'Ẻ' | 'Ẽ' | 'Ế' | 'Ề' | 'Ể'
-        | 'Ễ' | 'Ệ' => As("E"),
-        'è' | 'é' | 'ê' | 'ë' | 'ē' | 'ĕ' | 'ė' | 'ę' | 'ě' | 'ẹ' | 'ẻ' | 'ẽ' | 'ế' | 'ề' | 'ể'
-        | 'ễ' | 'ệ' | 'ə' => As("e"),
-        'Ĝ' | 'Ğ' | 'Ġ' | 'Ģ' | 'Ǧ' => As("G"),
-        'ĝ' | 'ğ' | 'ġ' | 'ģ' | 'ǧ' => As("g"),
-        'Ĥ' | 'Ħ' => As("H"),
-        'ĥ' | 'ħ' => As("h"),
-        'Ì' | 'Í' | 'Î' | 'Ï' | 'Ĩ' | 'Ī' | 'Ĭ' | 'Į' | 'İ' | 'Ǐ' | 'Ỉ' | 'Ị' => {
-            As("I")
-        }
-        'ì' | 'í' | 'î' | 'ï' | 'ĩ' | 'ī' | 'ĭ' | 'į' | 'ı' | 'ǐ' | 'ỉ' | 'ị' => {
-            As("i")
-        }
-        'Ĵ' => As("J"),
-        'ĵ' => As("j"),
-        'Ķ' | 'Ǩ' => As("K"),
-        'ķ' | 'ǩ' => As("k"),
-        'Ĺ' | 'Ļ' | 'Ľ' | 'Ŀ' | 'Ł' => As("L"),
-        'ĺ' | 'ļ' | 'ľ' | 'ŀ' | 'ł' => As("l"),
-        'Ñ' | 'Ń' | 'Ņ' | 'Ň' | 'Ŋ' | 'Ǹ' => As("N"),
-        'ñ' | 'ń' | 'ņ' | 'ň' | 'ŋ' | 'ǹ' | 'ŉ' => As("n"),
-        'Ò' | 'Ó' | 'Ô' | 'Õ' | 'Ö' | 'Ø' | 'Ō' | 'Ŏ' | 'Ő' | 'Ǒ' | 'Ơ' | 'Ọ' | 'Ỏ' | 'Ố' | 'Ồ'
-        | 'Ổ' | 'Ỗ' | 'Ộ' | 'Ớ' | 'Ờ' | 'Ở' | 'Ỡ' | 'Ợ' => As("O"),
-        'ò' | 'ó' | 'ô' | 'õ' | 'ö' | 'ø' | 'ō' | 'ŏ' | 'ő' | 'ǒ' | 'ơ' | 'ọ' | 'ỏ' | 'ố' | 'ồ'
-        | 'ổ' | 'ỗ' | 'ộ' | 'ớ' | 'ờ' | 'ở' | 'ỡ' | 'ợ' => As("o"),
+        // Letters that Unicode does not take apart; the others lose their marks by its tables.
+        'Æ' => As("Ae"),
+        'æ' => As("ae"),
+        'Ǽ' => As("Ae"),
+        'ǽ' => As("ae"),
+        'Ð' | 'Đ' => As("D"),
+        'ð' | 'đ' => As("d"),
+        'ə' => As("e"),
+        'Ħ' => As("H"),
+        'ħ' => As("h"),
+        'ı' => As("i"),
+        'Ł' => As("L"),
+        'ł' => As("l"),
+        'Ŋ' => As("N"),
+        'ŋ' => As("n"),
+        'Ø' | 'Ǿ' => As("O"),
+        'ø' | 'ǿ' => As("o"),
         'Œ' => As("Oe"),
         'œ' => As("oe"),
-        'Ŕ' | 'Ŗ' | 'Ř' => As("R"),
-        'ŕ' | 'ŗ' | 'ř' => As("r"),
-        'Ś' | 'Ŝ' | 'Ş' | 'Š' | 'Ș' => As("S"),
-        'ś' | 'ŝ' | 'ş' | 'š' | 'ș' | 'ſ' => As("s"),
         'ß' | 'ẞ' => As("ss"),
-        'Ţ' | 'Ť' | 'Ŧ' | 'Ț' => As("T"),
-        'ţ' | 'ť' | 'ŧ' | 'ț' => As("t"),
+        'Ŧ' => As("T"),
+        'ŧ' => As("t"),
         'Þ' => As("Th"),
         'þ' => As("th"),
-        'Ù' | 'Ú' | 'Û' | 'Ü' | 'Ũ' | 'Ū' | 'Ŭ' | 'Ů' | 'Ű' | 'Ų' | 'Ǔ' | 'Ư' | 'Ụ' | 'Ủ' | 'Ứ'
-        | 'Ừ' | 'Ử' | 'Ữ' | 'Ự' => As("U"),
-        'ù' | 'ú' | 'û' | 'ü' | 'ũ' | 'ū' | 'ŭ' | 'ů' | 'ű' | 'ų' | 'ǔ' | 'ư' | 'ụ' | 'ủ' | 'ứ'
-        | 'ừ' | 'ử' | 'ữ' | 'ự' => As("u"),
-        'Ŵ' => As("W"),
-        'ŵ' => As("w"),
-        'Ý' | 'Ŷ' | 'Ÿ' | 'Ỳ' | 'Ỵ' | 'Ỷ' | 'Ỹ' => As("Y"),
-        'ý' | 'ŷ' | 'ÿ' | 'ỳ' | 'ỵ' | 'ỷ' | 'ỹ' => As("y"),
-        'Ź' | 'Ż' | 'Ž' => As("Z"),
-        'ź' | 'ż' | 'ž' => As("z"),
-        'ﬀ' => As("ff"),
-        'ﬁ' => As("fi"),
-        'ﬂ' => As("fl"),
-        'ﬃ' => As("ffi"),
-        'ﬄ' => As("ffl"),
 
         'Α' | 'α' | 'Ά' | 'ά' => Say("alpha"),
         'Β' | 'β' => Say("beta"),

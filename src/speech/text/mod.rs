@@ -25,9 +25,11 @@ mod fold;
 
 mod numbers;
 mod phones;
+mod places;
 mod read;
 mod tables;
 mod tokens;
+mod units;
 mod words;
 
 use chunks::{hard_split, render, split};
@@ -331,6 +333,6 @@ fn ends_surely(token: &str) -> bool {
         && !tables::WITH_STOP.iter().any(|w| w.0 == lower)
         && !tables::BEFORE_NUMBER.iter().any(|w| w.0 == lower)
         && !tables::MONTHS.iter().any(|w| w.0 == lower)
-        && !tables::UNITS.iter().any(|w| w.0 == word)
+        && !units::known(word)
         && !matches!(lower.as_str(), "st" | "dr" | "al" | "am" | "pm" | "ok")
 }

@@ -57,6 +57,44 @@ impl<'a> Reader<'a> {
             }
             return None;
         }
+        // "6314467123", "1 631 446 7123", "631 446 7123"
+        if tok.is_digits() && !tok.core.ends_with("000") {
+            let n = tok.core;
+            let b = n.as_bytes();
+            let national = match n.len() {
+                10 => b[0] > b'1' && b[3] > b'1',
+                11 => b[0] == b'1' && b[1] > b'1' && b[4] > b'1',
+                _ => false,
+            };
+            if national {
+                let at = n.len() - 10;
+                let all = [&n[..at], &n[at..at + 3], &n[at + 3..at + 6], &n[at + 6..]];
+                self.groups(if at == 0 { &all[1..] } else { &all });
+                return Some(1);
+            }
+            if n.len() == 7
+                && self.prev().is_some_and(|p| {
+                    matches!(
+                        &*p.lower(),
+                        "call" | "dial" | "phone" | "at" | "tel" | "text" | "number"
+                    )
+                })
+            {
+                self.groups(&[&n[..3], &n[3..]]);
+                return Some(1);
+            }
+            let mut last = self.at;
+            let mut all = vec![n];
+            while let Some(next) = self.joined(last).filter(|t| t.is_digits() && all.len() < 4) {
+                all.push(next.core);
+                last += 1;
+            }
+            let shape: Vec<usize> = all.iter().map(|g| g.len()).collect();
+            if matches!(shape.as_slice(), [3, 3, 4] | [1, 3, 3, 4]) {
+                self.groups(&all);
+                return Some(last - self.at + 1);
+            }
+        }
         let lengths: Vec<usize> = groups.iter().map(|g| g.len()).collect();
         let total: usize = lengths.iter().sum();
         let hyphens = grouped && !tok.core.contains('.');

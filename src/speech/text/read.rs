@@ -8,8 +8,10 @@
 use super::Replacement;
 use super::Report;
 use super::fold::fold;
+use super::numbers;
 use super::tables::{self, Stop};
 use super::tokens::{LONG, Tok, lookup, numbered, tokens};
+use super::units;
 use super::words::{address, dotted};
 
 /// The punctuation after a word.
@@ -49,7 +51,7 @@ pub(super) struct Piece {
 pub(super) fn normalise(text: &str, base: usize, report: &mut Report) -> Vec<Piece> {
     let folded = fold(text, base, report);
     let toks = tokens(&folded);
-    let mut reader = Reader { toks: &toks, out: Vec::new(), at: 0 };
+    let mut reader = Reader { toks: &toks, out: Vec::new(), at: 0, quoted: false, inched: false };
     reader.run(report);
     reader.out
 }
@@ -59,6 +61,10 @@ pub(super) struct Reader<'a> {
     pub out: Vec<Piece>,
     /// The token being said.
     pub at: usize,
+    /// Within double quotes, so that the mark after a number is no inch.
+    pub quoted: bool,
+    /// The double quote behind the token was an inch.
+    pub inched: bool,
 }
 
 /// What was done with a token.
@@ -93,12 +99,35 @@ impl<'a> Reader<'a> {
                 self.comma();
             }
             let first = self.out.len();
+            if tok.para {
+                self.quoted = false;
+            }
+            if tok.pre.contains('"') {
+                self.quoted = !self.quoted;
+            }
+            // ".NET", ".txt"
+            if tok.pre.ends_with('.')
+                && !tok.pre.ends_with("..")
+                && tok.core.starts_with(|c: char| c.is_ascii_alphabetic())
+            {
+                self.say("dot");
+            }
             let said = if tok.core.is_empty() { self.symbols(tok) } else { self.token(tok) };
             let last = self.at + said.used - 1;
             self.note(first, last, report);
             if !tok.core.is_empty() {
                 self.close(last, said.stop);
             }
+            let behind = self.toks[self.at..=last].iter().enumerate();
+            let marks: usize = behind
+                .map(|(i, t)| {
+                    let inside = if i == 0 { t.core } else { t.raw };
+                    let post = if i == 0 { t.post } else { "" };
+                    inside.matches('"').count() + post.matches('"').count()
+                })
+                .sum();
+            self.quoted ^= marks % 2 == 1 && !self.inched;
+            self.inched = false;
             self.at = last + 1;
         }
         self.end(Mark::Stop);
@@ -209,20 +238,33 @@ impl<'a> Reader<'a> {
         let between_numbers =
             self.prev().is_some_and(|t| t.core.ends_with(|c: char| c.is_ascii_digit()))
                 && self.next(self.at).is_some_and(Tok::starts_digit);
+        let operand =
+            |t: &Tok<'_>| t.core.len() == 1 || t.starts_digit() || t.core.contains(['[', '(']);
+        let behind = self.at.checked_sub(1).map(|i| self.toks[i]).filter(|_| !tok.para);
+        let operands = behind.is_some_and(|t| operand(&t) && matches!(t.post, "" | "]" | ")"))
+            && self.next(self.at).is_some_and(operand);
+        let dated = |t: &Tok<'_>| t.starts_digit() || lookup(tables::MONTHS, &t.lower()).is_some();
         let name = match tok.raw {
-            "—" => {
+            "–" if self.prev().is_some_and(dated)
+                && self
+                    .next(self.at)
+                    .is_some_and(|t| t.starts_digit() || (t.starts_upper() && dated(t))) =>
+            {
+                "to"
+            }
+            "–" | "—" => {
                 self.comma();
                 return ONE;
             }
             "-" => {
-                if between_numbers {
+                if between_numbers || operands {
                     self.say("minus");
                 } else {
                     self.comma();
                 }
                 return ONE;
             }
-            "*" if between_numbers => "times",
+            "*" if between_numbers || operands => "times",
             "/" if between_numbers => "divided by",
             pair => lookup(tables::PAIRS, pair).unwrap_or(""),
         };
@@ -279,7 +321,7 @@ impl<'a> Reader<'a> {
         let stopped = tok.post.starts_with('.');
         if !stopped && core.bytes().all(|b| b.is_ascii_lowercase()) {
             // Most tokens: nothing below but this table and `word` looks at them.
-            match lookup(tables::WITHOUT_STOP, core).filter(|_| core.len() < 4) {
+            match lookup(tables::WITHOUT_STOP, core) {
                 Some(words) => self.say(words),
                 None => self.word(core),
             }
@@ -287,22 +329,11 @@ impl<'a> Reader<'a> {
         }
         let next = self.next(self.at).copied();
 
-        if matches!(lower.as_str(), "st" | "dr") && tok.starts_upper() {
-            let title = lower == "dr" || stopped;
-            let before = self.prev().is_some_and(|p| p.starts_upper());
-            let name = next.is_some_and(|n| n.starts_upper());
-            if title && name && !(before && lower == "st") {
-                self.say(if lower == "dr" { "doctor" } else { "saint" });
-                return Said { used: 1, stop: Some(Stop::Never) };
-            }
-            if stopped && (before || self.prev().is_some_and(Tok::starts_digit)) {
-                self.say(if lower == "dr" { "drive" } else { "street" });
-                return Said { used: 1, stop: Some(Stop::Opener) };
-            }
-            if stopped {
-                self.say(if lower == "dr" { "doctor" } else { "saint" });
-                return Said { used: 1, stop: Some(Stop::Never) };
-            }
+        if let Some(said) = self.place(tok, &lower, next) {
+            return said;
+        }
+        if let Some(said) = self.shortened(tok, &lower, next) {
+            return said;
         }
         if core != "ms"
             && let Some(words) = lookup(tables::WITHOUT_STOP, &lower)
@@ -319,7 +350,14 @@ impl<'a> Reader<'a> {
         }
         if stopped {
             if tok.post == "."
-                && next.is_some_and(|n| n.starts_digit())
+                && next.is_some_and(|n| {
+                    n.starts_digit()
+                        || (lower != "no"
+                            && n.core.len() < 8
+                            && numbers::roman(&n.core.to_ascii_uppercase()).is_some())
+                        || (n.core.len() == 1
+                            && matches!(&*lower, "apt" | "ste" | "rm" | "bldg" | "app" | "fig"))
+                })
                 && let Some(word) = lookup(tables::BEFORE_NUMBER, &lower)
             {
                 self.say(word);
@@ -331,18 +369,57 @@ impl<'a> Reader<'a> {
             }
             if let Some((_, words, stop)) = tables::WITH_STOP.iter().find(|(k, _, _)| *k == lower)
                 && (tok.starts_upper() || tables::SMALL.contains(&lower.as_str()))
+                && !(core == "Max" || core == "Min")
             {
                 self.say(words);
-                return Said { used: 1, stop: Some(*stop) };
+                // "Acme Co. Ltd.", "Pennsylvania Ave. NW".
+                let goes_on = next.is_some_and(|n| {
+                    tables::COMPASS.contains(&n.core)
+                        || (matches!(&*lower, "co" | "inc" | "corp" | "bros")
+                            && matches!(
+                                &*n.lower(),
+                                "ltd" | "inc" | "llc" | "corp" | "plc" | "co" | "lp"
+                            ))
+                });
+                return Said { used: 1, stop: Some(if goes_on { Stop::Never } else { *stop }) };
             }
             if core.len() == 1
                 && core != "I"
                 && tok.starts_upper()
+                && let Some(n) = next
+            {
+                let way = match core {
+                    "N" => "north",
+                    "S" => "south",
+                    "E" => "east",
+                    "W" => "west",
+                    _ => "",
+                };
+                let street = self
+                    .toks
+                    .get(self.at + 2)
+                    .is_some_and(|t| tables::STREETS.contains(&t.lower().as_str()));
+                self.say(if street && !way.is_empty() { way } else { &lower });
+                let initial = n.starts_lower() || n.core.len() == 1;
+                return Said {
+                    used: 1,
+                    stop: Some(if initial { Stop::Never } else { Stop::Opener }),
+                };
+            }
+            if core == "v"
+                && self.prev().is_some_and(Tok::starts_upper)
                 && next.is_some_and(|n| n.starts_upper())
             {
-                self.say(&lower);
+                self.say("versus");
                 return Said { used: 1, stop: Some(Stop::Never) };
             }
+        }
+        if let Some(stem) = core.strip_suffix("'s").map(|s| s.trim_end_matches('.'))
+            && let Some(words) = dotted(stem)
+        {
+            self.say(&words);
+            self.possess();
+            return ONE;
         }
         if let Some(words) = dotted(core) {
             match lower.as_str() {
@@ -363,8 +440,18 @@ impl<'a> Reader<'a> {
         if self.roman(tok) {
             return ONE;
         }
+        if core.len() == 1 && "ABCDF".contains(core) && tok.post.starts_with('-') {
+            self.say(&format!("{lower} minus"));
+            return ONE;
+        }
+        if self.keys(core) {
+            return ONE;
+        }
         if let Some(rest) = address(core) {
             self.runs(rest, true);
+            return ONE;
+        }
+        if self.alternatives(core) {
             return ONE;
         }
         if core.contains(|c: char| c.is_ascii_digit() || "½¼¾⅓⅔⅛⅜⅝⅞".contains(c))
@@ -375,7 +462,7 @@ impl<'a> Reader<'a> {
             if said.used > 1 && said.stop.is_none() && last.post.starts_with('.') {
                 if last.core.contains('.') {
                     said.stop = Some(Stop::Opener);
-                } else if tables::UNITS.iter().any(|u| u.0 == last.core) {
+                } else if units::known(last.core) {
                     said.stop = Some(Stop::Capital);
                 }
             }

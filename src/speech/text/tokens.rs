@@ -1,5 +1,7 @@
 //! Text cut at white space, punctuation peeled off.
 
+use super::tables;
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tok<'a> {
     pub raw: &'a str,
@@ -31,11 +33,68 @@ pub(super) fn tokens(folded: &str) -> Vec<Tok<'_>> {
             para = true;
         }
         for raw in words {
-            out.push(token(raw, para));
+            match range(raw, out.last()) {
+                Some(at) => {
+                    let (left, right) = (token(&raw[..at], para), token(&raw[at + 1..], false));
+                    let date = left.is_digits();
+                    out.push(Tok { core: full_name(left.core), ..left });
+                    out.push(Tok {
+                        raw: &raw[at..=at],
+                        pre: "",
+                        core: "to",
+                        post: "",
+                        para: false,
+                    });
+                    let core = if date { right.core } else { full_name(right.core) };
+                    out.push(Tok { core, ..right });
+                }
+                None => out.push(token(raw, para)),
+            }
             para = false;
         }
     }
     out
+}
+
+/// A day or month without a date beside it, in full.
+fn full_name(core: &str) -> &str {
+    let lower = core.to_ascii_lowercase();
+    let names = tables::DAYS.iter().map(|d| (d.0, d.1)).chain(tables::MONTHS.iter().copied());
+    names.into_iter().find(|n| n.0 == lower).map_or(core, |n| n.1)
+}
+
+/// Where the hyphen of a range of days, months or hours stands: "Mon-Fri", "Jan-Mar",
+/// "9 a.m.-5 p.m.", "noon-1pm", "June 3-July 5", "1990-present".
+fn range(raw: &str, before: Option<&Tok<'_>>) -> Option<usize> {
+    let at = raw.find('-').filter(|at| *at > 0 && raw.len() < 40)?;
+    let left = raw[..at].trim_start_matches(['(', '"', '\'', '[']);
+    let right = raw[at + 1..].trim_end_matches(['.', ',', ';', ':', ')', ']', '"', '\'', '?', '!']);
+    if left.is_empty() || right.is_empty() || right.contains('-') {
+        return None;
+    }
+    let (l, r) = (left.to_ascii_lowercase(), right.to_ascii_lowercase());
+    let capital = |s: &str| s.starts_with(|c: char| c.is_ascii_uppercase());
+    let day = |s: &str| tables::DAYS.iter().any(|d| d.0 == s);
+    let month = |s: &str| lookup(tables::MONTHS, s).is_some();
+    let noon = |s: &str| matches!(s, "noon" | "midnight");
+    let digit = |s: &str| s.starts_with(|c: char| c.is_ascii_digit());
+    let half = |s: &str| {
+        ["am", "pm", "a.m.", "p.m.", "a.m", "p.m"].iter().any(|h| {
+            s.strip_suffix(h)
+                .is_some_and(|n| n.is_empty() || n.ends_with(|c: char| c.is_ascii_digit()))
+        })
+    };
+    let quarter = |s: &str| s.len() == 2 && s.starts_with('q') && digit(&s[1..]);
+    let both = |f: &dyn Fn(&str) -> bool| f(&l) && f(&r);
+    let after_month = before.is_some_and(|b| month(&b.lower()));
+    let range = (capital(left) && capital(right) && (both(&day) || both(&month)))
+        || ((half(&l) || noon(&l)) && (digit(&r) || noon(&r)))
+        || (digit(&l) && noon(&r))
+        || (after_month && all_digits(left) && capital(right) && month(&r))
+        || (all_digits(left) && left.len() == 4 && matches!(&*r, "present" | "now" | "today"))
+        || both(&quarter)
+        || (l == "a" && r == "z");
+    range.then_some(at)
 }
 
 /// "1." or "2)" at the start of a line.
