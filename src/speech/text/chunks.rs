@@ -1,8 +1,9 @@
 //! Words cut into chunks that the voice can say in one breath.
 
-use super::Chunk;
+use super::plain::Gap;
 use super::read::{Mark, Piece};
 use super::tables;
+use super::{Chunk, Pauses, Word};
 
 pub(super) fn render(pieces: &[Piece]) -> String {
     let mut out = String::with_capacity(pieces.iter().map(|p| p.word.len() + 2).sum());
@@ -11,7 +12,7 @@ pub(super) fn render(pieces: &[Piece]) -> String {
             out.push(' ');
         }
         out.push_str(&p.word);
-        out.push_str(p.after.as_str());
+        out.extend(p.after.char());
     }
     out
 }
@@ -27,10 +28,17 @@ pub(super) fn hard_split(pieces: Vec<Piece>, max_chars: usize) -> Vec<Piece> {
         let mut rest = p.word.as_str();
         while rest.len() > most {
             // Words are ASCII.
-            out.push(Piece { word: rest[..most].to_string(), after: Mark::None });
+            let cut = rest[..most].to_string();
+            out.push(Piece {
+                word: cut,
+                after: Mark::None,
+                gap: Gap::None,
+                pause: None,
+                ..p.clone()
+            });
             rest = &rest[most..];
         }
-        out.push(Piece { word: rest.to_string(), after: p.after });
+        out.push(Piece { word: rest.to_string(), ..p.clone() });
     }
     out
 }
@@ -44,7 +52,7 @@ pub(super) fn length(pieces: &[Piece]) -> usize {
 }
 
 /// Sentences, cut where they are too long, tiny ones joined to a neighbour.
-pub(super) fn split(pieces: Vec<Piece>, max_chars: usize) -> Vec<Chunk> {
+pub(super) fn split(pieces: Vec<Piece>, max_chars: usize, pauses: &Pauses) -> Vec<Chunk> {
     /// Shorter chunks are joined to a neighbour where both fit.
     const TINY: usize = 16;
     let pieces = hard_split(pieces, max_chars);
@@ -52,7 +60,7 @@ pub(super) fn split(pieces: Vec<Piece>, max_chars: usize) -> Vec<Chunk> {
     let mut cuts: Vec<std::ops::Range<usize>> = Vec::new();
     let mut start = 0;
     for end in 1..=pieces.len() {
-        if pieces[end - 1].after.ends_sentence() || end == pieces.len() {
+        if end == pieces.len() || pieces[end - 1].after.ends_sentence() || apart(&pieces, end) {
             if length(&pieces[start..end]) <= max_chars {
                 cuts.push(start..end);
             } else {
@@ -66,7 +74,10 @@ pub(super) fn split(pieces: Vec<Piece>, max_chars: usize) -> Vec<Chunk> {
     for cut in cuts {
         if let Some(last) = joined.last_mut() {
             let tiny = |r: &std::ops::Range<usize>| length(&pieces[r.clone()]) < TINY;
-            if (tiny(last) || tiny(&cut)) && length(&pieces[last.start..cut.end]) <= max_chars {
+            if (tiny(last) || tiny(&cut))
+                && !apart(&pieces, cut.start)
+                && length(&pieces[last.start..cut.end]) <= max_chars
+            {
                 last.end = cut.end;
                 continue;
             }
@@ -78,13 +89,59 @@ pub(super) fn split(pieces: Vec<Piece>, max_chars: usize) -> Vec<Chunk> {
         .map(|r| {
             let part = &pieces[r];
             let mut text = render(part);
-            let mark = part.last().map_or(Mark::Stop, |p| p.after);
-            if mark == Mark::None {
-                text.push(',');
+            let last = part.last();
+            let mark = last.map_or(Mark::Stop, |p| p.after);
+            if !mark.ends_sentence() {
+                // Voices learn from whole sentences: after a comma they would talk on, and on.
+                if mark != Mark::None {
+                    text.pop();
+                }
+                text.push('.');
             }
-            Chunk { text, ends_sentence: mark.ends_sentence() }
+            let pause_after = match last {
+                Some(Piece { pause: Some(seconds), .. }) => *seconds,
+                Some(Piece { gap: Gap::Heading, .. }) => pauses.heading,
+                Some(Piece { gap: Gap::Paragraph, .. }) => pauses.paragraph,
+                _ => match mark {
+                    Mark::None => 0.0,
+                    Mark::Comma => pauses.comma,
+                    Mark::Clause => pauses.clause,
+                    Mark::Stop | Mark::Question | Mark::Exclamation => pauses.sentence,
+                },
+            };
+            Chunk {
+                text,
+                ends_sentence: mark.ends_sentence(),
+                words: part.iter().map(word).collect(),
+                source: source(part),
+                pause_after,
+                rate: part.first().map_or(1.0, |p| p.rate),
+            }
         })
         .collect()
+}
+
+/// Whether the markup or the structure asks for a pause of its own before `pieces[at]`.
+fn apart(pieces: &[Piece], at: usize) -> bool {
+    let Some(before) = at.checked_sub(1).map(|i| &pieces[i]) else { return false };
+    before.gap >= Gap::Paragraph
+        || before.pause.is_some()
+        || pieces.get(at).is_some_and(|p| p.rate != before.rate)
+}
+
+pub(super) fn source(pieces: &[Piece]) -> std::ops::Range<usize> {
+    let start = pieces.iter().map(|p| p.source.0).min().unwrap_or(0);
+    start..pieces.iter().map(|p| p.source.1).max().unwrap_or(start)
+}
+
+pub(super) fn word(p: &Piece) -> Word {
+    Word {
+        text: p.word.clone(),
+        mark: p.after.char(),
+        letter: p.letter,
+        phonemes: p.phonemes.clone(),
+        source: p.source.0..p.source.1,
+    }
 }
 
 /// Cuts one sentence into the cheapest chunks: few, none tiny, at commas before
@@ -96,7 +153,18 @@ pub(super) fn clauses(pieces: &[Piece], max_chars: usize) -> Vec<std::ops::Range
     best[0].0 = 0;
     for end in 1..=n {
         let after = pieces[end - 1].after;
-        let cut = if end == n || after == Mark::Comma {
+        let last = pieces[end - 1].word.as_str();
+        let cut = if end == n {
+            0
+        } else if pieces[end - 1].bound {
+            // Inside a number, a date, a name.
+            1000
+        } else if tables::CONJUNCTIONS.contains(&last)
+            || tables::PREPOSITIONS.contains(&last)
+            || matches!(last, "the" | "a" | "an")
+        {
+            400
+        } else if after != Mark::None {
             0
         } else {
             let next = pieces[end].word.as_str();

@@ -2,15 +2,54 @@
 
 use unicode_normalization::UnicodeNormalization;
 
+use super::plain::{Map, OBJECT, Object, Plain};
 use super::{Replacement, Report, Unspeakable};
 
-pub(super) fn fold(text: &str, base: usize, report: &mut Report) -> String {
+/// A text over ASCII and the symbols that later rules know.
+pub(super) struct Folded {
+    pub text: String,
+    /// To places in the plain text.
+    pub map: Map,
+    /// Where [`OBJECT`] stands, and which of the plain text's objects it is.
+    pub objects: Vec<(usize, usize)>,
+}
+
+/// Folds a plain text; `place` says where a byte of it stands in the whole input.
+pub(super) fn fold(
+    plain: &Plain<'_>,
+    place: &dyn Fn(usize) -> usize,
+    report: &mut Report,
+) -> Folded {
+    let text = &*plain.text;
     let mut out = String::with_capacity(text.len() + text.len() / 8);
+    let mut map = Map::default();
+    let mut objects: Vec<(usize, usize)> = Vec::new();
     let mut chars = text.char_indices().peekable();
     let mut unspeakable_end = usize::MAX;
     while let Some((at, c)) = chars.next() {
+        map.push(out.len(), at);
+        if c == OBJECT
+            && let Some((_, object)) = plain.objects.get(objects.len()).filter(|o| o.0 == at)
+        {
+            let apart = matches!(object, Object::End(_));
+            if apart {
+                out.push('\n');
+            } else if matches!(object, Object::Pause(_) | Object::Rate(_)) {
+                out.push(' ');
+            }
+            objects.push((out.len(), objects.len()));
+            out.push(OBJECT);
+            let letter = chars.peek().is_some_and(|(_, n)| n.is_alphanumeric());
+            if apart {
+                out.push('\n');
+            } else if letter || matches!(object, Object::Pause(_) | Object::Rate(_)) {
+                out.push(' ');
+            }
+            continue;
+        }
+        let span = || place(at)..place(at + c.len_utf8());
         let mut refuse = |report: &mut Report, out: &mut String| {
-            let here = base + at;
+            let here = place(at);
             match report.unspeakable.last_mut() {
                 Some(last) if unspeakable_end == here => last.text.push(c),
                 _ => report.unspeakable.push(Unspeakable { text: c.to_string(), position: here }),
@@ -79,9 +118,11 @@ pub(super) fn fold(text: &str, base: usize, report: &mut Report) -> String {
             }
             '\u{1f1e6}'..='\u{1f1ff}' => {
                 let letter = char::from(b'a' + (c as u32 - 0x1f1e6) as u8);
-                report
-                    .replaced
-                    .push(Replacement { original: c.to_string(), spoken: letter.to_string() });
+                report.replaced.push(Replacement {
+                    original: c.to_string(),
+                    spoken: letter.to_string(),
+                    source: span(),
+                });
                 out.extend([' ', letter, ' ']);
             }
             _ => match of(c) {
@@ -102,17 +143,21 @@ pub(super) fn fold(text: &str, base: usize, report: &mut Report) -> String {
                 Fold::As(same) => out.push_str(same),
                 Fold::Keep => out.push(c),
                 Fold::Say(words) => {
-                    report
-                        .replaced
-                        .push(Replacement { original: c.to_string(), spoken: words.to_string() });
+                    report.replaced.push(Replacement {
+                        original: c.to_string(),
+                        spoken: words.to_string(),
+                        source: span(),
+                    });
                     out.push(' ');
                     out.push_str(words);
                     out.push(' ');
                 }
                 Fold::Nothing => {}
-                Fold::Removed => report
-                    .replaced
-                    .push(Replacement { original: c.to_string(), spoken: String::new() }),
+                Fold::Removed => report.replaced.push(Replacement {
+                    original: c.to_string(),
+                    spoken: String::new(),
+                    source: span(),
+                }),
                 Fold::No => {
                     // Marks are dropped, what is a form of plain letters becomes them.
                     let plain: String =
@@ -126,7 +171,8 @@ pub(super) fn fold(text: &str, base: usize, report: &mut Report) -> String {
             },
         }
     }
-    out
+    map.push(out.len(), text.len());
+    Folded { text: out, map, objects }
 }
 
 /// Whether a special space stands inside a number: "1 000" with a space that does not break.

@@ -22,17 +22,28 @@ mod chunks;
 mod dates;
 mod figures;
 mod fold;
-
+mod markdown;
+mod markup;
 mod numbers;
 mod phones;
 mod places;
+mod plain;
 mod read;
+mod respell;
+mod ssml;
 mod tables;
 mod tokens;
 mod units;
 mod words;
 
+use std::ops::Range;
+
 use chunks::{hard_split, render, split};
+pub use markup::Markup;
+use read::Piece;
+pub use respell::{Respelling, letter_name};
+use serde::Serialize;
+use tokens::Layout;
 
 use crate::bundle::Vocabulary;
 use crate::{Error, ErrorKind, Result};
@@ -40,12 +51,50 @@ use crate::{Error, ErrorKind, Result};
 /// Every character that a chunk can contain.
 pub const ALPHABET: &str = " ',.?!abcdefghijklmnopqrstuvwxyz";
 
+/// Marks that end a sentence without white space behind them.
+pub const ENDS: &str = "。！？";
+
+/// Silences behind the parts of a text, in seconds, for whoever puts them between chunks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pauses {
+    /// A comma, where a sentence is cut there.
+    pub comma: f32,
+    /// A semicolon, a colon or a dash, where a sentence is cut there.
+    pub clause: f32,
+    /// The end of a sentence or of a list item.
+    pub sentence: f32,
+    /// The end of a paragraph.
+    pub paragraph: f32,
+    /// A heading.
+    pub heading: f32,
+}
+
+impl Pauses {
+    /// The longest silence.
+    pub const MAX: f32 = 60.0;
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { comma: 0.1, clause: 0.2, sentence: 0.3, paragraph: 0.6, heading: 0.7 }
+    }
+}
+
 /// Settings of the front end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Options {
     /// Longest chunk, in characters, its closing mark included; within
     /// [`Options::MIN_CHARS`]`..=`[`Options::MAX_CHARS`].
     pub max_chars: usize,
+    /// What markup is understood.
+    pub markup: Markup,
+    /// Every line is an utterance: for logs and lists. Otherwise lines are joined, unless they
+    /// are short ones like those of a menu.
+    pub lines: bool,
+    /// Silences for [`Chunk::pause_after`].
+    pub pauses: Pauses,
+    /// How the names of letters are written in chunks.
+    pub respelling: Respelling,
 }
 
 impl Options {
@@ -53,36 +102,104 @@ impl Options {
     pub const MIN_CHARS: usize = 20;
     /// The largest limit.
     pub const MAX_CHARS: usize = 1000;
-}
 
-impl Default for Options {
-    /// 200 characters: within the 250 that the voices are trained on.
-    fn default() -> Self {
-        Self { max_chars: 200 }
+    fn check(&self) -> Result<()> {
+        let wrong = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
+        if !(Self::MIN_CHARS..=Self::MAX_CHARS).contains(&self.max_chars) {
+            return wrong(format!(
+                "a chunk of {} characters is not within {}..={}",
+                self.max_chars,
+                Self::MIN_CHARS,
+                Self::MAX_CHARS
+            ));
+        }
+        let p = &self.pauses;
+        for (name, seconds) in [
+            ("comma", p.comma),
+            ("clause", p.clause),
+            ("sentence", p.sentence),
+            ("paragraph", p.paragraph),
+            ("heading", p.heading),
+        ] {
+            if !(0.0..=Pauses::MAX).contains(&seconds) {
+                return wrong(format!(
+                    "a {name} pause of {seconds} seconds is not within 0 to {}",
+                    Pauses::MAX
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn layout(&self) -> Layout {
+        Layout { lines: self.lines, inside: false }
     }
 }
 
-/// One utterance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
-    /// Words over [`ALPHABET`], single spaces between them, ending in `.`, `?`, `!`, or in
-    /// `,` where the sentence goes on in the next chunk.
+impl Default for Options {
+    /// 200 characters: within the 250 that the voices are trained on. Markup that is
+    /// unmistakable is understood.
+    fn default() -> Self {
+        Self {
+            max_chars: 200,
+            markup: Markup::default(),
+            lines: false,
+            pauses: Pauses::default(),
+            respelling: Respelling::default(),
+        }
+    }
+}
+
+/// A word as it will be spoken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Word {
+    /// Over `a-z` and `'`.
     pub text: String,
-    /// Whether a sentence ends here, which asks for a longer pause.
+    /// The mark behind it: one of `,.?!`.
+    pub mark: Option<char>,
+    /// It is the name of a letter: "u" in "USB", but not the word "a".
+    pub letter: bool,
+    /// Its pronunciation in IPA, where the markup gives one. Empty where the pronunciation of
+    /// the word before holds for this one too.
+    pub phonemes: Option<String>,
+    /// Where it was written, in bytes of the input: the whole of what was read together, so
+    /// that "1984" is the source of four words.
+    pub source: Range<usize>,
+}
+
+/// One utterance.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Chunk {
+    /// Words over [`ALPHABET`], single spaces between them, ending in `.`, `?` or `!`: a voice
+    /// reads whole sentences, so a part of one is written as one.
+    pub text: String,
+    /// Whether a sentence ends here.
     pub ends_sentence: bool,
+    /// The words of `text` one by one, before any respelling and with the marks of the text.
+    pub words: Vec<Word>,
+    /// Where they were written, in bytes of the input.
+    pub source: Range<usize>,
+    /// Silence to the next chunk, in seconds: [`Options::pauses`], or what the markup asks for.
+    pub pause_after: f32,
+    /// Speed that the markup asks for; 1 as the voice speaks by itself.
+    pub rate: f32,
 }
 
 /// Something that is said differently from how it is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Replacement {
     /// As written (accents and typographic marks already simplified).
     pub original: String,
     /// As said; empty for an invisible character that was removed.
     pub spoken: String,
+    /// Where it was written, in bytes of the input.
+    pub source: Range<usize>,
 }
 
 /// Something that cannot be said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unspeakable {
     /// The characters, neighbours together.
     pub text: String,
@@ -91,7 +208,7 @@ pub struct Unspeakable {
 }
 
 /// What happened to the text on its way to the voice.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// What is said differently from how it is written, in order. Case, accents and plain
     /// punctuation are not listed.
@@ -108,12 +225,30 @@ impl Report {
 }
 
 /// A text, ready to be spoken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Speech {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Utterances {
     /// The utterances in order; at least one.
     pub chunks: Vec<Chunk>,
     /// What was changed or left out.
     pub report: Report,
+}
+
+/// One sentence and what becomes of it, for people who want to see what will be said.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Sentence {
+    /// Where it stands, in bytes of the input.
+    pub source: Range<usize>,
+    /// What is said: words and marks, as [`TextFrontend::normalise`] gives them.
+    pub text: String,
+    /// The same word by word.
+    pub words: Vec<Word>,
+    /// What is said differently from how it is written.
+    pub replaced: Vec<Replacement>,
+    /// What is left out because it cannot be said.
+    pub left_out: Vec<Unspeakable>,
+    /// Silence behind it, in seconds.
+    pub pause_after: f32,
 }
 
 /// The front end; see the module.
@@ -128,11 +263,13 @@ pub struct TextFrontend {
     pending: String,
     /// Position of `pending` in all that was fed.
     base: usize,
+    /// `pending` begins inside a line.
+    inside: bool,
     report: Report,
 }
 
 impl TextFrontend {
-    /// Bytes without a sentence end that are held back at most.
+    /// Bytes without the end of a sentence that [`feed`](Self::feed) holds back at most.
     pub const MAX_PENDING: usize = 4096;
 
     /// A front end with settings of your own.
@@ -141,17 +278,7 @@ impl TextFrontend {
     ///
     /// [`ErrorKind::InvalidArgument`] if a setting is out of range.
     pub fn new(options: Options) -> Result<Self> {
-        if !(Options::MIN_CHARS..=Options::MAX_CHARS).contains(&options.max_chars) {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "a chunk of {} characters is not within {}..={}",
-                    options.max_chars,
-                    Options::MIN_CHARS,
-                    Options::MAX_CHARS
-                ),
-            ));
-        }
+        options.check()?;
         Ok(Self { options, ..Self::default() })
     }
 
@@ -164,35 +291,106 @@ impl TextFrontend {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidText`] if nothing in the text can be spoken.
-    pub fn speak(&self, text: &str) -> Result<Speech> {
+    /// [`ErrorKind::InvalidText`] if nothing in the text can be spoken, or if its markup is
+    /// wrong, with line and column.
+    pub fn speak(&self, text: &str) -> Result<Utterances> {
         let mut report = Report::default();
-        let pieces = read::normalise(text, 0, &mut report);
-        let chunks = split(pieces, self.options.max_chars);
+        let pieces = self.pieces(text, &mut report)?;
+        let chunks = self.chunks(pieces);
         if chunks.is_empty() {
             return Err(nothing(text, &report));
         }
-        Ok(Speech { chunks, report })
+        Ok(Utterances { chunks, report })
     }
 
     /// The normalised text in one line, before it is cut into chunks; empty if nothing can be
-    /// spoken.
+    /// spoken or the markup is wrong.
     pub fn normalise(&self, text: &str) -> String {
-        let pieces = read::normalise(text, 0, &mut Report::default());
+        let pieces = self.pieces(text, &mut Report::default()).unwrap_or_default();
         render(&hard_split(pieces, self.options.max_chars))
+    }
+
+    /// What will be said, sentence by sentence, and why.
+    ///
+    /// # Errors
+    ///
+    /// As [`speak`](Self::speak).
+    pub fn explain(&self, text: &str) -> Result<Vec<Sentence>> {
+        let mut report = Report::default();
+        let pieces = self.pieces(text, &mut report)?;
+        if pieces.is_empty() {
+            return Err(nothing(text, &report));
+        }
+        let mut out: Vec<Sentence> = Vec::new();
+        let mut start = 0;
+        for end in 1..=pieces.len() {
+            if end < pieces.len() && !pieces[end - 1].after.ends_sentence() {
+                continue;
+            }
+            let part = &pieces[start..end];
+            start = end;
+            let pause = split(part.to_vec(), Options::MAX_CHARS, &self.options.pauses);
+            out.push(Sentence {
+                source: chunks::source(part),
+                text: render(part),
+                words: part.iter().map(chunks::word).collect(),
+                replaced: Vec::new(),
+                left_out: Vec::new(),
+                pause_after: pause.last().map_or(0.0, |c| c.pause_after),
+            });
+        }
+        // What stands before the first sentence belongs to it, everything else to the last
+        // sentence that began before it.
+        let home = |out: &[Sentence], at: usize| {
+            out.partition_point(|s| s.source.start <= at).saturating_sub(1)
+        };
+        for r in report.replaced {
+            let i = home(&out, r.source.start);
+            out[i].replaced.push(r);
+        }
+        for u in report.unspeakable {
+            let i = home(&out, u.position);
+            out[i].left_out.push(u);
+        }
+        Ok(out)
     }
 
     /// Takes the next part of a text and gives the sentences that are complete.
     ///
     /// A sentence is complete when its closing mark is followed by white space and could not
-    /// be part of an abbreviation or a number, when a blank line follows, or when 4096 bytes
-    /// have come without an end. The parts may be cut anywhere between characters.
-    pub fn feed(&mut self, text: &str) -> Vec<Chunk> {
+    /// be part of an abbreviation or a number, when a blank line follows, or when
+    /// [`MAX_PENDING`](Self::MAX_PENDING) bytes have come without an end. The parts may be cut
+    /// anywhere between characters. An SSML document is complete when it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidText`] if an SSML document is wrong, or longer than
+    /// [`MAX_PENDING`](Self::MAX_PENDING): pass such a one whole to [`speak`](Self::speak). What
+    /// was held back is dropped then.
+    pub fn feed(&mut self, text: &str) -> Result<Vec<Chunk>> {
         self.pending.push_str(text);
-        if !text.contains(may_end_sentence) && self.pending.len() <= Self::MAX_PENDING {
-            return Vec::new();
+        if !text.contains(|c: char| may_end_sentence(c) || c == '>')
+            && self.pending.len() <= Self::MAX_PENDING
+        {
+            return Ok(Vec::new());
         }
-        let mut cut = complete(&self.pending);
+        if let Some(end) = ssml::document(&self.pending, self.options.markup) {
+            let Some(end) = end else {
+                if self.pending.len() > Self::MAX_PENDING {
+                    self.drop_pending();
+                    return Err(Error::new(
+                        ErrorKind::InvalidText,
+                        format!(
+                            "an SSML document of more than {} bytes came in parts: pass it whole",
+                            Self::MAX_PENDING
+                        ),
+                    ));
+                }
+                return Ok(Vec::new());
+            };
+            return self.take(end);
+        }
+        let mut cut = complete(&self.pending, self.options.lines);
         if self.pending.len() - cut > Self::MAX_PENDING {
             let tail = &self.pending[cut..];
             cut += match tail.rfind(char::is_whitespace) {
@@ -207,9 +405,13 @@ impl TextFrontend {
     ///
     /// Unlike [`speak`](Self::speak) this is not an error if nothing can be spoken: earlier
     /// parts may have been.
-    pub fn flush(&mut self) -> Vec<Chunk> {
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidText`] if the markup is wrong.
+    pub fn flush(&mut self) -> Result<Vec<Chunk>> {
         let chunks = self.take(self.pending.len());
-        self.base = 0;
+        (self.base, self.inside) = (0, false);
         chunks
     }
 
@@ -218,15 +420,58 @@ impl TextFrontend {
         std::mem::take(&mut self.report)
     }
 
-    fn take(&mut self, cut: usize) -> Vec<Chunk> {
+    fn drop_pending(&mut self) {
+        self.base += self.pending.len();
+        self.pending.clear();
+        self.inside = false;
+    }
+
+    fn pieces(&self, text: &str, report: &mut Report) -> Result<Vec<Piece>> {
+        let plain = markup::plain(text, self.options.markup)?;
+        Ok(read::normalise(&plain, 0, self.options.layout(), report))
+    }
+
+    fn chunks(&self, mut pieces: Vec<Piece>) -> Vec<Chunk> {
+        respell::apply(self.options.respelling, &mut pieces);
+        split(pieces, self.options.max_chars, &self.options.pauses)
+    }
+
+    fn take(&mut self, cut: usize) -> Result<Vec<Chunk>> {
         if cut == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let pieces = read::normalise(&self.pending[..cut], self.base, &mut self.report);
+        let part = &self.pending[..cut];
+        let layout = Layout { inside: self.inside, ..self.options.layout() };
+        let pieces = match markup::plain(part, self.options.markup) {
+            Ok(plain) => read::normalise(&plain, self.base, layout, &mut self.report),
+            Err(e) => {
+                self.drop_pending();
+                return Err(e);
+            }
+        };
+        self.inside = !part.ends_with('\n');
         self.pending.drain(..cut);
         self.base += cut;
-        split(pieces, self.options.max_chars)
+        Ok(self.chunks(pieces))
     }
+}
+
+/// What will be said for a text, sentence by sentence: needs no voice.
+///
+/// ```
+/// use voxgrain::speech::text::{Options, explain};
+/// let sentences = explain("It is 5 km. Dr. Ma said so.", Options::default())?;
+/// assert_eq!(sentences[0].text, "it is five kilometers.");
+/// assert_eq!(sentences[1].replaced[0].original, "Dr.");
+/// assert_eq!(sentences[1].source, 12..27);
+/// # Ok::<(), voxgrain::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`TextFrontend::new`] and [`TextFrontend::speak`].
+pub fn explain(text: &str, options: Options) -> Result<Vec<Sentence>> {
+    TextFrontend::new(options)?.explain(text)
 }
 
 /// The ids of a chunk's characters, in order: what stands between the begin token and the
@@ -284,20 +529,17 @@ fn nothing(text: &str, report: &Report) -> Error {
     Error::new(ErrorKind::InvalidText, what)
 }
 
-/// Full stops that need no space behind them.
-const WIDE_STOPS: [char; 3] = ['。', '！', '？'];
-
 /// Whether a sentence may turn out to be complete with this character.
 pub(crate) fn may_end_sentence(c: char) -> bool {
-    c.is_whitespace() || WIDE_STOPS.contains(&c)
+    c.is_whitespace() || ENDS.contains(c)
 }
 
 /// How many bytes of `text` end in a sentence end that nothing that follows can undo.
-fn complete(text: &str) -> usize {
+fn complete(text: &str, lines: bool) -> usize {
     let mut cut = 0;
     let mut start = 0;
     for (at, c) in text.char_indices() {
-        if WIDE_STOPS.contains(&c) {
+        if ENDS.contains(c) {
             cut = at + c.len_utf8();
             start = cut;
             continue;
@@ -307,6 +549,8 @@ fn complete(text: &str) -> usize {
         }
         if ends_surely(&text[start..at]) {
             cut = at;
+        } else if c == '\n' && lines {
+            cut = at + 1;
         } else if c == '\n' {
             // A blank line: nothing but white space since the last line break.
             let before = text[..at].trim_end_matches([' ', '\t', '\r']);
@@ -315,6 +559,14 @@ fn complete(text: &str) -> usize {
             }
         }
         start = at + c.len_utf8();
+    }
+    // Blank lines that have come belong to what they end.
+    if cut > 0 {
+        let rest = &text[cut..];
+        let white = rest.len() - rest.trim_start_matches(char::is_whitespace).len();
+        if rest[..white].contains('\n') {
+            cut += white;
+        }
     }
     cut
 }

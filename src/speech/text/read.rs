@@ -7,10 +7,11 @@
 
 use super::Replacement;
 use super::Report;
-use super::fold::fold;
+use super::fold::{Folded, fold};
 use super::numbers;
+use super::plain::{Gap, OBJECT, Object, Plain};
 use super::tables::{self, Stop};
-use super::tokens::{LONG, Tok, lookup, numbered, tokens};
+use super::tokens::{LONG, Layout, Tok, lookup, numbered, tokens};
 use super::units;
 use super::words::{address, dotted};
 
@@ -19,6 +20,8 @@ use super::words::{address, dotted};
 pub(super) enum Mark {
     None,
     Comma,
+    /// A semicolon, colon or dash: said as a comma, and a longer one.
+    Clause,
     Stop,
     Question,
     Exclamation,
@@ -26,33 +29,83 @@ pub(super) enum Mark {
 
 impl Mark {
     pub(super) fn ends_sentence(self) -> bool {
-        !matches!(self, Mark::None | Mark::Comma)
+        !matches!(self, Mark::None | Mark::Comma | Mark::Clause)
     }
 
-    pub(super) fn as_str(self) -> &'static str {
+    pub(super) fn char(self) -> Option<char> {
         match self {
-            Mark::None => "",
-            Mark::Comma => ",",
-            Mark::Stop => ".",
-            Mark::Question => "?",
-            Mark::Exclamation => "!",
+            Mark::None => None,
+            Mark::Comma | Mark::Clause => Some(','),
+            Mark::Stop => Some('.'),
+            Mark::Question => Some('?'),
+            Mark::Exclamation => Some('!'),
         }
     }
 }
 
-/// A word over `[a-z']` and the punctuation after it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A word over `[a-z']` and what stands after it.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Piece {
     pub word: String,
     pub after: Mark,
+    pub gap: Gap,
+    /// Silence that the markup asks for, in seconds.
+    pub pause: Option<f32>,
+    /// The name of a letter.
+    pub letter: bool,
+    /// The next word belongs to the same number, date or name: no cut between them.
+    pub bound: bool,
+    pub rate: f32,
+    pub phonemes: Option<String>,
+    /// Where the word comes from, in bytes of the whole input.
+    pub source: (usize, usize),
 }
 
-/// Normalises a text; `base` is its position in the whole input, for the report.
-pub(super) fn normalise(text: &str, base: usize, report: &mut Report) -> Vec<Piece> {
-    let folded = fold(text, base, report);
-    let toks = tokens(&folded);
-    let mut reader = Reader { toks: &toks, out: Vec::new(), at: 0, quoted: false, inched: false };
+impl Piece {
+    fn new(word: String, letter: bool, rate: f32) -> Self {
+        Self {
+            word,
+            after: Mark::None,
+            gap: Gap::None,
+            pause: None,
+            letter,
+            bound: false,
+            rate,
+            phonemes: None,
+            source: (0, 0),
+        }
+    }
+}
+
+/// Normalises a text; `base` is its position in the whole input, for places.
+pub(super) fn normalise(
+    plain: &Plain<'_>,
+    base: usize,
+    layout: Layout,
+    report: &mut Report,
+) -> Vec<Piece> {
+    let place = |at: usize| base + plain.map.at(at);
+    report.replaced.extend(plain.notes.iter().cloned().map(|mut n| {
+        n.source = n.source.start + base..n.source.end + base;
+        n
+    }));
+    let folded = fold(plain, &place, report);
+    let (toks, end) = tokens(&folded.text, layout);
+    let mut reader = Reader {
+        toks: &toks,
+        out: Vec::new(),
+        at: 0,
+        quoted: false,
+        inched: false,
+        plain,
+        folded: &folded,
+        base,
+        rate: 1.0,
+    };
     reader.run(report);
+    if let Some(last) = reader.out.last_mut() {
+        last.gap = last.gap.max(end);
+    }
     reader.out
 }
 
@@ -65,6 +118,10 @@ pub(super) struct Reader<'a> {
     pub quoted: bool,
     /// The double quote behind the token was an inch.
     pub inched: bool,
+    plain: &'a Plain<'a>,
+    folded: &'a Folded,
+    base: usize,
+    rate: f32,
 }
 
 /// What was done with a token.
@@ -86,10 +143,14 @@ impl<'a> Reader<'a> {
         while let Some(tok) = self.toks.get(self.at).copied() {
             if tok.para {
                 self.end(Mark::Stop);
+                if let Some(p) = self.out.last_mut() {
+                    p.gap = p.gap.max(tok.gap);
+                }
             }
             for c in tok.pre.chars() {
                 match c {
-                    '(' | '[' | '{' | ',' | ';' | ':' | '—' => self.comma(),
+                    ';' | ':' | '—' => self.clause(),
+                    '(' | '[' | '{' | ',' => self.comma(),
                     '!' => self.end(Mark::Exclamation),
                     '?' => self.end(Mark::Question),
                     _ => {}
@@ -112,7 +173,14 @@ impl<'a> Reader<'a> {
             {
                 self.say("dot");
             }
-            let said = if tok.core.is_empty() { self.symbols(tok) } else { self.token(tok) };
+            let object = if self.folded.objects.is_empty() { None } else { self.object(tok) };
+            let said = if let Some(object) = object {
+                self.place_object(object, report)
+            } else if tok.core.is_empty() {
+                self.symbols(tok)
+            } else {
+                self.token(tok)
+            };
             let last = self.at + said.used - 1;
             self.note(first, last, report);
             if !tok.core.is_empty() {
@@ -133,10 +201,93 @@ impl<'a> Reader<'a> {
         self.end(Mark::Stop);
     }
 
-    /// Adds a line to the report if more was done than to take the letters as they are.
-    pub(super) fn note(&self, first: usize, last: usize, report: &mut Report) {
-        let spoken = &self.out[first.min(self.out.len())..];
+    /// Where the tokens from `first` to `last` stand in the input.
+    fn span(&self, first: usize, last: usize) -> std::ops::Range<usize> {
+        let offset = |t: &Tok<'_>| t.raw.as_ptr() as usize - self.folded.text.as_ptr() as usize;
+        let place = |at: usize| self.base + self.plain.map.at(self.folded.map.at(at));
+        let (a, b) = (&self.toks[first], &self.toks[last]);
+        let start = place(offset(a));
+        start..place(offset(b) + b.raw.len()).max(start)
+    }
+
+    /// The object that a token stands for.
+    fn object(&self, tok: Tok<'_>) -> Option<usize> {
+        let at = tok.raw.as_ptr() as usize - self.folded.text.as_ptr() as usize;
+        let found = self.folded.objects.partition_point(|o| o.0 < at);
+        self.folded.objects.get(found).filter(|o| o.0 < at + tok.raw.len()).map(|o| o.1)
+    }
+
+    /// Says or does what stands between the words.
+    fn place_object(&mut self, object: usize, report: &mut Report) -> Said {
+        let plain = self.plain;
+        let written = &plain.written[object];
+        match &plain.objects[object].1 {
+            Object::End(gap) => {
+                self.end(Mark::Stop);
+                if let Some(p) = self.out.last_mut() {
+                    p.gap = p.gap.max(*gap);
+                }
+            }
+            Object::Pause(seconds) => {
+                self.comma();
+                if let Some(p) = self.out.last_mut() {
+                    p.pause = Some(p.pause.unwrap_or(0.0) + seconds);
+                }
+            }
+            Object::Rate(rate) => self.rate = *rate,
+            Object::Say(words) => {
+                for w in words.split(' ').filter(|w| !w.is_empty()) {
+                    match w.strip_suffix(',') {
+                        Some(w) => {
+                            self.say(w);
+                            self.comma();
+                        }
+                        None => self.say(w),
+                    }
+                }
+            }
+            Object::Phonemes { ipa, text } => {
+                let mut inner =
+                    normalise(&Plain::bare(text), 0, Layout::default(), &mut Report::default());
+                // A sound without a word is one all the same.
+                if inner.is_empty() {
+                    inner.push(Piece::new("a".into(), false, self.rate));
+                }
+                let last = inner.len() - 1;
+                for (i, mut p) in inner.into_iter().enumerate() {
+                    p.after = Mark::None;
+                    p.gap = Gap::None;
+                    p.bound = i < last;
+                    p.rate = self.rate;
+                    p.phonemes = Some(if i == 0 { ipa.clone() } else { String::new() });
+                    self.out.push(p);
+                }
+                report.replaced.push(Replacement {
+                    original: text.clone(),
+                    spoken: ipa.clone(),
+                    source: self.base + written.start..self.base + written.end,
+                });
+            }
+        }
+        ONE
+    }
+
+    /// Gives the new pieces their place, and adds a line to the report if more was done than to
+    /// take the letters as they are.
+    fn note(&mut self, first: usize, last: usize, report: &mut Report) {
+        let first = first.min(self.out.len());
+        let source = self.span(self.at, last);
         let tok = self.toks[self.at];
+        let count = self.out.len() - first;
+        let one = last > self.at || tok.core.contains(|c: char| c.is_ascii_digit());
+        for (i, p) in self.out[first..].iter_mut().enumerate() {
+            p.source = (source.start, source.end);
+            p.bound |= i + 1 < count && (one || p.letter);
+        }
+        let spoken = &self.out[first..];
+        if spoken.is_empty() || spoken[0].phonemes.is_some() {
+            return;
+        }
         if last == self.at && !tok.core.is_empty() {
             let mut trivial =
                 tok.core.split('-').filter(|w| !w.is_empty()).map(str::to_ascii_lowercase);
@@ -146,19 +297,26 @@ impl<'a> Reader<'a> {
                 return;
             }
         }
-        if spoken.is_empty() {
-            return;
-        }
         let original: Vec<&str> = self.toks[self.at..=last].iter().map(|t| t.raw).collect();
+        let mut original = original.join(" ");
+        if original.contains(OBJECT) {
+            original = match self.object(tok).map(|o| self.plain.written[o].clone()) {
+                Some(_) => "markup".to_string(),
+                None => original,
+            };
+        }
         let spoken: Vec<&str> = spoken.iter().map(|p| p.word.as_str()).collect();
-        report
-            .replaced
-            .push(Replacement { original: original.join(" "), spoken: spoken.join(" ") });
+        report.replaced.push(Replacement { original, spoken: spoken.join(" "), source });
     }
 
     pub(super) fn say(&mut self, words: &str) {
         for w in words.split(' ').filter(|w| !w.is_empty()) {
-            self.out.push(Piece { word: w.to_string(), after: Mark::None });
+            // One letter that the rules say is its name; the words "a" and "I" are taken as
+            // they stand in the text.
+            let bytes = w.as_bytes();
+            let letter = bytes[0].is_ascii_lowercase()
+                && (bytes.len() == 1 || (bytes.len() == 3 && bytes[1..] == *b"'s"));
+            self.out.push(Piece::new(w.to_string(), letter, self.rate));
         }
     }
 
@@ -167,6 +325,15 @@ impl<'a> Reader<'a> {
             && p.after == Mark::None
         {
             p.after = Mark::Comma;
+        }
+    }
+
+    /// A pause between clauses.
+    pub(super) fn clause(&mut self) {
+        if let Some(p) = self.out.last_mut()
+            && matches!(p.after, Mark::None | Mark::Comma)
+        {
+            p.after = Mark::Clause;
         }
     }
 
@@ -228,7 +395,9 @@ impl<'a> Reader<'a> {
         };
         if ends {
             self.end(Mark::Stop);
-        } else if post.contains([',', ';', ':', ')', ']', '}', '—', '-']) {
+        } else if post.contains([';', ':', '—']) {
+            self.clause();
+        } else if post.contains([',', ')', ']', '}', '-']) {
             self.comma();
         }
     }
@@ -253,7 +422,7 @@ impl<'a> Reader<'a> {
                 "to"
             }
             "–" | "—" => {
-                self.comma();
+                self.clause();
                 return ONE;
             }
             "-" => {

@@ -1,5 +1,6 @@
 //! Text cut at white space, punctuation peeled off.
 
+use super::plain::{Gap, OBJECT};
 use super::tables;
 
 #[derive(Debug, Clone, Copy)]
@@ -13,25 +14,48 @@ pub(super) struct Tok<'a> {
     pub post: &'a str,
     /// A paragraph or list item begins here.
     pub para: bool,
+    /// The pause that this asks for.
+    pub gap: Gap,
 }
 
-pub(super) fn tokens(folded: &str) -> Vec<Tok<'_>> {
+/// Where lines end sentences.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Layout {
+    /// Every line is an utterance.
+    pub lines: bool,
+    /// The text goes on in a line that has begun.
+    pub inside: bool,
+}
+
+/// The tokens of a text, and the pause that its end asks for.
+pub(super) fn tokens(folded: &str, layout: Layout) -> (Vec<Tok<'_>>, Gap) {
     let mut out = Vec::new();
+    let mut gap = Gap::Paragraph;
     let mut para = true;
-    for line in folded.split('\n') {
+    let mut begun = layout.inside;
+    let mut lines = folded.split('\n').peekable();
+    while let Some(line) = lines.next() {
         let mut words = line.split(' ').filter(|w| !w.is_empty()).peekable();
         if words.peek().is_none() {
-            para = true;
+            // The end of the last line is none of an empty one.
+            if lines.peek().is_some() && !begun {
+                (para, gap) = (true, Gap::Paragraph);
+            }
+            begun = false;
             continue;
         }
         let bullet = words.next_if(|w| {
-            matches!(*w, "-" | "*" | "+" | "—") || w.bytes().all(|b| matches!(b, b'#' | b'>'))
+            matches!(*w, "-" | "*" | "+" | "—" | "–") || w.bytes().all(|b| matches!(b, b'#' | b'>'))
         });
         // A list item or a heading begins a paragraph of its own, but a line of running text
         // may well begin with a dash.
-        if bullet.is_some_and(|b| b != "—") || words.peek().is_some_and(|w| numbered(w)) {
-            para = true;
+        if bullet.is_some_and(|b| !matches!(b, "—" | "–"))
+            || words.peek().is_some_and(|w| numbered(w))
+        {
+            (para, gap) = (true, gap.max(Gap::Item));
         }
+        let object = line.trim_matches(' ').chars().eq([OBJECT]);
+        para |= object;
         for raw in words {
             match range(raw, out.last()) {
                 Some(at) => {
@@ -44,16 +68,46 @@ pub(super) fn tokens(folded: &str) -> Vec<Tok<'_>> {
                         core: "to",
                         post: "",
                         para: false,
+                        gap: Gap::None,
                     });
                     let core = if date { right.core } else { full_name(right.core) };
                     out.push(Tok { core, ..right });
                 }
                 None => out.push(token(raw, para)),
             }
-            para = false;
+            if para && let Some(t) = out.iter_mut().rev().find(|t| t.para) {
+                t.gap = gap;
+            }
+            (para, gap) = (false, Gap::None);
         }
+        if object {
+            para = true;
+        } else if lines.peek().is_some_and(|next| layout.lines || (!begun && short(line, next))) {
+            (para, gap) = (true, Gap::Item);
+        }
+        begun = false;
     }
-    out
+    (out, if para { gap } else { Gap::None })
+}
+
+/// Whether a line is an utterance by itself, like those of a menu or an address: it and the next
+/// begin with capitals, it is short, has no mark and does not end in a word that needs another.
+fn short(line: &str, next: &str) -> bool {
+    let line = line.trim_matches(' ');
+    let capital = |s: &str| s.starts_with(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit());
+    let Some(last) = line.rsplit(' ').next() else { return false };
+    line.len() < 40
+        && line.split(' ').filter(|w| !w.is_empty()).count() < 6
+        && capital(line)
+        && capital(next.trim_start_matches(' '))
+        && last.ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, ')' | '"' | '%'))
+        && !line.split(' ').any(|w| w.ends_with(['.', '!', '?']))
+        && !tables::CONJUNCTIONS.contains(&&*last.to_ascii_lowercase())
+        && !tables::PREPOSITIONS.contains(&&*last.to_ascii_lowercase())
+        && !matches!(
+            &*last.to_ascii_lowercase(),
+            "the" | "a" | "an" | "is" | "was" | "are" | "were"
+        )
 }
 
 /// A day or month without a date beside it, in full.
@@ -110,7 +164,7 @@ pub(super) fn sounds(c: char) -> bool {
 
 pub(super) fn token(raw: &str, para: bool) -> Tok<'_> {
     if !raw.contains(sounds) {
-        return Tok { raw, pre: "", core: "", post: raw, para };
+        return Tok { raw, pre: "", core: "", post: raw, para, gap: Gap::None };
     }
     let angled = raw.contains('<') && raw.contains('>');
     let mut rest = raw;
@@ -154,7 +208,7 @@ pub(super) fn token(raw: &str, para: bool) -> Tok<'_> {
         core = before;
     }
     let post = &rest[core.len()..];
-    Tok { raw, pre, core, post, para }
+    Tok { raw, pre, core, post, para, gap: Gap::None }
 }
 
 impl<'a> Tok<'a> {

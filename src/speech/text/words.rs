@@ -289,7 +289,15 @@ impl<'a> Reader<'a> {
     pub(super) fn word(&mut self, w: &str) {
         let lower = w.to_ascii_lowercase();
         if w.len() == 1 || w.len() > LONG {
-            return self.say(&lower);
+            self.say(&lower);
+            // The words "a" and "I".
+            if matches!(w, "a" | "A" | "I" | "i") {
+                let letter = self.lettered(w);
+                if let Some(p) = self.out.last_mut() {
+                    p.letter = letter;
+                }
+            }
+            return;
         }
         if w.bytes().all(|b| b.is_ascii_lowercase() || b == b'\'') {
             let (stem, tail) = match w.strip_suffix("'s").or(w.strip_suffix('s')) {
@@ -427,6 +435,38 @@ impl<'a> Reader<'a> {
             }
         }
         true
+    }
+
+    /// Whether a lone "A" or "I" is the letter: "vitamin A", "A4", "A/B".
+    fn lettered(&self, w: &str) -> bool {
+        let tok = self.toks[self.at];
+        let inside = tok.core.len() > 1 && !tok.core.starts_with("I'");
+        let named = w == "A"
+            && self.prev().is_some_and(|p| {
+                matches!(
+                    &*p.lower(),
+                    "vitamin"
+                        | "plan"
+                        | "grade"
+                        | "type"
+                        | "hepatitis"
+                        | "class"
+                        | "side"
+                        | "level"
+                        | "section"
+                        | "team"
+                        | "group"
+                        | "apartment"
+                        | "option"
+                        | "exhibit"
+                        | "appendix"
+                        | "point"
+                        | "letter"
+                        | "an"
+                        | "straight"
+                )
+            });
+        inside || named
     }
 
     /// Whether capitals are spelt.
