@@ -37,7 +37,8 @@ impl<'a> Reader<'a> {
             };
             let mut after = tail.chars();
             let link = match after.next() {
-                Some('-') if model(core) => "",
+                Some(':') if core.len() > 8 && number(after.as_str()) => "",
+                Some('-') if model(core) || several(core) => "",
                 Some('-') if number(after.as_str()) => "to",
                 Some(':') if number(after.as_str()) => "to",
                 Some('x' | '×' | '*') if after.as_str().starts_with("10^") => "times",
@@ -103,6 +104,11 @@ impl<'a> Reader<'a> {
             if "½¼¾⅓⅔⅛⅜⅝⅞".contains(c) && leading {
                 self.say(&prefix);
                 self.say(tables::symbol(c)?);
+                let joined = self.joined(self.at).filter(|_| after.is_empty());
+                if let Some(unit) = joined.and_then(|n| units::detached(n.core)) {
+                    self.say(&unit.one);
+                    return Some((after, 1));
+                }
                 return Some((after, 0));
             }
             let word = match c {
@@ -144,6 +150,15 @@ impl<'a> Reader<'a> {
         }
         let mut number = Number::take(&mut rest)?;
         self.decimal_comma(&mut number, &mut rest, currency.is_some());
+        // "€1.500" is no price with three decimals.
+        if number.fraction.len() == 3
+            && (currency.is_some_and(|k| k.0 == '€')
+                || rest.starts_with('€')
+                || (rest.is_empty() && self.joined(self.at).is_some_and(|n| lone(n, '€'))))
+        {
+            let thousands = std::mem::take(&mut number.fraction);
+            number.integer.push_str(&thousands);
+        }
         let number = number;
         let next = |this: &Self| {
             if rest.is_empty() { this.joined(this.at) } else { None }
@@ -155,6 +170,13 @@ impl<'a> Reader<'a> {
             let mut took = 0;
             if !scale.is_empty() {
                 rest = &rest[end..];
+            } else if let Some(word) = rest.strip_prefix('-')
+                && let Some(word) = ["hundred", "thousand", "million", "billion", "trillion"]
+                    .into_iter()
+                    .find(|w| *w == word)
+            {
+                scale = word.to_string();
+                rest = "";
             } else if let Some(n) = next(self)
                 && matches!(n.core, "hundred" | "thousand" | "million" | "billion" | "trillion")
             {
@@ -188,7 +210,8 @@ impl<'a> Reader<'a> {
                     return Some((more, took));
                 }
             }
-            let noun = rest.is_empty() && self.adjective(self.at + took, false);
+            let noun = rest.starts_with("-a-")
+                || (rest.is_empty() && self.adjective(self.at + took, false));
             let many = if noun { one } else { many };
             let cents = number.fraction.len() == 2 && scale.is_empty() && !part.is_empty();
             self.say(&prefix);
@@ -223,7 +246,14 @@ impl<'a> Reader<'a> {
                 self.say(&number.words());
                 self.say("and");
                 self.say(tables::symbol(c)?);
-                return Some((&rest[c.len_utf8()..], 0));
+                let rest = &rest[c.len_utf8()..];
+                let joined = self.joined(self.at).filter(|_| rest.is_empty());
+                if let Some(unit) = joined.and_then(|n| units::detached(n.core)) {
+                    let noun = self.adjective(self.at + 1, false);
+                    self.say(if noun { &unit.one } else { &unit.many });
+                    return Some((rest, 1));
+                }
+                return Some((rest, 0));
             }
             if let Some(k) = tables::CURRENCIES.iter().find(|k| k.0 == c) {
                 self.money(&number, k);
@@ -347,8 +377,11 @@ impl<'a> Reader<'a> {
                 self.say(if one || noun { &unit.one } else { &unit.many });
                 return Some((rest, 2));
             }
-            if let Some(unit) = self.letter_unit(n, self.at + 1).or_else(|| units::detached(n.core))
-            {
+            // "123 N. Main St."
+            let compass = tables::COMPASS.contains(&n.core)
+                && self.next(self.at + 1).is_some_and(|t| t.starts_upper() || t.starts_digit());
+            let unit = self.letter_unit(n, self.at + 1).or_else(|| units::detached(n.core));
+            if let Some(unit) = unit.filter(|_| !compass) {
                 let noun = self.adjective(self.at + 1, false);
                 self.say(&number.words());
                 self.say(if one || noun { &unit.one } else { &unit.many });
@@ -369,12 +402,15 @@ impl<'a> Reader<'a> {
             self.say(&number.words());
             return Some((rest, 0));
         }
-        if plain && self.count_of(&number) {
+        let summed = self.at.checked_sub(1).is_some_and(|i| {
+            matches!(self.toks[i].raw, "=" | "+" | "-" | "*" | "/" | "<" | ">" | "==" | "equals")
+        });
+        if plain && (summed || self.count_of(&number)) {
             self.say(&number.words());
             return Some((rest, 0));
         }
         match number.year() {
-            Some(y) if plain => self.say(&year(y)),
+            Some(y) if plain && (leading || years) => self.say(&year(y)),
             _ => self.say(&number.words()),
         }
         Some((rest, 0))
@@ -508,31 +544,32 @@ impl<'a> Reader<'a> {
             "C" if ends && !self.seat() => said("degree celsius", "degrees celsius"),
             "F" if ends && !self.seat() => said("degree fahrenheit", "degrees fahrenheit"),
             "K" if ends && !next.is_some_and(|t| plural_noun(t.core)) => said("kelvin", "kelvin"),
-            "A" if next.is_none_or(|t| {
-                matches!(
-                    &*t.lower(),
-                    "fuse"
-                        | "fuses"
-                        | "breaker"
-                        | "breakers"
-                        | "current"
-                        | "circuit"
-                        | "supply"
-                        | "charger"
-                        | "of"
-                        | "at"
-                        | "max"
-                        | "load"
-                        | "output"
-                        | "input"
-                        | "and"
-                        | "or"
-                        | "socket"
-                        | "plug"
-                        | "adapter"
-                        | "motor"
-                )
-            }) =>
+            "A" if !self.seat()
+                && next.is_none_or(|t| {
+                    matches!(
+                        &*t.lower(),
+                        "fuse"
+                            | "fuses"
+                            | "breaker"
+                            | "breakers"
+                            | "current"
+                            | "circuit"
+                            | "supply"
+                            | "charger"
+                            | "of"
+                            | "at"
+                            | "max"
+                            | "load"
+                            | "output"
+                            | "input"
+                            | "and"
+                            | "or"
+                            | "socket"
+                            | "plug"
+                            | "adapter"
+                            | "motor"
+                    )
+                }) =>
             {
                 said("amp", "amps")
             }
@@ -608,10 +645,25 @@ fn plural_noun(w: &str) -> bool {
             ))
 }
 
+/// Numbers around more than one hyphen are no range: "1-800-FLOWERS". "20-25-minute" is one.
+fn several(s: &str) -> bool {
+    let parts: Vec<&str> = s.trim_start_matches('-').split('-').collect();
+    let number = |p: &str| p.parse::<u64>().ok();
+    let letters = |p: &str| p.bytes().all(|b| b.is_ascii_lowercase());
+    match parts.as_slice() {
+        [a, b, rest @ ..] if !rest.is_empty() => {
+            !(number(a).zip(number(b)).is_some_and(|(a, b)| a < b)
+                && rest.iter().all(|p| letters(p)))
+        }
+        _ => false,
+    }
+}
+
 /// Two numbers that fall, of three figures and more, are a name and no range: "747-400".
 fn model(s: &str) -> bool {
     s.split_once('-').is_some_and(|(a, b)| {
         let big = |p: &str| (3..=5).contains(&p.len()) && p.bytes().all(|c| c.is_ascii_digit());
-        big(a) && big(b) && a.parse::<u64>().ok() > b.parse::<u64>().ok()
+        let jet = a.len() == 3 && a.starts_with('7') && a.ends_with('7') && b.len() < 4;
+        jet || (big(a) && big(b) && a.parse::<u64>().ok() > b.parse::<u64>().ok())
     })
 }

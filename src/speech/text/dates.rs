@@ -149,7 +149,16 @@ impl<'a> Reader<'a> {
             if !core.contains(':') {
                 return None;
             }
-            let (from, to) = (hours(from)?, hours(to)?);
+            let from = hours(from)?;
+            let Some(to) = hours(to) else {
+                // "10:30am-ish"
+                if !to.bytes().all(|b| b.is_ascii_alphabetic()) {
+                    return None;
+                }
+                self.say(&speak_time(&from, false));
+                self.runs(to, false);
+                return Some(1);
+            };
             let half = self.half_day(from.hour.max(to.hour));
             let later = from.half.is_some() || to.half.is_some() || half.is_some();
             self.say(&speak_time(&from, later));
@@ -158,9 +167,27 @@ impl<'a> Reader<'a> {
             self.say(half.unwrap_or(""));
             return Some(1 + usize::from(half.is_some()));
         }
+        let compared = |t: Option<&Tok<'_>>| {
+            t.is_some_and(|t| {
+                matches!(&*t.lower(), "ratio" | "ratios" | "odds" | "scale" | "aspect" | "score")
+            })
+        };
+        if core.len() < 6
+            && (compared(self.next(self.at))
+                || (1..4).any(|n| compared(self.at.checked_sub(n).map(|i| &self.toks[i]))))
+        {
+            return None;
+        }
         let dotted = core.contains('.') && !core.contains(':');
         let colon = if dotted { core.replacen('.', ":", 1) } else { String::new() };
         let time = parse_time(if dotted { &colon } else { core })?;
+        if time.minute == 0
+            && time.hour == 12
+            && self.joined(self.at).is_some_and(|n| matches!(n.core, "noon" | "midnight"))
+        {
+            self.say("twelve");
+            return Some(1);
+        }
         if dotted && time.half.is_none() && self.half_day(time.hour).is_none() {
             return None;
         }
@@ -246,7 +273,7 @@ pub(super) fn date(s: &str) -> Option<(u64, u64, u64)> {
         } else {
             (y, first, second)
         }
-    } else if separator == '/' && [a, b, c].iter().all(|p| p.len() == 2) {
+    } else if separator == '/' && a.len() <= 2 && b.len() <= 2 && c.len() == 2 {
         // Two digits of a year: 1950 to 2049.
         let (first, second, y) = (number(a)?, number(b)?, number(c)?);
         let y = if y < 50 { 2000 + y } else { 1900 + y };

@@ -217,6 +217,27 @@ impl<'a> Reader<'a> {
             && groups.len() == 1
             && (1..5).find_map(|n| {
                 let word = self.back(n)?.lower();
+                if word == "ending" {
+                    // "the card ending in 4242", not "the year ending in 2024"
+                    return Some((n + 1..n + 6).any(|k| {
+                        self.at.checked_sub(k).is_some_and(|i| {
+                            matches!(
+                                &*self.toks[i].lower(),
+                                "card"
+                                    | "cards"
+                                    | "account"
+                                    | "number"
+                                    | "visa"
+                                    | "mastercard"
+                                    | "phone"
+                                    | "one"
+                                    | "acct"
+                                    | "debit"
+                                    | "credit"
+                            )
+                        })
+                    }));
+                }
                 if tables::DIGITWISE.contains(&word.as_str()) {
                     return Some(
                         !(matches!(&*word, "account")
@@ -338,6 +359,10 @@ impl<'a> Reader<'a> {
         if !number(tok.core) || tok.pre.ends_with(['\'', '"']) || words(tok.core).is_empty() {
             return None;
         }
+        let mixed = tok.core.contains('/')
+            && (self.at.checked_sub(1).is_some_and(|i| self.toks[i].is_digits()))
+            && self.prev().is_some();
+        let words = |s: &str| if mixed { format!("and {}", words(s)) } else { words(s) };
         if tok.post.starts_with('\'') && !tok.post.starts_with("''") {
             if let Some(n) =
                 self.next(self.at).filter(|n| tok.post == "'" && number(n.core) && inch(n))
@@ -411,7 +436,9 @@ impl<'a> Reader<'a> {
             && self.next(last).is_some_and(|n| {
                 n.pre.is_empty()
                     && n.core.len() > 1
-                    && n.core.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+                    && n.core.bytes().all(|b| {
+                        b.is_ascii_lowercase() || b == b'-' || (mark && b.is_ascii_alphabetic())
+                    })
                     && !tables::NOT_NOUNS.contains(&n.core)
             })
     }
@@ -523,12 +550,12 @@ impl<'a> Reader<'a> {
             return Some(1);
         }
         // "1/2-inch", "2/3rds"
-        let (body, tail) = match core.find(|c: char| c.is_ascii_alphabetic() || c == '-') {
+        let (body, tail) = match core.find(|c: char| c.is_ascii_alphabetic() || "-%".contains(c)) {
             Some(at) => core.split_at(at),
             None => (core, ""),
         };
         let (n, d) = quotient(body)?;
-        if !matches!(tail, "" | "rd" | "rds" | "th" | "ths" | "nd" | "nds")
+        if !matches!(tail, "" | "%" | "rd" | "rds" | "th" | "ths" | "nd" | "nds")
             && !tail.starts_with('-')
         {
             return None;
@@ -581,6 +608,15 @@ impl<'a> Reader<'a> {
                 Some(unit) => self.say(&unit.one),
                 None => self.runs(rest, false),
             }
+        }
+        if tail == "%" {
+            self.say("percent");
+        }
+        if let Some(unit) =
+            self.joined(self.at).filter(|_| tail.is_empty()).and_then(|t| units::detached(t.core))
+        {
+            self.say(if n <= d { &unit.one } else { &unit.many });
+            return Some(2);
         }
         Some(1)
     }

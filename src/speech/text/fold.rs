@@ -140,6 +140,12 @@ pub(super) fn fold(
                     });
                 }
                 Fold::As(" ") if thousands(&out, &mut chars) => out.push(','),
+                // A bullet at the start of a line makes it an item of a list.
+                Fold::As(" — ")
+                    if out.trim_end_matches(' ').ends_with('\n') || out.trim().is_empty() =>
+                {
+                    out.push_str("* ");
+                }
                 Fold::As(same) => out.push_str(same),
                 Fold::Keep => out.push(c),
                 Fold::Say(words) => {

@@ -51,6 +51,11 @@ fn lines(text: &str) -> bool {
         let under = line.len() > 2
             && line.bytes().all(|b| b == b'=')
             && before.contains(char::is_alphanumeric);
+        let under = under
+            || (line.len() > 2
+                && line.bytes().all(|b| b == b'-')
+                && before.len() < 60
+                && before.ends_with(char::is_alphanumeric));
         let table = before.contains('|')
             && line.contains('|')
             && line.contains("--")
@@ -145,7 +150,10 @@ pub(super) fn plain(text: &str, auto: bool) -> Plain<'_> {
                     let white = &rest[..rest.len() - rest.trim_start().len()];
                     let ended = text[..range.end].ends_with('\n');
                     let blank = white.matches('\n').count() + usize::from(ended) > 1;
-                    out.push(if blank || white.len() == rest.len() { "\n\n" } else { "\n" }, range.end);
+                    out.push(
+                        if blank || white.len() == rest.len() { "\n\n" } else { "\n" },
+                        range.end,
+                    );
                 }
                 TagEnd::Heading(_) => out.object(Object::End(Gap::Heading), range.end..range.end),
                 TagEnd::CodeBlock => {

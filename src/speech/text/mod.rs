@@ -428,7 +428,9 @@ impl TextFrontend {
 
     fn pieces(&self, text: &str, report: &mut Report) -> Result<Vec<Piece>> {
         let plain = markup::plain(text, self.options.markup)?;
-        Ok(read::normalise(&plain, 0, self.options.layout(), report))
+        let mut pieces = read::normalise(&plain, 0, self.options.layout(), report);
+        trim(&mut pieces, text, 0);
+        Ok(pieces)
     }
 
     fn chunks(&self, mut pieces: Vec<Piece>) -> Vec<Chunk> {
@@ -443,7 +445,11 @@ impl TextFrontend {
         let part = &self.pending[..cut];
         let layout = Layout { inside: self.inside, ..self.options.layout() };
         let pieces = match markup::plain(part, self.options.markup) {
-            Ok(plain) => read::normalise(&plain, self.base, layout, &mut self.report),
+            Ok(plain) => {
+                let mut pieces = read::normalise(&plain, self.base, layout, &mut self.report);
+                trim(&mut pieces, part, self.base);
+                pieces
+            }
             Err(e) => {
                 self.drop_pending();
                 return Err(e);
@@ -512,6 +518,14 @@ pub fn utf8(bytes: &[u8]) -> Result<&str> {
             e,
         )
     })
+}
+
+/// Takes white space off the end of the places of words.
+fn trim(pieces: &mut [Piece], text: &str, base: usize) {
+    for p in pieces {
+        let written = text.get(p.source.0 - base..p.source.1 - base).unwrap_or("");
+        p.source.1 -= written.len() - written.trim_end().len();
+    }
 }
 
 fn nothing(text: &str, report: &Report) -> Error {

@@ -73,8 +73,23 @@ impl<'a> Reader<'a> {
             self.say(&words);
             return Some(used(2));
         }
+        // "1 Cor 13"
+        if tok.starts_upper()
+            && self.prev().is_some_and(|p| matches!(p.core, "1" | "2" | "3"))
+            && next.is_some_and(|n| direct && n.starts_digit())
+            && let Some(book) = lookup(tables::BOOKS, lower)
+        {
+            self.say(book);
+            return Some(Said { used: 1, stop: Some(Stop::Never) });
+        }
         if !tok.starts_upper() || tok.is_caps() {
             return None;
+        }
+        if matches!(tok.core, "F" | "C")
+            && self.prev().is_some_and(|p| matches!(&*p.lower(), "degrees" | "degree"))
+        {
+            self.say(if tok.core == "F" { "fahrenheit" } else { "celsius" });
+            return Some(ONE);
         }
         let name = next.filter(|n| n.pre.is_empty() && n.starts_upper() && n.core.len() > 1);
         if tok.post.is_empty() {
@@ -145,7 +160,11 @@ impl<'a> Reader<'a> {
                         "at" | "morning" | "night" | "afternoon" | "evening" | "noon"
                     )
             });
-            let calendar = date && (*sure || tok.post == "," || tok.post == ".");
+            let month = |t: Option<&Tok<'_>>| {
+                t.is_some_and(|t| t.starts_upper() && lookup(tables::MONTHS, &t.lower()).is_some())
+            };
+            let whole = month(self.toks.get(self.at + 1)) || month(self.toks.get(self.at + 2));
+            let calendar = date && (*sure || tok.post == "," || tok.post == "." || whole);
             if calendar || ((*sure || stopped) && (led || hour)) || (stopped && *sure) {
                 self.say(day);
                 return if stopped {

@@ -426,7 +426,25 @@ impl<'a> Reader<'a> {
                 return ONE;
             }
             "-" => {
-                if between_numbers || operands {
+                let clock = |t: &Tok<'_>| {
+                    let l = t.lower();
+                    ["am", "pm", "a.m", "p.m", "noon", "midnight"].iter().any(|h| l.ends_with(h))
+                };
+                let named = |t: &Tok<'_>| {
+                    let l = t.lower();
+                    t.starts_upper()
+                        && (tables::DAYS.iter().any(|d| d.0 == l)
+                            || lookup(tables::MONTHS, &l).is_some())
+                };
+                let to = self.toks.get(self.at + 1).filter(|t| !t.para).is_some_and(|n| {
+                    behind.is_some_and(|b| {
+                        (clock(&b) && matches!(b.post, "" | ".") && (n.starts_digit() || clock(n)))
+                            || (b.post.is_empty() && named(&b) && named(n))
+                    })
+                });
+                if to {
+                    self.say("to");
+                } else if between_numbers || operands {
                     self.say("minus");
                 } else {
                     self.comma();
@@ -488,7 +506,8 @@ impl<'a> Reader<'a> {
         }
         let lower = tok.lower();
         let stopped = tok.post.starts_with('.');
-        if !stopped && core.bytes().all(|b| b.is_ascii_lowercase()) {
+        let numeral = core.len() > 1 && core.bytes().all(|b| matches!(b, b'i' | b'v' | b'x'));
+        if !stopped && !numeral && core.bytes().all(|b| b.is_ascii_lowercase()) {
             // Most tokens: nothing below but this table and `word` looks at them.
             match lookup(tables::WITHOUT_STOP, core) {
                 Some(words) => self.say(words),
@@ -504,10 +523,17 @@ impl<'a> Reader<'a> {
         if let Some(said) = self.shortened(tok, &lower, next) {
             return said;
         }
+        let (stem, possessive) = match lower.strip_suffix("'s") {
+            Some(stem) if stem.contains('&') => (stem, true),
+            _ => (lower.as_str(), false),
+        };
         if core != "ms"
-            && let Some(words) = lookup(tables::WITHOUT_STOP, &lower)
+            && let Some(words) = lookup(tables::WITHOUT_STOP, stem)
         {
             self.say(words);
+            if possessive {
+                self.possess();
+            }
             let stop = match tables::WITH_STOP.iter().find(|(k, _, _)| *k == lower) {
                 Some(entry) => Some(entry.2),
                 None => tables::DOTTED.contains(&lower.as_str()).then_some(Stop::Opener),
@@ -611,6 +637,17 @@ impl<'a> Reader<'a> {
         }
         if core.len() == 1 && "ABCDF".contains(core) && tok.post.starts_with('-') {
             self.say(&format!("{lower} minus"));
+            return ONE;
+        }
+        // "5 ft × 7 ft"
+        if matches!(core, "×" | "x")
+            && next.is_some_and(|n| n.starts_digit())
+            && self.prev().is_some_and(|p| {
+                units::known(p.core) || p.core.ends_with(|c: char| !c.is_ascii_alphabetic())
+            })
+        {
+            let equals = (2..6).any(|k| self.toks.get(self.at + k).is_some_and(|t| t.raw == "="));
+            self.say(if equals { "times" } else { "by" });
             return ONE;
         }
         if self.keys(core) {

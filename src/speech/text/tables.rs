@@ -223,6 +223,17 @@ pub(super) const BEFORE_NUMBER: &[(&str, &str)] = &[
 
 /// Understood without a full stop as well.
 pub(super) const WITHOUT_STOP: &[(&str, &str)] = &[
+    ("w/out", "without"),
+    ("a/k/a", "a k a"),
+    ("macos", "mac o s"),
+    ("oauth", "o auth"),
+    ("iphone", "i phone"),
+    ("iphones", "i phones"),
+    ("ipad", "i pad"),
+    ("imac", "i mac"),
+    ("ebay", "e bay"),
+    ("esim", "e sim"),
+    ("iot", "i o t"),
     ("ctrl", "control"),
     ("dept", "department"),
     ("govt", "government"),
@@ -421,18 +432,18 @@ pub(super) const SHORT_WORDS: &[&str] = &[
     "sun", "tax", "tea", "tie", "tip", "toy", "van", "via", "wet", "yet", "zip", "zoo", "mac",
     "plus", "mini", "mega", "bye", "aim", "ago", "act", "aye", "beg", "bin", "bow", "cap", "cow",
     "cry", "dig", "dot", "fur", "gap", "gym", "hat", "hen", "ham", "hip", "hop", "inn", "jam",
-    "jar", "jaw", "jet", "keg", "kit", "lid", "mob", "mug", "nap", "net", "nut", "oak", "odd",
-    "ore", "owl", "pan", "paw", "pie", "pig", "pit", "rat", "rib", "rid", "rip", "rod", "rub",
-    "rug", "rum", "sad", "saw", "shy", "sin", "sir", "ski", "spy", "sum", "tag", "tap", "ten",
-    "tin", "ton", "tub", "vet", "vow", "wax", "wed", "wig", "wit", "yes", "a", "i", "an", "as",
-    "at", "be", "by", "do", "go", "he", "if", "in", "is", "me", "my", "no", "of", "oh", "on", "or",
-    "so", "to", "up", "we", "all", "and", "any", "are", "ask", "bad", "big", "bit", "but", "can",
-    "day", "did", "end", "far", "few", "for", "get", "god", "got", "had", "has", "her", "him",
-    "his", "hot", "how", "its", "job", "key", "law", "let", "lot", "man", "may", "men", "mom",
-    "dad", "new", "not", "now", "off", "old", "one", "our", "out", "own", "put", "run", "say",
-    "see", "set", "she", "sit", "six", "stop", "ten", "the", "too", "top", "try", "two", "use",
-    "war", "was", "way", "why", "win", "won", "yes", "yet", "you", "red", "box", "boy", "car",
-    "cat", "dog", "eat", "fun", "hey", "wow",
+    "jar", "jaw", "jet", "keg", "kit", "lid", "mob", "mug", "nap", "nut", "oak", "odd", "ore",
+    "owl", "pan", "paw", "pie", "pig", "pit", "rat", "rib", "rid", "rip", "rod", "rub", "rug",
+    "rum", "sad", "saw", "shy", "sin", "sir", "ski", "spy", "sum", "tag", "tap", "ten", "tin",
+    "ton", "tub", "vet", "vow", "wax", "wed", "wig", "wit", "yes", "a", "i", "an", "as", "at",
+    "be", "by", "do", "go", "he", "if", "in", "is", "me", "my", "no", "of", "oh", "on", "or", "so",
+    "to", "up", "we", "all", "and", "any", "are", "ask", "bad", "big", "bit", "but", "can", "day",
+    "did", "end", "far", "few", "for", "get", "god", "got", "had", "has", "her", "him", "his",
+    "hot", "how", "its", "job", "key", "law", "let", "lot", "man", "may", "men", "mom", "dad",
+    "new", "not", "now", "off", "old", "one", "our", "out", "own", "put", "say", "see", "set",
+    "she", "sit", "six", "stop", "the", "too", "top", "try", "two", "use", "war", "was", "way",
+    "why", "win", "won", "you", "red", "box", "boy", "car", "cat", "dog", "eat", "fun", "hey",
+    "wow",
 ];
 
 /// Without a vowel, and still not spelt.
@@ -531,7 +542,6 @@ pub(super) const REGNAL: &[&str] = &[
     "ramses",
     "ramesses",
     "richard",
-    "robert",
     "rudolf",
     "sixtus",
     "thutmose",
@@ -544,7 +554,7 @@ pub(super) const REGNAL: &[&str] = &[
 
 /// Words that a Roman numeral may follow as a number.
 pub(super) const NUMBERED: &[&str] = &[
-    "episode", "fantasy", "vol", "ch", "chap", "sec", "fig", "no", "division", "schedule", "tier",
+    "episode", "fantasy", "vol", "ch", "chap", "sec", "fig", "division", "schedule", "tier",
     "round", "game", "step", "group", "century", "factor", "corps", "edition", "season", "unit",
     "canto", "item", "page", "pages", "p", "pp", "column", "line", "question", "symphony",
     "movement", "opus", "apollo", "gemini", "saturn", "titan", "falcon", "vatican", "windows",
@@ -569,12 +579,12 @@ pub(super) const PREPOSITIONS: &[&str] = &[
 
 /// Abbreviations of `WITH_STOP` that are one without a capital too.
 pub(super) const SMALL: &[&str] = &[
-    "approx", "est", "qty", "appt", "asst", "assoc", "attn", "intl", "natl", "mfg", "mfr", "mgr",
-    "mgmt", "pkg", "pkgs", "esp", "ht", "wt", "orig", "pg", "pgs", "doz", "ea", "hrs", "hr",
-    "mins", "secs", "yrs", "yr", "wks", "mos", "acct", "addl", "apt", "bldg", "hwy", "rte", "blvd",
-    "inc", "corp", "ltd", "assn", "univ", "mr", "mrs", "vs", "e.g", "eg", "i.e", "ie", "cf", "viz",
-    "approx", "incl", "ca", "nos", "vols", "figs", "pp", "etc", "avg", "misc", "lbs", "oz", "ft",
-    "dept", "govt", "tel", "temp",
+    "approx", "min", "max", "est", "qty", "appt", "asst", "assoc", "attn", "intl", "natl", "mfg",
+    "mfr", "mgr", "mgmt", "pkg", "pkgs", "esp", "ht", "wt", "orig", "pg", "pgs", "doz", "ea",
+    "hrs", "hr", "mins", "secs", "yrs", "yr", "wks", "mos", "acct", "addl", "apt", "bldg", "hwy",
+    "rte", "blvd", "inc", "corp", "ltd", "assn", "univ", "mr", "mrs", "vs", "e.g", "eg", "i.e",
+    "ie", "cf", "viz", "incl", "ca", "nos", "vols", "figs", "pp", "etc", "avg", "misc", "lbs",
+    "oz", "ft", "dept", "govt", "tel", "temp",
 ];
 
 /// Abbreviations spelt with full stops inside that are not somebody's initials.
@@ -656,12 +666,13 @@ pub(super) fn symbol(c: char) -> Option<&'static str> {
 /// Initialisms that are spelt without capitals too. Words that mean something else are not
 /// here: "led", "us", "it", "who", "ram".
 pub(super) const LOWER_SPELT: &[&str] = &[
-    "ai", "aka", "api", "apis", "asap", "aws", "ceo", "cfo", "cia", "cio", "cli", "cpu", "cto",
-    "dba", "diy", "dna", "eod", "eta", "eu", "faq", "fbi", "fyi", "gpu", "gui", "hiv", "icu",
-    "ide", "imo", "io", "ios", "iot", "ip", "ipo", "iq", "irs", "iso", "isp", "jit", "llm", "mri",
-    "npu", "oem", "omg", "os", "pdf", "poc", "qa", "rna", "roi", "rpc", "sdk", "sla", "sms", "soc",
-    "tpu", "tts", "ui", "uk", "uri", "url", "usa", "usb", "usd", "utc", "utf", "uuid", "ux", "vip",
-    "vpn", "xml", "gdp", "hdmi", "oled", "ssd", "id", "cpi", "adhd", "atm", "ufo",
+    "ai", "aka", "api", "asap", "aws", "ceo", "cfo", "cia", "cio", "cli", "cpu", "ipv", "nvme",
+    "pcie", "wpa", "cto", "dba", "diy", "dna", "eod", "eta", "eu", "faq", "fbi", "fyi", "gpu",
+    "gui", "hiv", "icu", "ide", "imo", "io", "ios", "iot", "ip", "ipo", "iq", "irs", "iso", "isp",
+    "jit", "llm", "mri", "npu", "oem", "omg", "os", "pdf", "poc", "qa", "rna", "roi", "rpc", "sdk",
+    "sla", "sms", "soc", "tpu", "tts", "ui", "uk", "uri", "url", "usa", "usb", "usd", "utc", "utf",
+    "uuid", "ux", "vip", "vpn", "xml", "gdp", "hdmi", "oled", "ssd", "id", "cpi", "adhd", "atm",
+    "ufo",
 ];
 
 /// Keys of a keyboard in combinations: (written, said).
@@ -1008,3 +1019,10 @@ pub(super) const STATES: &[(&str, &str)] = &[
 
 /// Postal names of the states: digits behind them are a ZIP code.
 pub(super) const POSTAL: &str = " AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC ";
+
+/// Numbered things that "I" counts even before a small letter: "Part I begins".
+pub(super) const PARTS: &[&str] = &[
+    "act", "appendix", "article", "book", "bowl", "chapter", "class", "figure", "grade", "level",
+    "mark", "part", "phase", "scene", "section", "stage", "table", "title", "type", "volume",
+    "war", "episode",
+];

@@ -60,8 +60,9 @@ pub(super) fn tokens(folded: &str, layout: Layout) -> (Vec<Tok<'_>>, Gap) {
             match range(raw, out.last()) {
                 Some(at) => {
                     let (left, right) = (token(&raw[..at], para), token(&raw[at + 1..], false));
-                    let date = left.is_digits();
-                    out.push(Tok { core: full_name(left.core), ..left });
+                    let date = left.is_digits() || right.is_digits();
+                    let core = if date { left.core } else { full_name(left.core) };
+                    out.push(Tok { core, ..left });
                     out.push(Tok {
                         raw: &raw[at..=at],
                         pre: "",
@@ -146,6 +147,11 @@ fn range(raw: &str, before: Option<&Tok<'_>>) -> Option<usize> {
         || (digit(&l) && noon(&r))
         || (after_month && all_digits(left) && capital(right) && month(&r))
         || (all_digits(left) && left.len() == 4 && matches!(&*r, "present" | "now" | "today"))
+        || (before.is_some_and(Tok::is_digits)
+            && capital(left)
+            && month(&l)
+            && all_digits(right)
+            && right.len() < 3)
         || both(&quarter)
         || (l == "a" && r == "z");
     range.then_some(at)

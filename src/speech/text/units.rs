@@ -87,6 +87,7 @@ const UNITS: &[(&str, &str, &str)] = &[
     ("tsp", "teaspoon", "teaspoons"),
     ("px", "pixel", "pixels"),
     ("ha", "hectare", "hectares"),
+    ("pcs", "piece", "pieces"),
     ("dm", "decimeter", "decimeters"),
     ("kms", "kilometer", "kilometers"),
     ("cms", "centimeter", "centimeters"),

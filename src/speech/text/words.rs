@@ -61,11 +61,18 @@ impl<'a> Reader<'a> {
             ordinal(n)
         } else if capital && small && self.rules(core, &name) {
             format!("the {}", ordinal(n))
-        } else if numbered && (core != "I" || capital || before.is_some_and(|t| t.post == ".")) {
+        } else if numbered
+            && (core != "I"
+                || before.is_some_and(|t| t.post == ".")
+                || (capital
+                    && (tables::PARTS.contains(&name.as_str())
+                        || !next.is_some_and(Tok::starts_lower))))
+        {
             cardinal(n)
         } else if small && core.len() > 1 {
             let common = matches!(core, "IV" | "VI" | "XI" | "XX" | "XV");
-            if common && !capital {
+            let named = capital && !tables::OPENERS.contains(&name.as_str());
+            if (common || core == "XXX") && !named {
                 return false;
             }
             cardinal(n)
@@ -101,7 +108,7 @@ impl<'a> Reader<'a> {
                         | "kaiser"
                 )
         };
-        let regnal = |n: &str| tables::REGNAL.contains(&n);
+        let regnal = |n: &str| tables::REGNAL.contains(&n) && !(n == "malcolm" && numeral == "X");
         let before = at(2);
         if numeral != "I" {
             // "Pope Linus II", "William Gates III".
@@ -174,7 +181,19 @@ impl<'a> Reader<'a> {
                 {
                     end += 1;
                 }
-                self.word(&rest[..end]);
+                // "SO4", "NO2": no words.
+                let figure =
+                    prev.is_ascii_digit() || bytes.get(end).is_some_and(u8::is_ascii_digit);
+                let run = &rest[..end];
+                if figure
+                    && (2..4).contains(&end)
+                    && run.bytes().all(|b| b.is_ascii_uppercase())
+                    && lookup(tables::READ, run).is_none()
+                {
+                    self.say(&spell(run));
+                } else {
+                    self.word(run);
+                }
                 prev = char::from(bytes[end - 1]);
                 rest = &rest[end..];
                 continue;
@@ -341,11 +360,18 @@ impl<'a> Reader<'a> {
         if !vowels {
             if stem.len() < 2
                 || stem.contains('\'')
-                || tables::VOWELLESS.contains(&stem_lower.as_str())
+                || (tables::VOWELLESS.contains(&stem_lower.as_str()) && stem != "PST")
             {
                 return self.say(&lower);
             }
             return self.say(&format!("{}{tail}", spell(stem)));
+        }
+        // "Api" at the start of a sentence.
+        if tables::LOWER_SPELT.contains(&lower.as_str())
+            && w[1..].bytes().all(|b| b.is_ascii_lowercase())
+            && !matches!(w, "Io" | "Ai" | "Ide" | "Eta" | "Soc" | "Imo" | "Sla")
+        {
+            return self.say(&spell(w));
         }
         // "IPv", "NVMe": capitals and one letter more.
         if stem.len() > 2
@@ -400,7 +426,12 @@ impl<'a> Reader<'a> {
         let fine = |p: &str| {
             p.len() > 1
                 && !p.starts_with('-')
-                && p.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'\'' | b'-'))
+                && p.starts_with(|c: char| c.is_ascii_alphabetic())
+                && p.bytes().all(|b| {
+                    b.is_ascii_alphabetic()
+                        || matches!(b, b'\'' | b'-')
+                        || (b.is_ascii_digit() && p.len() > 2)
+                })
         };
         if !core.split('/').all(fine) || core.split('/').any(|p| FOLDERS.contains(&p)) {
             return false;
