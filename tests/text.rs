@@ -903,7 +903,17 @@ fn wrong_cases(cases: &str) -> (usize, Vec<String>) {
 fn written_and_said_by_kind() {
     let (all, wrong) = wrong_cases(include_str!("data/texts.tsv"));
     assert!(wrong.is_empty(), "{} of {all} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(all >= 400);
+    assert!(all >= 400, "{all} texts");
+}
+
+#[test]
+fn prose_is_said_as_it_is_written() {
+    let front = TextFrontend::default();
+    for line in include_str!("../tools/data/harvard.txt").lines() {
+        let report = front.speak(line).unwrap().report;
+        assert!(report.is_empty(), "{line:?}: {report:?}");
+        assert_eq!(front.normalise(line), line);
+    }
 }
 
 /// The file that `VOXGRAIN_TEXT_CASES` names, in the form of `data/texts.tsv`; nothing without.
@@ -992,6 +1002,95 @@ fn markup_is_taken_as_asked() {
     assert_eq!(with(Markup::Auto, "if x <b and c> d"), with(Markup::None, "if x <b and c> d"));
     // Prose that Markdown would take for a list keeps its number.
     assert_eq!(with(Markup::Auto, "1986. A **great** year."), "nineteen eighty six. a great year.");
+}
+
+#[test]
+fn random_markup_never_panics() {
+    let mut rng = StdRng::seed_from_u64(0x5eed);
+    let parts = [
+        "<speak>",
+        "</speak>",
+        "<break time=\"60s\"/>",
+        "<break strength='weak'/>",
+        "<p>",
+        "</p>",
+        "<s>",
+        "</s>",
+        "<prosody rate='200%'>",
+        "</prosody>",
+        "<sub alias='x'>",
+        "</sub>",
+        "<say-as interpret-as='date' format='dmy'>",
+        "</say-as>",
+        "<phoneme ph='a'>",
+        "</phoneme>",
+        "&amp;",
+        "&",
+        "&#0;",
+        "&#x1F600;",
+        "[",
+        "](",
+        ")",
+        "**",
+        "*",
+        "_",
+        "|",
+        "|---|",
+        "\n",
+        "\n\n",
+        "# ",
+        "- ",
+        "1. ",
+        "```",
+        "`",
+        "<b>",
+        "</b>",
+        "<br>",
+        "<script>",
+        "<!--",
+        "-->",
+        "<![CDATA[",
+        "]]>",
+        "<",
+        ">",
+        "\u{fffc}",
+        "\u{e9}",
+        "\u{65e5}",
+        "word",
+        "4/7/2024",
+        "12",
+        " ",
+        " ",
+        "    ",
+        "===\n",
+        "~~",
+        "!",
+    ];
+    for round in 0..20_000 {
+        let mut text = String::from(if round % 2 == 0 { "<speak>" } else { "" });
+        for _ in 0..rng.random_range(1..25) {
+            text.push_str(parts[rng.random_range(0..parts.len())]);
+        }
+        if round % 4 == 0 {
+            text.push_str("</speak>");
+        }
+        let markup = [Markup::Auto, Markup::Markdown, Markup::Ssml][round % 3];
+        let mut front = TextFrontend::new(Options { markup, ..Options::default() }).unwrap();
+        match front.speak(&text) {
+            Err(e) => assert_eq!(e.kind(), ErrorKind::InvalidText, "{text:?}"),
+            Ok(speech) => {
+                for c in &speech.chunks {
+                    assert!(c.text.chars().all(|c| ALPHABET.contains(c)), "{text:?}");
+                    assert!((0.0..=Pauses::MAX).contains(&c.pause_after), "{text:?}");
+                    assert!((0.1..=10.0).contains(&c.rate), "{text:?}");
+                    assert!(text.get(c.source.clone()).is_some(), "{text:?}");
+                }
+                assert!(front.explain(&text).is_ok());
+            }
+        }
+        let _ = front.feed(&text);
+        let _ = front.flush();
+    }
 }
 
 #[test]

@@ -184,15 +184,14 @@ impl<'a> Reader<'a> {
                 took = 1;
             }
             // "$20-30": the sign stands for both.
-            if scale.is_empty()
-                && let Some(tail) = rest.strip_prefix('-')
+            if let Some(tail) = rest.strip_prefix('-')
                 && tail.starts_with(|c: char| c.is_ascii_digit())
             {
                 let mut more = tail;
                 if let Some(to) = Number::take(&mut more) {
                     let end = more.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(more.len());
-                    let mut scale = lookup(tables::AMOUNTS, &more[..end]).unwrap_or("").to_string();
-                    if scale.is_empty()
+                    let mut last = lookup(tables::AMOUNTS, &more[..end]).unwrap_or("").to_string();
+                    if last.is_empty()
                         && more.is_empty()
                         && let Some(n) = self.joined(self.at)
                         && matches!(
@@ -200,13 +199,17 @@ impl<'a> Reader<'a> {
                             "hundred" | "thousand" | "million" | "billion" | "trillion"
                         )
                     {
-                        scale = n.core.to_string();
+                        last = n.core.to_string();
                         took = 1;
-                    } else if !scale.is_empty() {
+                    } else if !last.is_empty() {
                         more = &more[end..];
                     }
                     self.say(&prefix);
-                    self.say(&format!("{} to {} {scale} {many}", number.words(), to.words()));
+                    self.say(&format!(
+                        "{} {scale} to {} {last} {many}",
+                        number.words(),
+                        to.words()
+                    ));
                     return Some((more, took));
                 }
             }
@@ -300,8 +303,11 @@ impl<'a> Reader<'a> {
                 && tail.starts_with(|c: char| c.is_alphabetic() || c == '°' || c == '%')
             {
                 let end = tail.find('-').unwrap_or(tail.len());
-                if let Some(unit) = units::attached(&tail[..end])
-                    .filter(|_| !matches!(&tail[..end], "B" | "N" | "t" | "J" | "bar" | "C" | "F"))
+                let between = tail[end..].strip_prefix('-').is_some_and(number_first);
+                if !between
+                    && let Some(unit) = units::attached(&tail[..end]).filter(|_| {
+                        !matches!(&tail[..end], "B" | "N" | "t" | "J" | "bar" | "C" | "F")
+                    })
                 {
                     self.say(&format!("{} {}", number.words(), unit.one));
                     return Some((&tail[end..], 0));
@@ -447,7 +453,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An amount of money whose sign stands behind it.
-    fn money(&mut self, number: &Number, k: &(char, &str, &str, &str, &str)) {
+    pub(super) fn money(&mut self, number: &Number, k: &(char, &str, &str, &str, &str)) {
         let cents: u64 = number.fraction.parse().unwrap_or(0);
         if number.fraction.len() == 2 && !k.3.is_empty() {
             let one = number.integer == "1";
@@ -541,6 +547,8 @@ impl<'a> Reader<'a> {
         let ends = next.is_none_or(|t| t.starts_lower() && t.core.len() > 1);
         let said = |one: &str, many: &str| Some(units::Unit { one: one.into(), many: many.into() });
         match n.core {
+            "pts" if next.is_none_or(|t| t.core != "of") => said("point", "points"),
+            "pts" => said("pint", "pints"),
             "C" if ends && !self.seat() => said("degree celsius", "degrees celsius"),
             "F" if ends && !self.seat() => said("degree fahrenheit", "degrees fahrenheit"),
             "K" if ends && !next.is_some_and(|t| plural_noun(t.core)) => said("kelvin", "kelvin"),
@@ -645,6 +653,10 @@ fn plural_noun(w: &str) -> bool {
             ))
 }
 
+fn number_first(s: &str) -> bool {
+    s.starts_with(|c: char| c.is_ascii_digit())
+}
+
 /// Numbers around more than one hyphen are no range: "1-800-FLOWERS". "20-25-minute" is one.
 fn several(s: &str) -> bool {
     let parts: Vec<&str> = s.trim_start_matches('-').split('-').collect();
@@ -664,6 +676,9 @@ fn model(s: &str) -> bool {
     s.split_once('-').is_some_and(|(a, b)| {
         let big = |p: &str| (3..=5).contains(&p.len()) && p.bytes().all(|c| c.is_ascii_digit());
         let jet = a.len() == 3 && a.starts_with('7') && a.ends_with('7') && b.len() < 4;
-        jet || (big(a) && big(b) && a.parse::<u64>().ok() > b.parse::<u64>().ok())
+        jet || (big(a)
+            && big(b)
+            && b.ends_with("00")
+            && a.parse::<u64>().ok() > b.parse::<u64>().ok())
     })
 }

@@ -292,6 +292,7 @@ pub(super) fn decade(s: &str) -> Option<String> {
     }
     let v: u64 = n.parse().ok()?;
     match n.len() {
+        3 if n.ends_with("00") && v > 0 => Some(plural(&cardinal(v))),
         4 if is_year(v) => Some(plural(&year(v))),
         2 if v >= 20 => Some(plural(&cardinal(v))),
         _ => None,

@@ -119,6 +119,21 @@ impl<'a> Reader<'a> {
         }
         let groups = last - self.at;
         let measured = self.joined(last).and_then(|n| units::detached(n.core));
+        // "1 234,50 €"
+        if let Some(tail) = self.joined(last).filter(|n| {
+            n.core.split_once(',').is_some_and(|(a, b)| {
+                a.len() == 3 && b.len() == 2 && all_digits(a) && all_digits(b)
+            })
+        }) && let Some(k) = tables::CURRENCIES
+            .iter()
+            .find(|k| self.toks.get(last + 2).is_some_and(|t| t.raw.starts_with(k.0)))
+        {
+            let (a, b) = tail.core.split_once(',')?;
+            let number =
+                Number { integer: format!("{all}{a}"), fraction: b.to_string(), grouped: true };
+            self.money(&number, k);
+            return Some(groups + 3);
+        }
         if groups == 0 || (groups == 1 && !all.ends_with("000") && measured.is_none()) {
             return None;
         }
@@ -190,12 +205,10 @@ impl<'a> Reader<'a> {
             && self
                 .prev()
                 .is_some_and(|p| p.is_caps() && tables::POSTAL.contains(&format!(" {} ", p.core)));
-        let dialled = core.len() == 3
-            && groups.len() == 1
-            && core.ends_with("11")
-            && self.prev().is_some_and(|p| {
+        let caller = |t: Option<&Tok<'_>>| {
+            t.is_some_and(|t| {
                 matches!(
-                    &*p.lower(),
+                    &*t.lower(),
                     "call"
                         | "dial"
                         | "called"
@@ -203,16 +216,30 @@ impl<'a> Reader<'a> {
                         | "calling"
                         | "dialing"
                         | "text"
+                        | "texted"
                         | "phone"
-                        | "a"
-                        | "the"
-                        | "to"
-                        | "calls"
+                        | "phoned"
                 )
             })
-            || (core.len() >= 3
-                && groups.len() == 1
-                && self.prev().is_some_and(|p| matches!(&*p.lower(), "dial" | "dialed")));
+        };
+        let next = self.next(self.at).filter(|_| tok.post.is_empty());
+        let counted =
+            next.is_some_and(|t| t.core.ends_with('s') || tables::PLURALS.contains(&t.core));
+        let emergency = matches!(core, "911" | "411" | "311" | "211" | "999" | "112")
+            && (next.is_some_and(|t| {
+                matches!(
+                    &*t.lower(),
+                    "call" | "calls" | "operator" | "operators" | "dispatcher" | "caller"
+                )
+            }) || self.prev().is_some_and(|p| matches!(p.core, "a" | "the" | "to"))
+                && core.ends_with("11"));
+        let dialled = groups.len() == 1
+            && (emergency
+                || ((3..=6).contains(&core.len())
+                    && caller(self.prev())
+                    && !core.ends_with("00")
+                    && !counted
+                    && !next.is_some_and(Tok::starts_digit)));
         let named = core.len() >= 3
             && groups.len() == 1
             && (1..5).find_map(|n| {
@@ -356,6 +383,25 @@ impl<'a> Reader<'a> {
             self.say(&format!("{} foot {}", integer(feet), words(inches)));
             return Some(1);
         }
+        // "10\"x12\"", "8'x10'"
+        let sides: Vec<&str> = tok.core.split(['x', '×']).collect();
+        if sides.len() > 1 && tok.core.contains(['"', '\'']) && tok.core.len() < 30 {
+            let foot = tok.core.contains('\'');
+            let bare: Vec<&str> = sides.iter().map(|s| s.trim_end_matches(['"', '\''])).collect();
+            if bare.iter().all(|s| number(s)) {
+                self.inched = true;
+                let all: Vec<String> = bare.iter().map(|s| words(s)).collect();
+                self.say(&all.join(" by "));
+                let one = self.adjective(self.at, true);
+                self.say(match (foot, one) {
+                    (true, true) => "foot",
+                    (true, false) => "feet",
+                    (false, true) => "inch",
+                    (false, false) => "inches",
+                });
+                return Some(1);
+            }
+        }
         if !number(tok.core) || tok.pre.ends_with(['\'', '"']) || words(tok.core).is_empty() {
             return None;
         }
@@ -383,6 +429,8 @@ impl<'a> Reader<'a> {
             self.say(if one { "inch" } else { "inches" });
             return Some(1);
         }
+        // "a 2.5 in nail"
+        let measured = tok.core.contains(['.', '/']) && self.adjective(self.at + 1, false);
         // "6 in. of snow", "10 in wide"
         let n = self
             .next(self.at)
@@ -395,13 +443,15 @@ impl<'a> Reader<'a> {
             )
         }) && (n.post == "." || after.is_some_and(|t| t.core != "of"));
         let feet = self.back(1).is_some_and(|t| matches!(t.core, "ft" | "feet" | "foot"));
-        if !(n.post.starts_with('.') || sized || feet)
+        if !(n.post.starts_with('.') || sized || feet || measured)
             || (n.post.starts_with('.') && after.is_some_and(|t| t.starts_digit()))
         {
             return None;
         }
+        let one =
+            tok.core == "1" || measured || (n.post == "." && self.adjective(self.at + 1, true));
         self.say(&words(tok.core));
-        self.say(if tok.core == "1" { "inch" } else { "inches" });
+        self.say(if one { "inch" } else { "inches" });
         Some(2)
     }
 
@@ -430,8 +480,8 @@ impl<'a> Reader<'a> {
                     | "new"
             )
         });
-        let post = self.toks[last].post;
-        article
+        let Some(post) = self.toks.get(last).map(|t| t.post) else { return false };
+        (article || mark)
             && (post.is_empty() || mark)
             && self.next(last).is_some_and(|n| {
                 n.pre.is_empty()
@@ -486,6 +536,20 @@ impl<'a> Reader<'a> {
             }
             return Some(1);
         }
+        // "in 45:30"
+        if let Some((m, s)) = tok.core.split_once(':')
+            && matches!(led, "in" | "took" | "time" | "ran" | "lasted")
+            && all_digits(m)
+            && all_digits(s)
+            && m.len() == 2
+            && s.len() == 2
+            && let (Ok(m), Ok(s)) = (m.parse::<u64>(), s.parse::<u64>())
+            && m > 24
+            && s < 60
+        {
+            self.say(&format!("{} minutes and {} seconds", cardinal(m), cardinal(s)));
+            return Some(1);
+        }
         let mut all = spans(tok.core)?;
         let mut last = self.at;
         while let Some(next) = self.joined(last).and_then(|n| spans(n.core)) {
@@ -510,7 +574,20 @@ impl<'a> Reader<'a> {
                 | "lasted"
                 | "least"
                 | "than"
-        );
+        ) || self.joined(self.at).is_some_and(|n| {
+            matches!(
+                n.core,
+                "delay"
+                    | "timeout"
+                    | "wait"
+                    | "interval"
+                    | "timer"
+                    | "pause"
+                    | "clip"
+                    | "window"
+                    | "limit"
+            )
+        });
         let seconds = all.len() == 1 && all[0].1 == 5 && waits;
         if all.len() < 2 && !seconds {
             return None;

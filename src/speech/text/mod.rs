@@ -40,6 +40,7 @@ use std::ops::Range;
 
 use chunks::{hard_split, render, split};
 pub use markup::Markup;
+use plain::Plain;
 use read::Piece;
 pub use respell::{Respelling, letter_name};
 use serde::Serialize;
@@ -428,9 +429,7 @@ impl TextFrontend {
 
     fn pieces(&self, text: &str, report: &mut Report) -> Result<Vec<Piece>> {
         let plain = markup::plain(text, self.options.markup)?;
-        let mut pieces = read::normalise(&plain, 0, self.options.layout(), report);
-        trim(&mut pieces, text, 0);
-        Ok(pieces)
+        Ok(read(&plain, text, 0, self.options.layout(), report))
     }
 
     fn chunks(&self, mut pieces: Vec<Piece>) -> Vec<Chunk> {
@@ -445,11 +444,7 @@ impl TextFrontend {
         let part = &self.pending[..cut];
         let layout = Layout { inside: self.inside, ..self.options.layout() };
         let pieces = match markup::plain(part, self.options.markup) {
-            Ok(plain) => {
-                let mut pieces = read::normalise(&plain, self.base, layout, &mut self.report);
-                trim(&mut pieces, part, self.base);
-                pieces
-            }
+            Ok(plain) => read(&plain, part, self.base, layout, &mut self.report),
             Err(e) => {
                 self.drop_pending();
                 return Err(e);
@@ -520,12 +515,37 @@ pub fn utf8(bytes: &[u8]) -> Result<&str> {
     })
 }
 
-/// Takes white space off the end of the places of words.
-fn trim(pieces: &mut [Piece], text: &str, base: usize) {
-    for p in pieces {
-        let written = text.get(p.source.0 - base..p.source.1 - base).unwrap_or("");
-        p.source.1 -= written.len() - written.trim_end().len();
+/// The words of `text`, whose markup is off in `plain`; its first byte is `base` in the input.
+fn read(
+    plain: &Plain<'_>,
+    text: &str,
+    base: usize,
+    layout: Layout,
+    report: &mut Report,
+) -> Vec<Piece> {
+    let noted = report.replaced.len();
+    let mut pieces = read::normalise(plain, base, layout, report);
+    for p in &mut pieces {
+        let place = settle(p.source.0..p.source.1, text, base);
+        p.source = (place.start, place.end);
     }
+    for r in &mut report.replaced[noted..] {
+        r.source = settle(r.source.clone(), text, base);
+    }
+    pieces
+}
+
+/// Places begin and end between characters, and end before white space.
+fn settle(range: Range<usize>, text: &str, base: usize) -> Range<usize> {
+    let (mut start, mut end) = (range.start - base, (range.end - base).min(text.len()));
+    while !text.is_char_boundary(start) {
+        start -= 1;
+    }
+    while !text.is_char_boundary(end) {
+        end += 1;
+    }
+    end -= text[start..end].len() - text[start..end].trim_end().len();
+    start + base..end + base
 }
 
 fn nothing(text: &str, report: &Report) -> Error {

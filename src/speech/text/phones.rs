@@ -8,7 +8,10 @@ impl<'a> Reader<'a> {
     /// "+44 20 7946 0958", "(555) 123-4567", "555-1234"; the number of tokens used.
     pub(super) fn phone(&mut self, tok: Tok<'a>, groups: &[&str], grouped: bool) -> Option<usize> {
         let local = |s: &str| {
-            s.len() == 8 && s.as_bytes()[3] == b'-' && all_digits(&s[..3]) && all_digits(&s[4..])
+            s.len() == 8
+                && matches!(s.as_bytes()[3], b'-' | b'.')
+                && all_digits(&s[..3])
+                && all_digits(&s[4..])
         };
         if let Some((area, rest)) = tok.core.split_once(')')
             && all_digits(area)
@@ -90,7 +93,13 @@ impl<'a> Reader<'a> {
                 last += 1;
             }
             let shape: Vec<usize> = all.iter().map(|g| g.len()).collect();
-            if matches!(shape.as_slice(), [3, 3, 4] | [1, 3, 3, 4]) {
+            if matches!(shape.as_slice(), [3, 3, 4] | [1, 3, 3, 4])
+                || (shape == [3, 4]
+                    && (n == "555"
+                        || self.prev().is_some_and(|p| {
+                            matches!(&*p.lower(), "call" | "dial" | "phone" | "tel")
+                        })))
+            {
                 self.groups(&all);
                 return Some(last - self.at + 1);
             }

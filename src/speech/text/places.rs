@@ -18,6 +18,7 @@ impl<'a> Reader<'a> {
         let stopped = tok.post.starts_with('.');
         let before = self
             .prev()
+            .filter(|p| !matches!(p.core, "Lake" | "Port" | "Mount" | "Sault"))
             .is_some_and(|p| p.starts_upper() && !tables::OPENERS.contains(&p.lower().as_str()));
         let count = self.prev().is_some_and(Tok::starts_digit);
         let compass = next.is_some_and(|n| tables::COMPASS.contains(&n.core));

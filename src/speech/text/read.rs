@@ -6,14 +6,14 @@
 //! subject in the files beside this one.
 
 use super::Replacement;
-use super::Report;
 use super::fold::{Folded, fold};
 use super::numbers;
 use super::plain::{Gap, OBJECT, Object, Plain};
 use super::tables::{self, Stop};
-use super::tokens::{LONG, Layout, Tok, lookup, numbered, tokens};
+use super::tokens::{LONG, Layout, Tok, all_digits, lookup, numbered, tokens};
 use super::units;
 use super::words::{address, dotted};
+use super::{Pauses, Report};
 
 /// The punctuation after a word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
             Object::Pause(seconds) => {
                 self.comma();
                 if let Some(p) = self.out.last_mut() {
-                    p.pause = Some(p.pause.unwrap_or(0.0) + seconds);
+                    p.pause = Some((p.pause.unwrap_or(0.0) + seconds).min(Pauses::MAX));
                 }
             }
             Object::Rate(rate) => self.rate = *rate,
@@ -438,8 +438,9 @@ impl<'a> Reader<'a> {
                 };
                 let to = self.toks.get(self.at + 1).filter(|t| !t.para).is_some_and(|n| {
                     behind.is_some_and(|b| {
-                        (clock(&b) && matches!(b.post, "" | ".") && (n.starts_digit() || clock(n)))
-                            || (b.post.is_empty() && named(&b) && named(n))
+                        matches!(b.post, "" | ".")
+                            && ((clock(&b) && (n.starts_digit() || clock(n)))
+                                || (named(&b) && named(n)))
                     })
                 });
                 if to {
@@ -452,6 +453,7 @@ impl<'a> Reader<'a> {
                 return ONE;
             }
             "*" if between_numbers || operands => "times",
+            "**" if between_numbers || operands => "to the power of",
             "/" if between_numbers => "divided by",
             pair => lookup(tables::PAIRS, pair).unwrap_or(""),
         };
@@ -507,7 +509,7 @@ impl<'a> Reader<'a> {
         let lower = tok.lower();
         let stopped = tok.post.starts_with('.');
         let numeral = core.len() > 1 && core.bytes().all(|b| matches!(b, b'i' | b'v' | b'x'));
-        if !stopped && !numeral && core.bytes().all(|b| b.is_ascii_lowercase()) {
+        if !stopped && !numeral && core != "x" && core.bytes().all(|b| b.is_ascii_lowercase()) {
             // Most tokens: nothing below but this table and `word` looks at them.
             match lookup(tables::WITHOUT_STOP, core) {
                 Some(words) => self.say(words),
@@ -547,6 +549,7 @@ impl<'a> Reader<'a> {
             if tok.post == "."
                 && next.is_some_and(|n| {
                     n.starts_digit()
+                        || (n.core == "of" && matches!(core, "No" | "Nos" | "no"))
                         || (lower != "no"
                             && n.core.len() < 8
                             && numbers::roman(&n.core.to_ascii_uppercase()).is_some())
@@ -642,8 +645,10 @@ impl<'a> Reader<'a> {
         // "5 ft × 7 ft"
         if matches!(core, "×" | "x")
             && next.is_some_and(|n| n.starts_digit())
-            && self.prev().is_some_and(|p| {
-                units::known(p.core) || p.core.ends_with(|c: char| !c.is_ascii_alphabetic())
+            && self.at.checked_sub(1).map(|i| &self.toks[i]).is_some_and(|p| {
+                matches!(p.post, "" | "." | "'" | "\"")
+                    && (units::known(p.core)
+                        || p.core.ends_with(|c: char| !c.is_ascii_alphabetic()))
             })
         {
             let equals = (2..6).any(|k| self.toks.get(self.at + k).is_some_and(|t| t.raw == "="));
@@ -655,6 +660,22 @@ impl<'a> Reader<'a> {
         }
         if let Some(rest) = address(core) {
             self.runs(rest, true);
+            return ONE;
+        }
+        // "No.1", "p.5"
+        if let Some((short, number)) = lower.split_once('.')
+            && all_digits(number)
+            && number.len() < 6
+            && let Some(word) = lookup(tables::BEFORE_NUMBER, short)
+        {
+            self.say(&format!("{word} {}", numbers::integer(number)));
+            return ONE;
+        }
+        if core.ends_with(['²', '³'])
+            && core.len() > 2
+            && let Some(unit) = units::unit(core)
+        {
+            self.say(&unit.many);
             return ONE;
         }
         if self.alternatives(core) {

@@ -223,6 +223,7 @@ pub(super) const BEFORE_NUMBER: &[(&str, &str)] = &[
 
 /// Understood without a full stop as well.
 pub(super) const WITHOUT_STOP: &[(&str, &str)] = &[
+    ("mysql", "my s q l"),
     ("w/out", "without"),
     ("a/k/a", "a k a"),
     ("macos", "mac o s"),
@@ -360,6 +361,7 @@ pub(super) const CURRENCIES: &[(char, &str, &str, &str, &str)] = &[
 
 /// Capitals that are read as a word: (written, spoken).
 pub(super) const READ: &[(&str, &str)] = &[
+    ("MiG", "mig"),
     ("NVMe", "n v m e"),
     ("PCIe", "p c i e"),
     ("SoC", "s o c"),
@@ -836,6 +838,7 @@ pub(super) const BOOKS: &[(&str, &str)] = &[
 /// Words after which digits are a name and not an amount.
 pub(super) const DIGITWISE: &[&str] = &[
     "zip",
+    "ext",
     "zipcode",
     "code",
     "codes",

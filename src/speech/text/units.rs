@@ -104,7 +104,6 @@ const UNITS: &[(&str, &str, &str)] = &[
     ("qt", "quart", "quarts"),
     ("qts", "quart", "quarts"),
     ("pt", "pint", "pints"),
-    ("pts", "pint", "pints"),
     ("gals", "gallon", "gallons"),
     ("dl", "deciliter", "deciliters"),
     ("dL", "deciliter", "deciliters"),
@@ -230,6 +229,15 @@ const ATTACHED: &[(&str, &str, &str)] = &[
 /// Written behind a slash only.
 const PER: &[(&str, &str)] = &[
     ("d", "day"),
+    ("mile", "mile"),
+    ("minute", "minute"),
+    ("second", "second"),
+    ("person", "person"),
+    ("user", "user"),
+    ("night", "night"),
+    ("pound", "pound"),
+    ("gallon", "gallon"),
+    ("share", "share"),
     ("day", "day"),
     ("y", "year"),
     ("year", "year"),

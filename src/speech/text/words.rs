@@ -394,7 +394,7 @@ impl<'a> Reader<'a> {
             .position(|p| p[0].is_ascii_lowercase() && p[1].is_ascii_uppercase());
         if let Some(at) = hump
             && (!matches!(&lower[..=at], "mc" | "mac" | "o")
-                || w[at + 1..].bytes().all(|b| b.is_ascii_uppercase()))
+                || w[at + 1..].trim_end_matches("'s").bytes().all(|b| b.is_ascii_uppercase()))
         {
             self.word(&w[..=at]);
             return self.word(&w[at + 1..]);
@@ -438,8 +438,10 @@ impl<'a> Reader<'a> {
         }
         for part in core.split('/') {
             let lower = part.to_ascii_lowercase();
-            match tables::DAYS.iter().find(|d| d.0 == lower) {
-                Some(day) => self.say(day.1),
+            let upper = part.starts_with(|c: char| c.is_ascii_uppercase());
+            let day = tables::DAYS.iter().find(|d| d.0 == lower).map(|d| d.1);
+            match day.or_else(|| lookup(tables::MONTHS, &lower)).filter(|_| upper) {
+                Some(name) => self.say(name),
                 None => self.runs(part, false),
             }
         }
