@@ -24,21 +24,19 @@ pub(super) fn hard_split(pieces: Vec<Piece>, max_chars: usize) -> Vec<Piece> {
         return pieces;
     }
     let mut out = Vec::with_capacity(pieces.len());
-    for p in pieces {
-        let mut rest = p.word.as_str();
+    for mut p in pieces {
+        let word = std::mem::take(&mut p.word);
+        let mut rest = word.as_str();
         while rest.len() > most {
             // Words are ASCII.
             let cut = rest[..most].to_string();
-            out.push(Piece {
-                word: cut,
-                after: Mark::None,
-                gap: Gap::None,
-                pause: None,
-                ..p.clone()
-            });
+            let part =
+                Piece { word: cut, after: Mark::None, gap: Gap::None, pause: None, ..p.clone() };
+            out.push(part);
             rest = &rest[most..];
         }
-        out.push(Piece { word: rest.to_string(), ..p.clone() });
+        p.word = rest.to_string();
+        out.push(p);
     }
     out
 }

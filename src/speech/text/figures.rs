@@ -194,6 +194,9 @@ impl<'a> Reader<'a> {
     /// Digits that are a name: ZIP codes, PINs, the numbers of accounts and cards, 911.
     fn digitwise(&mut self, tok: Tok<'a>) -> bool {
         let core = tok.core.strip_prefix('#').unwrap_or(tok.core);
+        if core.len() < 3 || !core.starts_with(|c: char| c.is_ascii_digit()) {
+            return false;
+        }
         let groups: Vec<&str> = core.split('-').collect();
         if !groups.iter().all(|g| all_digits(g)) || core.len() > 40 {
             return false;
@@ -310,6 +313,9 @@ impl<'a> Reader<'a> {
         let mixed = |s: &str| {
             s.bytes().any(|b| b.is_ascii_digit()) && s.bytes().any(|b| b.is_ascii_alphabetic())
         };
+        if core.len() < 7 {
+            return false;
+        }
         for separator in [':', '-'] {
             let parts: Vec<&str> = core.split(separator).collect();
             if matches!(parts.len(), 6 | 8) && parts.iter().all(|p| p.len() == 2 && hex(p)) {

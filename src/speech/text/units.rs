@@ -285,7 +285,7 @@ fn power(s: &str) -> Option<(&str, char)> {
 
 /// A unit as it stands behind a number: "km", "m²", "ft2", "m/s^2", "mg/dL".
 pub(super) fn unit(s: &str) -> Option<Unit> {
-    if s.is_empty() || s.len() > 16 {
+    if s.is_empty() || s.len() > 16 || s.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
     if let Some((one, many)) = plain(s) {
