@@ -53,8 +53,8 @@ fn spoken(stream: &mut Stream, text: &str) -> Vec<f32> {
 fn utterances(text: &str) -> Vec<String> {
     let mut frontend = TextFrontend::default();
     let mut chunks: Vec<_> =
-        text.split_inclusive(' ').flat_map(|word| frontend.feed(word)).collect();
-    chunks.extend(frontend.flush());
+        text.split_inclusive(' ').flat_map(|word| frontend.feed(word).unwrap()).collect();
+    chunks.extend(frontend.flush().unwrap());
     chunks.into_iter().map(|c| c.text).collect()
 }
 

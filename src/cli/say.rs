@@ -123,7 +123,10 @@ impl Say {
         if let Some(path) = &self.output {
             check_name(path, self.container())?;
         }
-        let frontend = TextFrontend::new(text::Options { max_chars: self.max_chars })?;
+        let frontend = TextFrontend::new(text::Options {
+            max_chars: self.max_chars,
+            ..text::Options::default()
+        })?;
         let mut voice = self.voice.open_as(self.speaker.as_deref())?;
         if let WeightsName::Similarity = self.weights {
             voice = voice.with_weights(Weights::Similarity)?;
@@ -241,9 +244,9 @@ impl Say {
             }
             let whole = n == 0 || line.ends_with(b"\n");
             let rest = if whole { Vec::new() } else { line.split_off(end_of_words(&line)) };
-            let mut chunks = frontend.feed(text::utf8(&line)?);
+            let mut chunks = frontend.feed(text::utf8(&line)?)?;
             if whole {
-                chunks.extend(frontend.flush());
+                chunks.extend(frontend.flush()?);
             }
             job.speak(&chunks, false)?;
             line = rest;

@@ -346,7 +346,8 @@ impl Queue {
     }
 
     fn clear(&mut self) {
-        self.frontend.flush();
+        // What could be wrong in it is dropped with it.
+        let _ = self.frontend.flush();
         self.frontend.take_report();
         self.partial.clear();
         self.utterances.clear();
@@ -390,7 +391,8 @@ impl Queue {
                 None => rest.char_indices().nth(PART / 4).map_or(rest.len(), |(at, _)| at),
             };
             let (part, after) = rest.split_at(cut);
-            let chunks = self.frontend.feed(part);
+            // A wrong document is dropped by the front end.
+            let chunks = self.frontend.feed(part).inspect_err(|_| self.held = 0)?;
             self.held = match chunks.is_empty() {
                 true => self.held + cut,
                 false => cut.min(TextFrontend::MAX_PENDING),
@@ -402,9 +404,9 @@ impl Queue {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let chunks = self.frontend.flush();
-        self.take(chunks);
         self.held = 0;
+        let chunks = self.frontend.flush().inspect_err(|_| self.partial.clear())?;
+        self.take(chunks);
         if self.partial.is_empty() {
             return Ok(());
         }

@@ -347,9 +347,7 @@ impl Voice {
     /// `InvalidText` if there is nothing to speak or the voice has not its characters.
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
         let vocabulary = &self.bundle.vocabulary;
-        // Voices learn from whole sentences: after a comma they would talk on, and on.
-        let ended = text.strip_suffix(',').map(|t| format!("{t}."));
-        let characters = text::tokens(vocabulary, ended.as_deref().unwrap_or(text))?;
+        let characters = text::tokens(vocabulary, text)?;
         if characters.is_empty() {
             return Err(Error::new(ErrorKind::InvalidText, "there is nothing to speak"));
         }

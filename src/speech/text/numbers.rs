@@ -1,5 +1,7 @@
 //! Numbers as English words (American: no "and", no hyphens).
 
+use super::dates::year_number;
+
 const ONES: [&str; 20] = [
     "zero",
     "one",
@@ -137,31 +139,141 @@ pub(super) fn plural(words: &str) -> String {
     }
 }
 
-/// "one half", "three quarters", "five sixteenths", "seven over one hundred".
+/// "one half", "three quarters", "five sixteenths", "one one hundredth", "seven over one
+/// hundred".
 pub(super) fn fraction(numerator: u64, denominator: u64) -> String {
+    let one = numerator == 1;
+    match denominator {
+        2..=20 => parts(numerator, denominator),
+        21.. if one && (denominator < 100 || denominator % 100 == 0) => parts(1, denominator),
+        _ => format!("{} over {}", cardinal(numerator), cardinal(denominator)),
+    }
+}
+
+/// A fraction by its parts, whatever its denominator: "seven one hundredths".
+pub(super) fn parts(numerator: u64, denominator: u64) -> String {
     let one = numerator == 1;
     let part = match denominator {
         2 => if one { "half" } else { "halves" }.to_string(),
         4 => if one { "quarter" } else { "quarters" }.to_string(),
-        3 | 5..=20 if one => ordinal(denominator),
-        3 | 5..=20 => format!("{}s", ordinal(denominator)),
-        _ => return format!("{} over {}", cardinal(numerator), cardinal(denominator)),
+        _ if one => ordinal(denominator),
+        _ => format!("{}s", ordinal(denominator)),
     };
     format!("{} {part}", cardinal(numerator))
 }
 
-/// The value of a Roman numeral up to 39 in its canonical spelling.
+const ROMAN: [(&str, u64); 13] = [
+    ("M", 1000),
+    ("CM", 900),
+    ("D", 500),
+    ("CD", 400),
+    ("C", 100),
+    ("XC", 90),
+    ("L", 50),
+    ("XL", 40),
+    ("X", 10),
+    ("IX", 9),
+    ("V", 5),
+    ("IV", 4),
+    ("I", 1),
+];
+
+/// The value of a Roman numeral below 4000 in its canonical spelling, in capitals.
 pub(super) fn roman(s: &str) -> Option<u64> {
-    if s.is_empty() || s.len() > 7 {
+    if s.is_empty() || s.len() > 15 {
         return None;
     }
-    (1..40)
-        .find(|&n| {
-            let tens = ["", "X", "XX", "XXX"][n / 10];
-            let ones = ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"][n % 10];
-            s.strip_prefix(tens) == Some(ones)
-        })
-        .map(|n| n as u64)
+    let (mut rest, mut value) = (s, 0);
+    for (part, n) in ROMAN {
+        while let Some(tail) = rest.strip_prefix(part) {
+            value += n;
+            rest = tail;
+        }
+    }
+    // Written as it must be, it reads back the same.
+    let (mut n, mut back) = (value, String::with_capacity(s.len()));
+    for (part, v) in ROMAN {
+        while n >= v {
+            back.push_str(part);
+            n -= v;
+        }
+    }
+    (rest.is_empty() && value < 4000 && back == s).then_some(value)
+}
+
+pub(super) struct Number {
+    pub integer: String,
+    pub fraction: String,
+    pub grouped: bool,
+}
+
+impl Number {
+    /// Takes a number off the start of `rest`: digits, thousands separators, a fraction.
+    pub(super) fn take(rest: &mut &str) -> Option<Self> {
+        let s = *rest;
+        let b = s.as_bytes();
+        let run = |from: usize| {
+            from + b[from..].iter().position(|c| !c.is_ascii_digit()).unwrap_or(b.len() - from)
+        };
+        let mut end = run(0);
+        let mut integer = s[..end].to_string();
+        let mut grouped = false;
+        // "1.000.000": two groups and more, or it is a decimal.
+        if (1..=3).contains(&end)
+            && b[0] != b'0'
+            && b[end..].iter().take(2 * 4).filter(|c| **c == b'.').count() == 2
+        {
+            let mut stop = end;
+            while b.get(stop) == Some(&b'.') && run(stop + 1) == stop + 4 {
+                stop += 4;
+            }
+            if stop >= end + 8 && b.get(stop) != Some(&b'.') {
+                integer = s[..stop].replace('.', "");
+                end = stop;
+                grouped = true;
+                *rest = &s[end..];
+                return Some(Self { integer, fraction: String::new(), grouped });
+            }
+        }
+        while (1..=3).contains(&(if grouped { 3 } else { end }))
+            && b.get(end).is_some_and(|c| matches!(c, b',' | b'\'' | b'_'))
+            && run(end + 1) == end + 4
+        {
+            integer.push_str(&s[end + 1..end + 4]);
+            end += 4;
+            grouped = true;
+        }
+        let mut fraction = String::new();
+        if b.get(end) == Some(&b'.') && b.get(end + 1).is_some_and(u8::is_ascii_digit) {
+            let stop = run(end + 1);
+            fraction = s[end + 1..stop].to_string();
+            end = stop;
+        }
+        if integer.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        *rest = &s[end..];
+        Some(Self { integer, fraction, grouped })
+    }
+
+    pub(super) fn words(&self) -> String {
+        let whole = if self.integer.is_empty() { "zero".into() } else { integer(&self.integer) };
+        if self.fraction.is_empty() {
+            return whole;
+        }
+        format!("{whole} point {}", digits(&self.fraction))
+    }
+
+    pub(super) fn is_one(&self) -> bool {
+        self.integer == "1" && self.fraction.is_empty()
+    }
+
+    pub(super) fn year(&self) -> Option<u64> {
+        if self.grouped || !self.fraction.is_empty() {
+            return None;
+        }
+        year_number(&self.integer).filter(|y| is_year(*y))
+    }
 }
 
 #[cfg(test)]
