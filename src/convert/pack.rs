@@ -241,7 +241,7 @@ pub fn pack_bundle(
             digest(facts.get(&weights).map(|(_, sha)| sha.as_str())),
         ) {
             asg::retarget(&mut bytes, &old, &new).map_err(|e| {
-                let what = format!("{}: {e}", index.display());
+                let what = format!("{} cannot be bound to the new weights", index.display());
                 Error::with_source(ErrorKind::Malformed, what, e)
             })?;
         }
@@ -648,7 +648,7 @@ fn free(path: &Path, force: bool) -> Result<()> {
 }
 
 fn unwritable(path: &Path, e: std::io::Error) -> Error {
-    let what = format!("cannot write {}: {e}", path.display());
+    let what = format!("cannot write {}", path.display());
     Error::with_source(ErrorKind::Unwritable, what, e)
 }
 
