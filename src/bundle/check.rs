@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use super::{Audio, Description, LanguageModel, Sampling, Speaker, Vocabulary};
+use super::{Audio, Description, FrontEnd, LanguageModel, Sampling, Speaker, Text, Vocabulary};
 use crate::decode::{Costs, MAX_GAMMA};
 
 macro_rules! ensure {
@@ -20,6 +20,7 @@ impl Description {
         self.audio.check()?;
         self.vocabulary.check()?;
         check_speakers(&self.speakers, &self.vocabulary)?;
+        self.check_text()?;
         self.target.check("target")?;
         self.draft.check("draft")?;
         self.sampling.check()?;
@@ -65,6 +66,40 @@ impl Description {
                 "{section}.file {file:?} is not listed under [[files]]"
             );
         }
+        Ok(())
+    }
+}
+
+impl Description {
+    fn check_text(&self) -> std::result::Result<(), String> {
+        let Text { front_end, lexicon, tempo_symbols, tempos } = &self.text;
+        ensure!(
+            self.format > 1 || self.text == Text::default(),
+            "format 1 has no [text]: its prompts are letters"
+        );
+        ensure!(
+            lexicon.is_empty() == (*front_end == FrontEnd::Letters)
+                && !Path::new(lexicon).is_absolute(),
+            "text.lexicon {lexicon:?} is not a relative path for phonemes, or is there for letters"
+        );
+        ensure!(
+            tempo_symbols.chars().count() == tempos.len(),
+            "text.tempo_symbols {tempo_symbols:?} are not one for each of {} text.tempos",
+            tempos.len()
+        );
+        for (i, c) in tempo_symbols.chars().enumerate() {
+            ensure!(
+                self.vocabulary.character(c).is_some()
+                    && !tempo_symbols.chars().take(i).any(|other| other == c),
+                "text.tempo_symbols: {c:?} is there twice or not in vocabulary.characters"
+            );
+        }
+        ensure!(
+            tempos.iter().all(|t| (0.1..=10.0).contains(t))
+                && tempos.windows(2).all(|pair| pair[0] < pair[1])
+                && (tempos.is_empty() || tempos.contains(&1.0)),
+            "text.tempos {tempos:?} are not rising from 0.1 to at most 10 with a 1 among them"
+        );
         Ok(())
     }
 }

@@ -23,6 +23,9 @@ pub struct Description {
     pub audio: Audio,
     /// Token ids.
     pub vocabulary: Vocabulary,
+    /// What prompts are written in. A file of format 1 has no such section: letters.
+    #[serde(default)]
+    pub text: Text,
     /// Who can speak, the default first. A file without the list has one speaker: the
     /// bundle's name and the vocabulary's `begin`.
     #[serde(default)]
@@ -127,6 +130,47 @@ impl Vocabulary {
     /// Always false: a checked vocabulary has characters.
     pub fn is_empty(&self) -> bool {
         self.characters.is_empty()
+    }
+}
+
+/// What the characters of a prompt stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum FrontEnd {
+    /// The letters and marks of a normalised text.
+    #[default]
+    Letters,
+    /// What [`Phonemizer`](crate::speech::phonemes::Phonemizer) writes, behind a symbol for
+    /// the tempo if the voice has any.
+    Phonemes,
+}
+
+/// `[text]`: how a text becomes the characters of a prompt.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Text {
+    /// What is written.
+    pub front_end: FrontEnd,
+    /// The pronunciation lexicon, relative to the bundle folder; empty for letters.
+    #[serde(default)]
+    pub lexicon: String,
+    /// Characters of the vocabulary, one of which stands first in every prompt and says how
+    /// fast to speak; none if the voice has one tempo.
+    #[serde(default)]
+    pub tempo_symbols: String,
+    /// What they mean: times the natural tempo, rising; one of them is 1.
+    #[serde(default)]
+    pub tempos: Vec<f32>,
+}
+
+impl Text {
+    /// The symbol of the tempo nearest to `rate`, and that tempo; `None` for a voice of one.
+    pub fn tempo(&self, rate: f32) -> Option<(char, f32)> {
+        let far = |tempo: f32| (tempo / rate).ln().abs();
+        let all = self.tempo_symbols.chars().zip(self.tempos.iter().copied());
+        all.min_by(|a, b| far(a.1).total_cmp(&far(b.1)))
     }
 }
 

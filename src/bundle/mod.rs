@@ -4,12 +4,13 @@
 //! it does not read the models. [`Bundle::verify`] recomputes their SHA-256.
 //!
 //! ```toml
-//! format = 1
+//! format = 2    # 1 has no [text]: its prompts are letters
 //! name = "voice"
 //! licence = "..."
 //! attribution = "..."
 //! [audio]        # sample_rate_hz, frame_rate_hz, fft_size, hop, max_log_magnitude
 //! [vocabulary]   # speech, end_of_speech, begin, start_of_speech, pad, first_character, characters, fsq_digits, fsq_levels
+//! [text]         # front_end (letters or phonemes), lexicon, tempo_symbols, tempos
 //! [[speakers]]   # optional: name, begin, description of each speaker; the first is the default
 //! [target]       # file, layers, hidden, heads, kv_heads, head_dim, ffn, rope_base, max_positions, bits
 //! [draft]        # the same
@@ -27,7 +28,8 @@ mod check;
 mod description;
 
 pub use description::{
-    Audio, Codec, Description, FileEntry, Groups, LanguageModel, Sampling, Speaker, Vocabulary,
+    Audio, Codec, Description, FileEntry, FrontEnd, Groups, LanguageModel, Sampling, Speaker, Text,
+    Vocabulary,
 };
 
 use std::fs::File;
@@ -40,8 +42,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, ErrorKind, Result};
 
-/// The version of `bundle.toml` that this build reads.
-pub const FORMAT: u32 = 1;
+/// The newest version of `bundle.toml`; this build reads all from 1 on. 2 adds `[text]`.
+pub const FORMAT: u32 = 2;
 
 /// The name of the description inside a bundle folder.
 pub const FILE_NAME: &str = "bundle.toml";
@@ -151,12 +153,12 @@ impl Bundle {
         };
         let version: Version = toml::from_str(text).map_err(malformed)?;
         match version.format.as_ref().map(toml::Value::as_integer) {
-            Some(Some(v)) if v == i64::from(FORMAT) => {}
+            Some(Some(v)) if (1..=i64::from(FORMAT)).contains(&v) => {}
             Some(Some(v)) => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
                     format!(
-                        "{} has format {v}; this build reads format {FORMAT}: use a matching voxgrain or export the bundle again",
+                        "{} has format {v}; this build reads formats 1 to {FORMAT}: use a matching voxgrain or export the bundle again",
                         place.display()
                     ),
                 ));
@@ -293,6 +295,12 @@ impl Bundle {
     /// a voice can be used without groups.
     pub fn groups_path(&self) -> Option<PathBuf> {
         self.groups.as_ref().map(|g| self.path(&g.file))
+    }
+
+    /// Where the pronunciation lexicon is, if the voice reads phonemes.
+    pub fn lexicon_path(&self) -> Option<PathBuf> {
+        let file = &self.text.lexicon;
+        (!file.is_empty()).then(|| self.path(file))
     }
 
     /// The listed SHA-256 of a file of the bundle, for instance to bind a group index to the

@@ -1,14 +1,17 @@
 //! Arguments that several commands share.
 
+use super::files::read_file;
 use super::{find, usage};
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{self, Arm, DraftLength, MAX_GAMMA};
 use voxgrain::engine::{Pool, pin};
 use voxgrain::kernel;
+use voxgrain::speech::phonemes::UserLexicon;
 use voxgrain::speech::stream::default_threads;
+use voxgrain::speech::text::{self, Markup};
 use voxgrain::{Options, Stream, Voice};
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -169,4 +172,46 @@ pub fn stream(
     options.decode = decode;
     options.threads = pool.threads();
     Stream::with_pool(voice, &options, pool)
+}
+
+/// How a text is read.
+#[derive(Args, Clone)]
+pub struct Reading {
+    /// What is markup: `auto` takes what is unmistakable
+    #[arg(long, value_enum, default_value = "auto")]
+    pub markup: MarkupName,
+    /// Every line is an utterance of its own, as in logs and lists
+    #[arg(long)]
+    pub lines: bool,
+}
+
+/// `--markup`.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum MarkupName {
+    /// SSML documents, and Markdown and HTML where they are unmistakable
+    Auto,
+    /// Every character is text
+    None,
+    /// Markdown and the HTML in it
+    Markdown,
+    /// One `<speak>` document
+    Ssml,
+}
+
+impl Reading {
+    pub fn options(&self) -> text::Options {
+        let markup = match self.markup {
+            MarkupName::Auto => Markup::Auto,
+            MarkupName::None => Markup::None,
+            MarkupName::Markdown => Markup::Markdown,
+            MarkupName::Ssml => Markup::Ssml,
+        };
+        text::Options { markup, lines: self.lines, ..text::Options::default() }
+    }
+}
+
+/// A user's list of words and how they are said.
+pub fn user_lexicon(path: &Path) -> voxgrain::Result<UserLexicon> {
+    let bytes = read_file(path)?;
+    UserLexicon::parse(text::utf8(&bytes)?, &path.display().to_string())
 }

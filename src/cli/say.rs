@@ -1,4 +1,6 @@
-use super::args::{ArmName, EmissionName, Gamma, VoiceArgs, WeightsName, parse_gamma, stream};
+use super::args::{
+    ArmName, EmissionName, Gamma, Reading, VoiceArgs, WeightsName, parse_gamma, stream, user_lexicon,
+};
 use super::files::{make_folder, read_file};
 use super::output::{self, progress, status};
 use super::sink::{Sink, Wanted, check_name, is_stdout};
@@ -89,6 +91,15 @@ pub struct Say {
     /// How a token's mass is split over the groups that contain it
     #[arg(long, value_enum, default_value = "equal")]
     weights: WeightsName,
+    /// Times the natural speed; a voice of one tempo takes 1 alone
+    #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
+    rate: f32,
+    /// Words and how to say them, a line each: the word, a tab, a respelling or /IPA/; may be
+    /// repeated, later files win
+    #[arg(long, value_name = "FILE")]
+    lexicon: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
     /// Longest stretch spoken in one breath, in characters
     #[arg(long, value_name = "N", default_value_t = text::Options::default().max_chars)]
     max_chars: usize,
@@ -125,11 +136,14 @@ impl Say {
         }
         let frontend = TextFrontend::new(text::Options {
             max_chars: self.max_chars,
-            ..text::Options::default()
+            ..self.reading.options()
         })?;
         let mut voice = self.voice.open_as(self.speaker.as_deref())?;
         if let WeightsName::Similarity = self.weights {
             voice = voice.with_weights(Weights::Similarity)?;
+        }
+        for path in &self.lexicon {
+            voice = voice.with_lexicon(&user_lexicon(path)?)?;
         }
         let options = self.options(&voice)?;
         let pool = self.voice.pool();
@@ -137,7 +151,7 @@ impl Say {
             return self.batch(&voice, options, frontend);
         }
         let mut job = Job {
-            voicing: Voicing::new(&voice, options, &pool, self.json)?,
+            voicing: Voicing::new(&voice, options, &pool, self.rate, self.json)?,
             sink: None,
             open: || Sink::open(self.wanted(&voice)),
             report: Report::default(),
@@ -263,7 +277,7 @@ impl Say {
         let lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
         make_folder(dir)?;
         let pool = self.voice.pool();
-        let batch = Batch { voice, options, frontend, pool, dir, json: self.json };
+        let batch = Batch { voice, options, frontend, pool, dir, rate: self.rate, json: self.json };
         let bar = progress(lines.len() as u64, self.quiet);
         let mut total = SpeechStats::default();
         let mut bad = Vec::new();
@@ -328,6 +342,7 @@ struct Batch<'a> {
     frontend: TextFrontend,
     pool: Arc<Pool>,
     dir: &'a Path,
+    rate: f32,
     json: bool,
 }
 
@@ -335,11 +350,11 @@ impl Batch<'_> {
     /// Every line begins anew, so that it sounds as it does alone.
     fn speak(&self, line: &str, file: &str) -> voxgrain::Result<Voicing> {
         let chunks = self.frontend.speak(line)?.chunks;
-        let mut voicing = Voicing::new(self.voice, self.options, &self.pool, self.json)?;
+        let mut voicing = Voicing::new(self.voice, self.options, &self.pool, self.rate, self.json)?;
         let rate = self.voice.bundle().audio.sample_rate_hz;
         let mut file = WavFile::create(self.dir.join(file), rate)?;
         for chunk in &chunks {
-            voicing.speak(&chunk.text, |pcm| file.write(pcm))?;
+            voicing.speak(chunk, |pcm| file.write(pcm))?;
         }
         file.finish()?;
         Ok(voicing)
@@ -365,6 +380,9 @@ fn end_of_words(bytes: &[u8]) -> usize {
 /// What speaks: one stretch of text after the other.
 struct Voicing {
     stream: Stream,
+    rate: f32,
+    /// Samples so far, silence included.
+    sounded: u64,
     /// For --json: text, first sample and the one behind its last.
     stretches: Option<Vec<(String, u64, u64)>>,
 }
@@ -374,25 +392,28 @@ impl Voicing {
         voice: &Voice,
         options: Options,
         pool: &Arc<Pool>,
+        rate: f32,
         keep: bool,
     ) -> voxgrain::Result<Self> {
+        voice.check_rate(rate)?;
         let stream = stream(voice, options, pool)?;
-        Ok(Self { stream, stretches: keep.then(Vec::new) })
+        Ok(Self { stream, rate, sounded: 0, stretches: keep.then(Vec::new) })
     }
 
     fn speak(
         &mut self,
-        text: &str,
+        chunk: &Chunk,
         mut sink: impl FnMut(&[f32]) -> voxgrain::Result<()>,
     ) -> voxgrain::Result<()> {
-        let begin = self.stats().samples;
-        self.stream.push(text)?;
+        let begin = self.sounded + self.stream.silence() as u64;
+        let utterance = self.stream.synthesizer().voice().utterance(chunk, self.rate)?;
+        self.stream.push(utterance)?;
         while let Some(pcm) = self.stream.next_pcm()? {
+            self.sounded += pcm.len() as u64;
             sink(pcm)?;
         }
-        let end = self.stats().samples;
         if let Some(all) = &mut self.stretches {
-            all.push((text.to_owned(), begin, end));
+            all.push((chunk.text.clone(), begin, self.sounded));
         }
         Ok(())
     }
@@ -415,7 +436,7 @@ impl<F: FnMut() -> voxgrain::Result<Sink>> Job<F> {
         let bar = progress(chunks.len() as u64, self.quiet || !show || chunks.len() < 2);
         let (sink, open) = (&mut self.sink, &mut self.open);
         for chunk in chunks {
-            self.voicing.speak(&chunk.text, |pcm| {
+            self.voicing.speak(chunk, |pcm| {
                 let sink = match &mut *sink {
                     Some(s) => s,
                     none => none.insert(open()?),

@@ -15,3 +15,4 @@ pub mod text;
 #[cfg(feature = "engine")]
 pub mod voice;
 pub mod wav;
+pub mod written;

@@ -47,6 +47,9 @@ pub struct Options {
     pub decode: decode::Options,
     /// How the text is cut into utterances.
     pub text: text::Options,
+    /// Times the voice's natural speed, within [`Voice::check_rate`]; the voice takes the
+    /// nearest of the tempos that it knows.
+    pub rate: f32,
     /// Threads that compute, the reader's own included; within 1..=[`Options::MAX_THREADS`].
     pub threads: usize,
     /// Longest context, prompt included, in tokens; what is longer is cut there. More than
@@ -74,6 +77,7 @@ impl Options {
         Self {
             decode: voice.options(voice.default_arm(Emission::StandIn)),
             text: text::Options::default(),
+            rate: 1.0,
             threads: default_threads(),
             max_positions: voice.max_positions(),
             max_text: 1 << 16,
@@ -91,6 +95,7 @@ impl Options {
         let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
         self.decode.sampling.check()?;
         TextFrontend::new(self.text)?;
+        voice.check_rate(self.rate)?;
         let positions = self.max_positions.min(voice.max_positions());
         let max_chars = self.text.max_chars;
         // A prompt is the characters between two marks, and something has to follow it.
@@ -201,6 +206,26 @@ pub struct Stats {
     pub longest_round: Duration,
 }
 
+/// Silence that a voice itself leaves between two utterances, in seconds: corpora are cut to
+/// about 60 ms before and 140 ms behind the speech.
+pub const OWN_SILENCE: f32 = 0.2;
+
+/// What a stream speaks in one go, as its voice reads it: [`Voice::utterance`].
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Utterance {
+    /// Over the characters of the voice's vocabulary.
+    pub text: String,
+    /// Silence to the next utterance, in seconds, [`OWN_SILENCE`] included.
+    pub pause_after: f32,
+}
+
+impl<T: Into<String>> From<T> for Utterance {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), pause_after: 0.0 }
+    }
+}
+
 /// What [`Stream::step`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -270,15 +295,15 @@ impl Handle {
         self.queue()?.0.flush()
     }
 
-    /// Adds one utterance as a [text front end](TextFrontend) of the caller's own made it, behind
-    /// all that is complete.
+    /// Adds one utterance that the caller made, by [`Voice::utterance`] or in the voice's own
+    /// characters, behind all that is complete.
     ///
     /// # Errors
     /// `Full`, as for [`feed`](Self::feed).
-    pub fn push(&self, utterance: impl Into<String>) -> Result<()> {
+    pub fn push(&self, utterance: impl Into<Utterance>) -> Result<()> {
         let mut queue = self.queue()?.0;
         let utterance = utterance.into();
-        queue.room_for(utterance.len())?;
+        queue.room_for(utterance.text.len())?;
         queue.enqueue(utterance);
         Ok(())
     }
@@ -319,13 +344,16 @@ const PART: usize = 1024;
 
 /// Text on its way in.
 struct Queue {
+    /// Says how chunks are written.
+    voice: Voice,
+    rate: f32,
     frontend: TextFrontend,
     max: usize,
     /// The beginning of a character whose rest has not come.
     partial: Vec<u8>,
     /// Fed since the front end last gave something, or was flushed.
     held: usize,
-    utterances: VecDeque<String>,
+    utterances: VecDeque<Utterance>,
     queued: usize,
     epoch: usize,
     /// Whether a cancellation dropped something and the reader was not told yet.
@@ -397,7 +425,7 @@ impl Queue {
                 true => self.held + cut,
                 false => cut.min(TextFrontend::MAX_PENDING),
             };
-            self.take(chunks);
+            self.take(chunks)?;
             rest = after;
         }
         Ok(())
@@ -406,7 +434,7 @@ impl Queue {
     fn flush(&mut self) -> Result<()> {
         self.held = 0;
         let chunks = self.frontend.flush().inspect_err(|_| self.partial.clear())?;
-        self.take(chunks);
+        self.take(chunks)?;
         if self.partial.is_empty() {
             return Ok(());
         }
@@ -415,25 +443,27 @@ impl Queue {
         Err(Error::new(ErrorKind::InvalidText, what))
     }
 
-    fn take(&mut self, chunks: Vec<text::Chunk>) {
+    fn take(&mut self, chunks: Vec<text::Chunk>) -> Result<()> {
         let report = self.frontend.take_report();
         self.replaced += report.replaced.len() as u64;
         self.unspeakable += report.unspeakable.len() as u64;
-        for mut c in chunks {
-            c.text.shrink_to_fit();
-            self.enqueue(c.text);
+        for c in chunks {
+            let mut utterance = self.voice.utterance(&c, self.rate)?;
+            utterance.text.shrink_to_fit();
+            self.enqueue(utterance);
         }
+        Ok(())
     }
 
-    fn enqueue(&mut self, utterance: String) {
-        self.queued += utterance.len();
+    fn enqueue(&mut self, utterance: Utterance) {
+        self.queued += utterance.text.len();
         self.utterances.push_back(utterance);
     }
 
-    fn pop(&mut self) -> Option<String> {
-        let text = self.utterances.pop_front()?;
-        self.queued -= text.len();
-        Some(text)
+    fn pop(&mut self) -> Option<Utterance> {
+        let utterance = self.utterances.pop_front()?;
+        self.queued -= utterance.text.len();
+        Some(utterance)
     }
 }
 
@@ -446,6 +476,8 @@ pub struct Stream {
     pcm: Vec<f32>,
     at: usize,
     speaking: bool,
+    /// Samples of silence before the next utterance.
+    silence: usize,
     /// Of the text being spoken.
     epoch: usize,
     started: Instant,
@@ -504,6 +536,8 @@ impl Stream {
         let synthesizer = Synthesizer::with_positions(voice, options.decode, pool, positions)?;
         let stats = Stats { threads: pool.threads(), ..Stats::default() };
         let queue = Queue {
+            voice: voice.clone(),
+            rate: options.rate,
             frontend: TextFrontend::new(options.text)?,
             max: options.max_text,
             partial: Vec::new(),
@@ -527,6 +561,7 @@ impl Stream {
             pcm: Vec::new(),
             at: 0,
             speaking: false,
+            silence: 0,
             epoch: 0,
             started: Instant::now(),
             heard: false,
@@ -640,6 +675,12 @@ impl Stream {
         }
     }
 
+    /// Samples of silence that will come before the next utterance: what is left of its
+    /// predecessor's pause beside the silence that a voice itself leaves.
+    pub fn silence(&self) -> usize {
+        self.silence
+    }
+
     /// Samples that are there without another step, and with that given out.
     pub fn take(&mut self) -> &[f32] {
         let from = std::mem::replace(&mut self.at, self.pcm.len());
@@ -717,7 +758,7 @@ impl Stream {
     }
 
     /// The text to begin with, if it is time to begin; `None` after a cancellation.
-    fn look(&mut self) -> Result<Option<Option<String>>> {
+    fn look(&mut self) -> Result<Option<Option<Utterance>>> {
         let busy = self.speaking || self.at < self.pcm.len();
         let (mut queue, epoch) = self.handle.queue()?;
         let dropped = std::mem::take(&mut queue.dropped) || (busy && self.epoch != epoch);
@@ -733,16 +774,20 @@ impl Stream {
         Ok(Some(next))
     }
 
-    fn work(&mut self, next: Option<String>) -> Result<Step> {
+    fn work(&mut self, next: Option<Utterance>) -> Result<Step> {
         if self.at == self.pcm.len() {
             self.pcm.clear();
             self.at = 0;
         }
         let clock = Instant::now();
         let step = match next {
-            Some(text) => {
+            Some(Utterance { text, pause_after }) => {
                 (self.started, self.heard) = (clock, false);
                 self.synthesizer.begin(&text)?;
+                self.pcm.resize(self.pcm.len() + self.silence, 0.0);
+                let rate = self.synthesizer.voice().bundle().audio.sample_rate_hz;
+                let silence = (pause_after - OWN_SILENCE).clamp(0.0, text::Pauses::MAX);
+                self.silence = (silence * rate as f32) as usize;
                 self.speaking = true;
                 Step::Prompt
             }
@@ -756,7 +801,7 @@ impl Stream {
             None => return Ok(Step::Idle),
         };
         self.stats.longest_round = self.stats.longest_round.max(clock.elapsed());
-        if !self.heard && !self.pcm.is_empty() {
+        if !self.heard && step == Step::Round && !self.pcm.is_empty() {
             self.heard = true;
             self.stats.first_audio = self.started.elapsed();
         }
@@ -768,6 +813,7 @@ impl Stream {
     fn stop(&mut self) {
         self.stats.cancelled += (self.speaking || self.at < self.pcm.len()) as u64;
         self.speaking = false;
+        self.silence = 0;
         self.pcm.clear();
         self.at = 0;
     }

@@ -145,6 +145,11 @@ impl Synthesizer {
         Ok(true)
     }
 
+    /// The voice.
+    pub fn voice(&self) -> &Voice {
+        &self.voice
+    }
+
     /// Totals so far.
     pub fn stats(&self) -> SpeechStats {
         SpeechStats { spec: *self.speculator.stats(), ..self.stats }

@@ -1,6 +1,9 @@
 //! A voice: a bundle with its models and its group index.
 
-use super::text;
+use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
+use super::text::{self, Chunk};
+use super::stream::Utterance;
+use super::written::written;
 use crate::asg::{Index, Weights};
 use crate::bundle::{Bundle, FILE_NAME, Speaker, hex};
 use crate::core::Emission;
@@ -94,8 +97,10 @@ pub struct Voice {
     draft: Arc<Model>,
     codec: Arc<Model>,
     groups: Option<Index<Map>>,
+    /// Of a voice that reads phonemes.
+    phonemizer: Option<Phonemizer>,
     speaker: usize,
-    /// Of the bundle, and of the index.
+    /// Of the bundle and its lexicon, and of the index.
     memory: (VoiceMemory, VoiceMemory),
     load: Duration,
 }
@@ -136,13 +141,18 @@ impl Voice {
         };
         let listed = bundle.files.iter().map(|f| (f.path.as_str(), f.bytes, !options.copy));
         let memory = VoiceMemory::of_files(listed);
-        let index = groups.as_ref().and_then(|p| p.metadata().ok()).map_or(0, |m| m.len());
-        within(options.max_memory, memory.total() + index, "the voice")?;
+        let length = |path: &Option<PathBuf>| {
+            path.as_ref().and_then(|p| p.metadata().ok()).map_or(0, |m| m.len())
+        };
+        let lexicon = bundle.lexicon_path();
+        let beside = length(&groups) + length(&lexicon);
+        within(options.max_memory, memory.total() + beside, "the voice")?;
         if options.verify {
             bundle.verify(|_| ControlFlow::Continue(()))?;
         }
         let open = |path: &Path| if options.copy { Map::read(path) } else { Map::open(path) };
         let groups = groups.map(|path| open(&path)).transpose()?;
+        let lexicon = lexicon.map(|path| open(&path)).transpose()?;
         let (dir, entries) = (bundle.dir().to_owned(), bundle.files.clone());
         let file = |name: &str| {
             let map = open(&dir.join(name))?;
@@ -152,22 +162,23 @@ impl Voice {
                 None => Ok(map),
             }
         };
-        Self::assemble(bundle, file, groups, memory, clock)
+        Self::assemble(bundle, file, groups, lexicon, memory, clock)
     }
 
     /// The same from files in memory: `bundle.toml`, every file that it lists, by the path
-    /// that it lists, and the group index, by its whole path or the last part of it.
+    /// that it lists, and the group index and the lexicon, by their whole path or the last part
+    /// of it.
     ///
     /// # Errors
     /// `Unreadable` for a file that is missing; as [`open`](Self::open) otherwise.
     pub fn from_files(files: &[(&str, Map)]) -> Result<Self> {
         let clock = Instant::now();
         let find = |name: &str| files.iter().find(|f| f.0 == name);
-        let need = |name: &str| {
-            let what = || format!("{name} is not among the files in memory: add it");
-            let found = find(name).ok_or_else(|| Error::new(ErrorKind::Unreadable, what()))?;
-            Ok(found.1.clone())
+        let missing = |name: &str| {
+            let what = format!("{name} is not among the files in memory: add it");
+            Error::new(ErrorKind::Unreadable, what)
         };
+        let need = |name: &str| Ok(find(name).ok_or_else(|| missing(name))?.1.clone());
         let description: Map = need(FILE_NAME)?;
         let description = std::str::from_utf8(&description).map_err(|e| {
             Error::with_source(ErrorKind::Malformed, format!("{FILE_NAME} is not UTF-8"), e)
@@ -176,20 +187,30 @@ impl Voice {
         for entry in &bundle.files {
             entry.check(&need(&entry.path)?)?;
         }
-        let groups = bundle.groups.as_ref().and_then(|g| {
-            find(&g.file).or_else(|| find(Path::new(&g.file).file_name()?.to_str()?))
-        });
-        let held = files.iter().filter(|f| groups.is_none_or(|g| g.0 != f.0));
+        let beside =
+            |file: &str| find(file).or_else(|| find(Path::new(file).file_name()?.to_str()?));
+        let groups = bundle.groups.as_ref().and_then(|g| beside(&g.file));
+        let lexicon = match bundle.text.lexicon.as_str() {
+            "" => None,
+            file => match beside(file) {
+                Some(found) => Some(found),
+                None => return Err(missing(file)),
+            },
+        };
+        let apart = |name: &str| [groups, lexicon].into_iter().flatten().any(|f| f.0 == name);
+        let held = files.iter().filter(|f| !apart(f.0));
         let memory = VoiceMemory::of_files(
             held.map(|(name, map)| (*name, map.len() as u64, map.heap_bytes() == 0)),
         );
-        Self::assemble(bundle, need, groups.map(|g| g.1.clone()), memory, clock)
+        let map = |file: Option<&(&str, Map)>| file.map(|f| f.1.clone());
+        Self::assemble(bundle, need, map(groups), map(lexicon), memory, clock)
     }
 
     fn assemble(
         bundle: Bundle,
         file: impl Fn(&str) -> Result<Map>,
         groups: Option<Map>,
+        lexicon: Option<Map>,
         memory: VoiceMemory,
         clock: Instant,
     ) -> Result<Self> {
@@ -211,12 +232,21 @@ impl Voice {
                 ));
             }
         }
+        let memory = lexicon.as_ref().map_or(memory, |map| memory.and(map));
+        let phonemizer = lexicon.map(|map| Phonemizer::open(&map)).transpose()?;
+        if phonemizer.is_some()
+            && let Some(c) = SYMBOLS.chars().find(|&c| bundle.vocabulary.character(c).is_none())
+        {
+            let what = format!("{FILE_NAME} says phonemes, but its vocabulary has no {c:?}");
+            return Err(Error::new(ErrorKind::Mismatch, what));
+        }
         let voice = Self {
             bundle: bundle.into(),
             target,
             draft,
             codec,
             groups: None,
+            phonemizer,
             speaker: 0,
             memory: (memory, VoiceMemory::default()),
             load: Duration::ZERO,
@@ -341,7 +371,68 @@ impl Voice {
         self.load
     }
 
-    /// What the models read before the speech of `text`, a chunk of the text front end.
+    /// The pronunciation lexicon, of a voice that reads phonemes.
+    pub fn phonemizer(&self) -> Option<&Phonemizer> {
+        self.phonemizer.as_ref()
+    }
+
+    /// The same voice with words of the user's, which win over its lexicon and over lists that
+    /// were given before.
+    ///
+    /// # Errors
+    /// `InvalidText` if an entry has nothing that can be said, `Unsupported` if the voice reads
+    /// letters and not phonemes.
+    pub fn with_lexicon(mut self, lexicon: &UserLexicon) -> Result<Self> {
+        match &mut self.phonemizer {
+            Some(phonemizer) => phonemizer.add(lexicon)?,
+            None => {
+                let what = "this voice reads letters, so a lexicon cannot change how it says a \
+                            word: write the word as it sounds";
+                return Err(Error::new(ErrorKind::Unsupported, what));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The text of a chunk as the models read it, over the characters of the vocabulary: its
+    /// letters, or the symbol of the tempo nearest to `rate` and its phonemes.
+    ///
+    /// # Errors
+    /// `InvalidText` if there is nothing to speak, or a pronunciation in the chunk has symbols
+    /// that are no IPA.
+    pub fn write(&self, chunk: &Chunk, rate: f32) -> Result<String> {
+        let Some(phonemizer) = &self.phonemizer else { return Ok(chunk.text.clone()) };
+        let tempo = self.bundle.text.tempo(rate * chunk.rate).map(|(symbol, _)| symbol);
+        let said = written(phonemizer, &chunk.words)?;
+        Ok(tempo.into_iter().chain(said.chars()).collect())
+    }
+
+    /// A chunk as a stream speaks it, `rate` times as fast as the voice by itself.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn utterance(&self, chunk: &Chunk, rate: f32) -> Result<Utterance> {
+        Ok(Utterance { text: self.write(chunk, rate)?, pause_after: chunk.pause_after })
+    }
+
+    /// Whether the voice can speak `rate` times as fast as by itself.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the range.
+    pub fn check_rate(&self, rate: f32) -> Result<()> {
+        let tempos = &self.bundle.text.tempos;
+        let (low, high) = match (tempos.first(), tempos.last()) {
+            (Some(&low), Some(&high)) => (low, high),
+            _ => (1.0, 1.0),
+        };
+        if (low..=high).contains(&rate) {
+            return Ok(());
+        }
+        let what = format!("this voice speaks {low} to {high} times its natural rate, not {rate}");
+        Err(Error::new(ErrorKind::InvalidArgument, what))
+    }
+
+    /// What the models read before the speech of a [written](Self::write) chunk.
     ///
     /// # Errors
     /// `InvalidText` if there is nothing to speak or the voice has not its characters.

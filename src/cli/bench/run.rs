@@ -266,7 +266,8 @@ impl Lane {
         let stats = |stream: &Stream| stream.synthesizer().stats();
         let first = stats(&self.stream);
         for chunk in &sentence.chunks {
-            self.stream.push(chunk.text.as_str())?;
+            let utterance = self.stream.synthesizer().voice().write(chunk, 1.0)?;
+            self.stream.push(utterance)?;
             let mut before = stats(&self.stream);
             let mut begin = 0.0;
             loop {

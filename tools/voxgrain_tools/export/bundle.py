@@ -6,9 +6,10 @@ import hashlib
 import tomllib
 from pathlib import Path
 
-from ..common import CHARACTERS, IDS, Ids
+from ..common import CHARACTERS, IDS, TEMPOS, Ids
 
-FORMAT = 1
+# 1: prompts of letters. 2: [text] says what prompts are written in.
+LETTERS_FORMAT, FORMAT = 1, 2
 # Samples at the end of a decoded prefix that the next token still changes.
 LATENCY_SAMPLES = 240
 LICENCE = "see models/README.md"
@@ -30,6 +31,21 @@ def vocabulary(codes: int = 65536, characters: str = CHARACTERS) -> dict:
         "characters": characters,
         "fsq_digits": ids.digits,
         "fsq_levels": 4,
+    }
+
+
+def text(characters: str, lexicon: str | None) -> dict | None:
+    """[text] for what a model reads; None for letters, which format 1 means."""
+    if characters == CHARACTERS:
+        return None
+    if not lexicon:
+        raise SystemExit("a voice of phonemes needs --lexicon: a file, relative to the bundle")
+    tempos = {k: v for k, v in TEMPOS.items() if k in characters}
+    return {
+        "front_end": "phonemes",
+        "lexicon": lexicon,
+        "tempo_symbols": "".join(tempos),
+        "tempos": list(tempos.values()),
     }
 
 
@@ -114,11 +130,16 @@ def write(
     attribution: str = ATTRIBUTION,
     codes: int = IDS.speech,
     characters: str = CHARACTERS,
+    lexicon: str | None = None,
 ) -> None:
     check_speakers(speakers or [], Ids(codes).begins)
-    lines = _table("", {"format": FORMAT, "name": name, "licence": licence, "attribution": attribution})
+    front_end = text(characters, lexicon)
+    number = FORMAT if front_end else LETTERS_FORMAT
+    lines = _table("", {"format": number, "name": name, "licence": licence, "attribution": attribution})
     lines += _table("[audio]", AUDIO)
     lines += _table("[vocabulary]", vocabulary(codes, characters))
+    if front_end:
+        lines += _table("[text]", front_end)
     for entry in speakers or []:
         lines += _table("[[speakers]]", entry)
     for section, items in sections.items():

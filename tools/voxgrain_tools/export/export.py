@@ -402,6 +402,7 @@ def write(
     training: dict | None = None,
     licence: str = bundle.LICENCE,
     attribution: str = bundle.ATTRIBUTION,
+    lexicon: str | None = None,
 ) -> None:
     """Exports the models and writes the bundle file beside them; a model that is None is that of `base`."""
     bits = bits or {}
@@ -443,6 +444,7 @@ def write(
         attribution=attribution,
         codes=codes["target"],
         characters=characters.pop(),
+        lexicon=lexicon or kept.get("text", {}).get("lexicon"),
     )
 
 
@@ -480,6 +482,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '(again for each), e.g. "slt:65537:female, US English" "rms:65539:male, US English"; '
         "default: the base's, or none: one speaker",
     )
+    parser.add_argument("--lexicon", help="for a voice of phonemes: its lexicon, relative to OUT (default: the base's)")
     parser.add_argument("--sampling", default="{}", help="JSON over the default (or the base's) sampling")
     parser.add_argument(
         "--training", type=Path, help="JSON file of facts for [training], over the base's; null drops one"
@@ -522,6 +525,7 @@ def run(args: argparse.Namespace) -> None:
         training={k: v for k, v in {**kept.get("training", {}), **training}.items() if v is not None},
         licence=args.licence or kept.get("licence") or bundle.LICENCE,
         attribution=args.attribution or kept.get("attribution") or bundle.ATTRIBUTION,
+        lexicon=args.lexicon,
     )
     for path in sorted(args.out.iterdir()):
         print(f"{path.stat().st_size:>12,}  {path.name}")

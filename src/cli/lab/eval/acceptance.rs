@@ -100,7 +100,7 @@ impl Acceptance {
             return Err(usage("--bound-mass must be above 0 and at most 1").into());
         }
         let (voice, pool) = self.engine.open()?;
-        let texts = self.sentences.read()?;
+        let texts = self.sentences.read(&voice)?;
         let settings = self.sampling.settings(&voice)?;
         let named = open_indexes(&self.indexes, &voice)?;
         output::status(&format!("acceptance: unpacking {} indexes", named.len()));

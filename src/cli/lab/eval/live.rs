@@ -72,7 +72,7 @@ impl Live {
             return Err(usage("--mass must be above 0 and at most 1").into());
         }
         let (voice, pool) = self.engine.open()?;
-        let texts = self.sentences.read()?;
+        let texts = self.sentences.read(&voice)?;
         let index = match &self.index {
             Some(path) => Some(open_index(path, &voice)?),
             None => None,

@@ -174,8 +174,8 @@ fn describe_sampling(s: &Sampling) -> serde_json::Value {
 }
 
 impl Sentences {
-    /// The chunks that the text front end makes of each sentence.
-    fn read(&self) -> voxgrain::Result<Vec<Vec<String>>> {
+    /// The chunks that the text front end makes of each sentence, as the voice reads them.
+    fn read(&self, voice: &Voice) -> voxgrain::Result<Vec<Vec<String>>> {
         let bytes = match &self.file {
             Some(path) => read_file(path)?,
             None => HARVARD.as_bytes().to_vec(),
@@ -187,7 +187,8 @@ impl Sentences {
             }
             let chunks = TextFrontend::default().speak(line)?.chunks;
             if !chunks.is_empty() {
-                all.push(chunks.into_iter().map(|c| c.text).collect());
+                let written = chunks.iter().map(|c| voice.write(c, 1.0));
+                all.push(written.collect::<voxgrain::Result<_>>()?);
             }
         }
         if all.is_empty() {

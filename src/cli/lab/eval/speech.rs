@@ -76,7 +76,7 @@ struct Spoken {
 impl Speech {
     pub fn run(self) -> anyhow::Result<()> {
         let (voice, pool) = self.engine.open()?;
-        let texts = self.sentences.read()?;
+        let texts = self.sentences.read(&voice)?;
         let settings = self.sampling.settings(&voice)?;
         let [sampling] = settings[..] else {
             return Err(usage("give one value of each sampling option").into());

@@ -47,7 +47,7 @@ pub struct Swap {
 impl Swap {
     pub fn run(self) -> anyhow::Result<()> {
         let (voice, pool) = self.engine.open()?;
-        let texts = self.sentences.read()?;
+        let texts = self.sentences.read(&voice)?;
         let mut named = open_indexes(&self.indexes, &voice)?;
         if self.shared {
             named.iter_mut().for_each(|n| n.name.push_str("-shared"));
