@@ -108,6 +108,8 @@ const WRITTEN_ALIKE: &[(&str, &str)] = &[
     ("We caught a bass.", "bˈæs"),
     ("The bandage was wound tight.", "wˈWnd"),
     ("The wound healed.", "wˈund"),
+    ("They lived well.", "lˈɪvd"),
+    ("It is well situated.", "sˈɪʧəwˌATᵻd"),
     ("A minute passed.", "mˈɪnət"),
     ("I am content.", "kəntˈɛnt"),
     ("The content is new.", "kˈɑntɛnt"),
@@ -382,11 +384,9 @@ fn wrong_tables_do_no_harm() {
         match Phonemizer::open(&Map::from_vec(file)) {
             Ok(p) => {
                 taken += 1;
-                for text in ["The wind was a blorptastic record of Zürich, aardvarks and zebras."]
-                {
-                    let said = p.phonemize(text).unwrap();
-                    assert!(said.chars().all(|c| SYMBOLS.contains(c)), "{said}");
-                }
+                let text = "The wind was a blorptastic record of Zürich, aardvarks and zebras.";
+                let said = p.phonemize(text).unwrap();
+                assert!(said.chars().all(|c| SYMBOLS.contains(c)), "{said}");
             }
             Err(e) => {
                 left += 1;

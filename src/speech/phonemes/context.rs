@@ -295,7 +295,6 @@ pub(super) fn judge(words: &[&str], i: usize, tag: Tag) -> Option<Verdict> {
             let helper = if passes(at(-1)) { at(-2) } else { at(-1) };
             PARTICIPLE_AFTER.contains(&helper).then_some(Verdict::Tag(Tag::Participle))
         }
-        "lived" => Some(Verdict::Said("lˈɪvd")),
         _ => None,
     }
 }

@@ -38,50 +38,6 @@ impl<'a> Reader<'a> {
         self.bytes(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// CRC-32 as [`asg::format::crc32`](crate::asg::format::crc32) gives it, eight bytes a step:
-    /// a lexicon is checked whole each time a program starts.
-    pub(super) fn crc32(bytes: &[u8]) -> u32 {
-        /// `TABLES[k][b]`: the remainder of byte `b` with `k` zero bytes behind it.
-        static TABLES: [[u32; 256]; 8] = {
-            let mut tables = [[0u32; 256]; 8];
-            let mut b = 0;
-            while b < 256 {
-                let mut c = b as u32;
-                let mut bit = 0;
-                while bit < 8 {
-                    c = if c & 1 == 1 { 0xedb8_8320 ^ (c >> 1) } else { c >> 1 };
-                    bit += 1;
-                }
-                tables[0][b] = c;
-                b += 1;
-            }
-            let mut k = 1;
-            while k < 8 {
-                let mut b = 0;
-                while b < 256 {
-                    let c = tables[k - 1][b];
-                    tables[k][b] = (c >> 8) ^ tables[0][(c & 255) as usize];
-                    b += 1;
-                }
-                k += 1;
-            }
-            tables
-        };
-        let mut crc = !0u32;
-        let (eights, rest) = bytes.as_chunks::<8>();
-        for eight in eights {
-            let word = u64::from_le_bytes(*eight) ^ u64::from(crc);
-            crc = 0;
-            for (k, byte) in word.to_le_bytes().into_iter().enumerate() {
-                crc ^= TABLES[7 - k][usize::from(byte)];
-            }
-        }
-        for &b in rest {
-            crc = TABLES[0][((crc ^ u32::from(b)) & 255) as usize] ^ (crc >> 8);
-        }
-        !crc
-    }
-
     pub(super) fn damaged(&self, what: &str) -> Error {
         damaged(self.name, what)
     }

@@ -106,7 +106,7 @@ const FROM_IPA: &[(&str, &str)] = &[
 
 /// What IPA may hold that says nothing here: syllable and word boundaries, links, ties,
 /// aspiration, dental, unreleased, voiceless and nasal marks.
-const SILENT: &str = " .-‿|‖/[]ʰʲʷ̪̚\u{325}\u{303}\u{329}\u{32f}\u{361}\u{35c}";
+const SILENT: &str = " .-‿|‖/[]ʰʲʷ\u{32a}\u{31a}\u{325}\u{303}\u{329}\u{32f}\u{361}\u{35c}";
 
 /// IPA, in American or British style, as the symbols of [`SYMBOLS`].
 ///

@@ -26,8 +26,18 @@ impl Following {
     }
 }
 
-/// Stems shorter than this are not looked for in compounds.
-const SHORTEST_PART: usize = 3;
+/// Parts of compounds have at least this many letters.
+const SHORTEST_PART: usize = 4;
+/// What looks like the second word of a compound and is an ending, or is said like one.
+const ENDINGS: &[&str] = &[
+    "able", "ably", "ally", "less", "ness", "ling", "like", "wise", "ship", "town", "land", "berg",
+    "burg", "ford", "ston", "ville", "rate", "tide", "pest", "mute", "cate", "tion", "sion",
+];
+/// What looks like the first word of a compound and is a prefix, with a stress of its own.
+const PREFIXES: &[&str] = &[
+    "over", "under", "counter", "inter", "hyper", "super", "after", "fore", "type", "pent",
+    "cross", "circum", "trans", "post", "self", "here", "there", "where",
+];
 
 /// Reads words of one lexicon.
 pub(super) struct Words<'a> {
@@ -239,8 +249,8 @@ impl Words<'_> {
 
     fn by_ending(&self, word: &str, tag: Tag, stress: Stress, after: Following) -> Option<String> {
         self.ending_s(word, tag, stress, after)
-            .or_else(|| self.ending_ed(word, tag, stress, after))
-            .or_else(|| self.ending_ing(word, tag, stress, after))
+            .or_else(|| self.ending_ed(word, stress, after))
+            .or_else(|| self.ending_ing(word, stress, after))
     }
 
     fn ending_s(&self, word: &str, tag: Tag, stress: Stress, after: Following) -> Option<String> {
@@ -266,7 +276,8 @@ impl Words<'_> {
         Some(with_s(&p, self.lexicon.british()))
     }
 
-    fn ending_ed(&self, word: &str, tag: Tag, stress: Stress, after: Following) -> Option<String> {
+    /// Such a stem is a verb, whatever the whole word is: *a situated agent*.
+    fn ending_ed(&self, word: &str, stress: Stress, after: Following) -> Option<String> {
         let short = word.strip_suffix('d').filter(|_| word.len() >= 4)?;
         let stem = if !word.ends_with("dd") && self.known(short) {
             short
@@ -274,11 +285,11 @@ impl Words<'_> {
             word.strip_suffix("ed")
                 .filter(|s| word.len() > 4 && !word.ends_with("eed") && self.known(s))?
         };
-        let p = self.look_up(stem, tag, stress, after)?;
+        let p = self.look_up(stem, Tag::Verb, stress, after)?;
         Some(with_ed(&p, self.lexicon.british()))
     }
 
-    fn ending_ing(&self, word: &str, tag: Tag, stress: Stress, after: Following) -> Option<String> {
+    fn ending_ing(&self, word: &str, stress: Stress, after: Following) -> Option<String> {
         let short = word.strip_suffix("ing").filter(|_| word.len() >= 5)?;
         let with_e = || format!("{short}e");
         let stem = if word.len() > 5 && self.known(short) {
@@ -297,7 +308,7 @@ impl Words<'_> {
             stem.to_string()
         };
         let stress = if stress == Stress::AsIs { Stress::AtLeastWeak } else { stress };
-        let p = self.look_up(&stem, tag, stress, after)?;
+        let p = self.look_up(&stem, Tag::Verb, stress, after)?;
         with_ing(&p, self.lexicon.british())
     }
 
@@ -358,12 +369,19 @@ impl Words<'_> {
 
     /// Two known words written as one.
     fn compound(&self, word: &str) -> Option<String> {
-        if word.len() < 2 * SHORTEST_PART + 1 {
+        if !word.is_ascii() || word.len() < 2 * SHORTEST_PART {
             return None;
         }
         // The longest second part that is known, so that "-house" wins over "-use".
-        (SHORTEST_PART + 1..=word.len() - SHORTEST_PART).find_map(|at| {
+        (SHORTEST_PART..=word.len() - SHORTEST_PART).find_map(|at| {
             let (left, right) = word.split_at(at);
+            // "micro", "poly": the parts of learned words carry other stresses.
+            if left.ends_with(['a', 'i', 'o'])
+                || PREFIXES.contains(&left)
+                || ENDINGS.contains(&right)
+            {
+                return None;
+            }
             let (a, b) = (self.plain(left)?, self.plain(right)?);
             let mut parts = [a, stressed(&b, Stress::Lowered)];
             if !parts[0].contains('ˈ') {

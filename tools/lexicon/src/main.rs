@@ -10,7 +10,7 @@ mod tags;
 use std::collections::BTreeMap;
 
 use voxgrain::map::Map;
-use voxgrain::speech::phonemes::Phonemizer;
+use voxgrain::speech::phonemes::{Phonemizer, Word};
 
 const USAGE: &str = "voxgrain-lexicon COMMAND
   oracle [--british] < TEXTS           the oracle's phonemes, tokens and tags, a line for each line
@@ -69,7 +69,7 @@ fn main() {
                     set.push(tags::sentence(&line.tokens, true));
                 }
             }
-            let section = tags::train(&set, number(1, 18) as u32, number(2, 6));
+            let section = tags::train(&set, number(1, 18) as u32, number(2, 5));
             let held: Vec<_> = measure::read(heldout, usize::MAX)
                 .iter()
                 .map(|l| tags::sentence(&l.tokens, false))
@@ -106,16 +106,32 @@ fn main() {
         ["guess", lexicon] => {
             let p = open(lexicon);
             let (_, held) = held_out();
-            let (e, b, w, wb) = letters::measure(&held, |w| {
-                p.phonemize(w).ok().map(|s| s.trim_end_matches('.').to_string())
-            });
-            println!(
-                "held out, endings and compounds first: {:.2} % of symbols wrong, {:.2} % without stress; words right {:.1} %, {:.1} %",
-                100.0 * e,
-                100.0 * b,
-                100.0 * w,
-                100.0 * wb
-            );
+            let say = |w: &str| {
+                let word = Word { text: w, before: "", after: "", phonemes: None };
+                p.phonemize_words(&[word]).unwrap().remove(0)
+            };
+            let mut groups: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+            for (word, phonemes) in &held {
+                for group in [format!("{:?}", say(word).origin), "all".to_string()] {
+                    groups.entry(group).or_default().push((word.clone(), phonemes.clone()));
+                }
+            }
+            for (group, words) in &groups {
+                let (e, b, w, wb) = letters::measure(words, |w| Some(say(w).phonemes));
+                println!(
+                    "{group}: {} words, {:.2} % of symbols wrong, {:.2} % without stress; words right {:.1} %, {:.1} %",
+                    words.len(),
+                    100.0 * e,
+                    100.0 * b,
+                    100.0 * w,
+                    100.0 * wb
+                );
+            }
+            if let Some(words) = groups.get("Compound") {
+                for (w, p) in words.iter().take(60) {
+                    println!("  {w} {p} {}", say(w).phonemes);
+                }
+            }
         }
         ["oracle", rest @ ..] => {
             let language = if rest.contains(&"--british") {
