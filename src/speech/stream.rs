@@ -594,7 +594,7 @@ impl Stream {
     ///
     /// # Errors
     /// As there.
-    pub fn push(&self, utterance: impl Into<String>) -> Result<()> {
+    pub fn push(&self, utterance: impl Into<Utterance>) -> Result<()> {
         self.handle.push(utterance)
     }
 

@@ -72,6 +72,12 @@ pub struct Phonemizer {
     user: Vec<Arc<HashMap<String, String>>>,
 }
 
+impl std::fmt::Debug for Phonemizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Phonemizer({} words, {} lists)", self.entries(), self.user.len())
+    }
+}
+
 impl Phonemizer {
     /// Opens a lexicon file; [`lexicon`](mod@lexicon) has its format. The words and models stay in
     /// the map.

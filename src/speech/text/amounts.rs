@@ -1,7 +1,6 @@
 //! Amounts: numbers with signs, currencies and units; ranges and products of them.
 
-use super::dates::year_number;
-use super::numbers::{self, Number, cardinal, integer, is_year, ordinal, year};
+use super::numbers::{self, Number, cardinal, integer, is_year, ordinal, year, year_number};
 use super::read::{ONE, Reader, Said};
 use super::tables;
 use super::tokens::{Tok, lookup};

@@ -1,6 +1,6 @@
 //! Dates, times of day and decades.
 
-use super::numbers::{cardinal, digits, is_year, ordinal, plural, year};
+use super::numbers::{cardinal, digits, is_year, ordinal, plural, year, year_number};
 use super::read::{Reader, Said, used};
 use super::tables::{self, Stop};
 use super::tokens::{Tok, all_digits, lookup};
@@ -245,13 +245,6 @@ pub(super) fn short_year(n: u64) -> String {
         1..=9 => format!("oh {}", cardinal(n)),
         _ => cardinal(n),
     }
-}
-
-pub(super) fn year_number(s: &str) -> Option<u64> {
-    if s.len() != 4 || !all_digits(s) {
-        return None;
-    }
-    s.parse().ok().filter(|y| (1000..3000).contains(y))
 }
 
 /// (year, month, day) of "2026-11-24", "24/11/2026", "11/24/2026", "24.11.2026". Where day

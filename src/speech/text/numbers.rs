@@ -1,6 +1,6 @@
 //! Numbers as English words (American: no "and", no hyphens).
 
-use super::dates::year_number;
+use super::tokens::all_digits;
 
 const ONES: [&str; 20] = [
     "zero",
@@ -305,4 +305,12 @@ mod tests {
             assert!(!cardinal(n).contains("  ") && !ordinal(n).is_empty());
         }
     }
+}
+
+/// A year of four digits, 1000 to 2999.
+pub(super) fn year_number(s: &str) -> Option<u64> {
+    if s.len() != 4 || !all_digits(s) {
+        return None;
+    }
+    s.parse().ok().filter(|y| (1000..3000).contains(y))
 }
