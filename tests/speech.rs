@@ -9,6 +9,7 @@ use voxgrain::engine::Pool;
 use voxgrain::kernel;
 use voxgrain::speech::codec::CodecDecoder;
 use voxgrain::speech::synth::{Synthesizer, Voice};
+use voxgrain::speech::text::TextFrontend;
 
 const PCG: Arm = Arm::Pcg { emission: Emission::StandIn };
 
@@ -72,12 +73,18 @@ fn pcm_matches_pytorch_and_does_not_depend_on_the_pushes() {
     }
 }
 
+/// The first utterance of a text, as the voice reads it.
+fn written(voice: &Voice, text: &str) -> String {
+    voice.write(&TextFrontend::default().speak(text).unwrap().chunks[0], 1.0).unwrap()
+}
+
 #[test]
 fn speech_streams_sample_for_sample() {
     let voice = Voice::open(bundle("voice")).unwrap();
     let pool = Pool::new(kernel::best(), 2);
     let mut s = Synthesizer::new(&voice, voice.options(PCG), &pool).unwrap();
-    let mut speech = s.speak("hello there, this is a test.").unwrap();
+    let text = written(&voice, "hello there, this is a test.");
+    let mut speech = s.speak(&text).unwrap();
     let chunks: Vec<Vec<f32>> = (&mut speech).map(Result::unwrap).collect();
     let tokens = speech.tokens().to_vec();
     let stats = s.stats();
@@ -105,7 +112,7 @@ fn a_synthesizer_can_be_interrupted_and_used_again() {
     let voice = Voice::open(bundle("voice")).unwrap();
     let pool = Pool::new(kernel::best(), 1);
     let say = |s: &mut Synthesizer, text: &str| -> Vec<f32> {
-        s.speak(text).unwrap().flat_map(Result::unwrap).collect()
+        s.speak(&written(&voice, text)).unwrap().flat_map(Result::unwrap).collect()
     };
     let mut greedy = voice.options(Arm::Ar);
     greedy.sampling.temperature = 0.0;
@@ -113,7 +120,8 @@ fn a_synthesizer_can_be_interrupted_and_used_again() {
     let want = say(&mut fresh, "good morning.");
     let mut s = Synthesizer::new(&voice, greedy, &pool).unwrap();
     {
-        let mut speech = s.speak("this one is never heard to its end.").unwrap();
+        let text = written(&voice, "this one is never heard to its end.");
+        let mut speech = s.speak(&text).unwrap();
         for _ in 0..5 {
             speech.next();
         }

@@ -62,6 +62,12 @@ impl Inspect {
             "rss_bytes": output::rss_bytes(),
             "audio": {"sample_rate_hz": b.audio.sample_rate_hz, "frame_rate_hz": b.audio.frame_rate_hz},
             "speakers": b.speakers.iter().map(|s| json!({"name": s.name, "begin": s.begin, "description": s.description})).collect::<Vec<_>>(),
+            "text": {
+                "front_end": if voice.phonemizer().is_some() { "phonemes" } else { "letters" },
+                "lexicon": b.lexicon_path().map(|p| p.display().to_string()),
+                "lexicon_words": voice.phonemizer().map(|p| p.entries()),
+                "tempos": b.text.tempos,
+            },
             "target": language_model(&b.target, voice.target()),
             "draft": language_model(&b.draft, voice.draft()),
             "codec": {"file": b.codec.file, "mapped_bytes": voice.codec().mapped_bytes(), "bits": b.codec.bits},
@@ -98,6 +104,15 @@ impl Inspect {
                 line += " (default)";
             }
             row("speaker", line);
+        }
+        let reads = match voice.phonemizer() {
+            Some(p) => format!("phonemes, by a lexicon of {} words", p.entries()),
+            None => "letters".into(),
+        };
+        row("reads", reads);
+        if let (Some(low), Some(high)) = (b.text.tempos.first(), b.text.tempos.last()) {
+            let many = b.text.tempos.len();
+            row("rate", format!("{many} tempos, {low} to {high} times its natural one"));
         }
         for (name, m, model) in
             [("target", &b.target, voice.target()), ("draft", &b.draft, voice.draft())]

@@ -1,5 +1,6 @@
 use super::args::{
-    ArmName, EmissionName, Gamma, Reading, VoiceArgs, WeightsName, parse_gamma, stream, user_lexicon,
+    ArmName, EmissionName, Gamma, Reading, VoiceArgs, WeightsName, parse_gamma, stream,
+    user_lexicon,
 };
 use super::files::{make_folder, read_file};
 use super::output::{self, progress, status};
@@ -26,7 +27,7 @@ Examples:
   voxgrain say -o out.wav -f story.txt
   voxgrain say -o - \"Hello.\" | aplay
   tail -f log.txt | voxgrain say            speaks each line as it arrives
-  voxgrain say --speaker rms \"A bundle may have several speakers.\"
+  voxgrain say --speaker michael \"A bundle may have several speakers.\"
   voxgrain say --arm ar --json -o out.wav \"Plain decoding, measured.\"
   voxgrain say --seed 7 --temperature 0.8 \"Another reading of the same words.\"
 

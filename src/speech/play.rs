@@ -545,11 +545,7 @@ mod device {
     }
 
     fn no_sound(what: &str, e: cpal::Error) -> Error {
-        Error::with_source(
-            ErrorKind::Audio,
-            format!("no sound: {what}; write a file instead"),
-            e,
-        )
+        Error::with_source(ErrorKind::Audio, format!("no sound: {what}; write a file instead"), e)
     }
 
     impl Device {

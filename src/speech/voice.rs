@@ -1,8 +1,8 @@
 //! A voice: a bundle with its models and its group index.
 
 use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
-use super::text::{self, Chunk};
 use super::stream::Utterance;
+use super::text::{self, Chunk};
 use super::written::written;
 use crate::asg::{Index, Weights};
 use crate::bundle::{Bundle, FILE_NAME, Speaker, hex};

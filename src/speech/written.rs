@@ -45,7 +45,12 @@ pub fn pronounced(phonemizer: &Phonemizer, words: &[Word]) -> Result<Vec<Spoken>
     }
     let words: Vec<phonemes::Word<'_>> = texts
         .iter()
-        .map(|(text, phonemes, after)| phonemes::Word { text, before: "", after, phonemes: *phonemes })
+        .map(|(text, phonemes, after)| phonemes::Word {
+            text,
+            before: "",
+            after,
+            phonemes: *phonemes,
+        })
         .collect();
     phonemizer.phonemize_words(&words)
 }
