@@ -10,8 +10,9 @@ use voxgrain::decode::{self, Arm, DraftLength, MAX_GAMMA};
 use voxgrain::engine::{Pool, pin};
 use voxgrain::kernel;
 use voxgrain::speech::phonemes::UserLexicon;
+use voxgrain::speech::phonemes::lexicon::MAGIC;
 use voxgrain::speech::stream::default_threads;
-use voxgrain::speech::text::{self, Markup};
+use voxgrain::speech::text::{self, Markup, Pauses};
 use voxgrain::{Options, Stream, Voice};
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -180,9 +181,38 @@ pub struct Reading {
     /// What is markup: `auto` takes what is unmistakable
     #[arg(long, value_enum, default_value = "auto")]
     pub markup: MarkupName,
-    /// Every line is an utterance of its own, as in logs and lists
+    /// Every line is an utterance of its own, as in logs and lists; otherwise wrapped lines are
+    /// joined
     #[arg(long)]
     pub lines: bool,
+    /// Seconds of silence behind what ends there: comma, clause (where a long sentence is cut),
+    /// sentence, paragraph, heading [default: comma=0.1,clause=0.2,sentence=0.3,paragraph=0.6,
+    /// heading=0.7]
+    #[arg(long, value_name = "WHERE=SECONDS,...", value_delimiter = ',', value_parser = parse_pause)]
+    pub pause: Vec<(Place, f32)>,
+}
+
+/// Where a pause is.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Place {
+    Comma,
+    Clause,
+    Sentence,
+    Paragraph,
+    Heading,
+}
+
+fn parse_pause(s: &str) -> Result<(Place, f32), String> {
+    let (place, seconds) = s
+        .split_once('=')
+        .ok_or("write where the pause is and its seconds, as in sentence=0.5,paragraph=1")?;
+    let place = Place::from_str(place.trim(), true).map_err(|_| {
+        format!("{place:?} is none of comma, clause, sentence, paragraph and heading")
+    })?;
+    match seconds.trim().parse() {
+        Ok(seconds) if (0.0..=Pauses::MAX).contains(&seconds) => Ok((place, seconds)),
+        _ => Err(format!("{seconds:?} is not a number of seconds from 0 to {}", Pauses::MAX)),
+    }
 }
 
 /// `--markup`.
@@ -199,19 +229,43 @@ pub enum MarkupName {
 }
 
 impl Reading {
-    pub fn options(&self) -> text::Options {
+    /// What the voice wants, read as the user wants.
+    pub fn options(&self, voice: text::Options) -> text::Options {
         let markup = match self.markup {
             MarkupName::Auto => Markup::Auto,
             MarkupName::None => Markup::None,
             MarkupName::Markdown => Markup::Markdown,
             MarkupName::Ssml => Markup::Ssml,
         };
-        text::Options { markup, lines: self.lines, ..text::Options::default() }
+        let mut pauses = voice.pauses;
+        for &(place, seconds) in &self.pause {
+            *match place {
+                Place::Comma => &mut pauses.comma,
+                Place::Clause => &mut pauses.clause,
+                Place::Sentence => &mut pauses.sentence,
+                Place::Paragraph => &mut pauses.paragraph,
+                Place::Heading => &mut pauses.heading,
+            } = seconds;
+        }
+        text::Options { markup, lines: self.lines, pauses, ..voice }
     }
+}
+
+/// Whether a file is a lexicon as voices have it, and no list of a user's.
+pub fn is_whole_lexicon(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
 }
 
 /// A user's list of words and how they are said.
 pub fn user_lexicon(path: &Path) -> voxgrain::Result<UserLexicon> {
     let bytes = read_file(path)?;
+    if is_whole_lexicon(&bytes) {
+        let what = format!(
+            "{} is the lexicon of a voice: say takes lists of words and how they are said \
+             (`voxgrain text` takes both)",
+            path.display()
+        );
+        return Err(usage(what));
+    }
     UserLexicon::parse(text::utf8(&bytes)?, &path.display().to_string())
 }

@@ -11,6 +11,9 @@ pub const ENV: &str = "VOXGRAIN_BUNDLE";
 /// The voice that comes with the program.
 const VOICE: &str = "models/voice";
 
+/// The pronunciations that come with the program.
+const LEXICON: &str = "models/lexicon/en-us.lexicon";
+
 /// The folder of the bundle to use: `explicit`, else the environment variable [`ENV`], else the
 /// first of these that holds a `bundle.toml`: `models/voice`, here or in the checkout around;
 /// `../share/voxgrain/models/voice` and `models/voice` next to the executable; `models/voice` in
@@ -20,6 +23,36 @@ const VOICE: &str = "models/voice";
 pub fn bundle(explicit: Option<&Path>) -> voxgrain::Result<PathBuf> {
     let (here, exe) = (std::env::current_dir().ok(), std::env::current_exe().ok());
     search(explicit, std::env::var_os(ENV), here.as_deref(), exe.as_deref())
+}
+
+/// Whether somebody says which bundle to use.
+pub fn is_chosen(explicit: Option<&Path>) -> bool {
+    explicit.is_some() || std::env::var_os(ENV).is_some_and(|v| !v.is_empty())
+}
+
+/// The lexicon that comes with the program, looked for where the voice is; `None` if it is
+/// nowhere.
+pub fn lexicon() -> Option<PathBuf> {
+    let (here, exe) = (std::env::current_dir().ok(), std::env::current_exe().ok());
+    let found = places(here.as_deref(), exe.as_deref(), LEXICON).into_iter().find(|p| p.is_file());
+    found.map(|p| short(&p, here.as_deref()))
+}
+
+/// As a person who is `here` would write it.
+fn short(path: &Path, here: Option<&Path>) -> PathBuf {
+    here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).to_path_buf()
+}
+
+/// Where `what`, which comes with the program, may lie, the best place first.
+fn places(here: Option<&Path>, exe: Option<&Path>, what: &str) -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = here.map(|d| d.join(what)).into_iter().collect();
+    places.extend(here.and_then(checkout_around).map(|d| d.join(what)));
+    if let Some(bin) = exe.and_then(Path::parent) {
+        places.push(bin.join("../share/voxgrain").join(what));
+        places.push(bin.join(what));
+    }
+    places.extend(exe.and_then(checkout_around).map(|d| d.join(what)));
+    places
 }
 
 /// The checkout that the program was built in and still lies in, such as for
@@ -63,17 +96,9 @@ fn search(
             ),
         ));
     }
-    let mut places: Vec<PathBuf> = here.map(|d| d.join(VOICE)).into_iter().collect();
-    places.extend(here.and_then(checkout_around).map(|d| d.join(VOICE)));
-    if let Some(bin) = exe.and_then(Path::parent) {
-        places.push(bin.join("../share/voxgrain").join(VOICE));
-        places.push(bin.join(VOICE));
-    }
-    places.extend(exe.and_then(checkout_around).map(|d| d.join(VOICE)));
+    let places = places(here, exe, VOICE);
     if let Some(found) = places.iter().find(|p| holds(p)) {
-        // As a person who is here would write it.
-        let short = here.and_then(|here| found.strip_prefix(here).ok());
-        return Ok(short.unwrap_or(found).to_path_buf());
+        return Ok(short(found, here));
     }
     let list: Vec<String> = places.iter().map(|p| format!("\n  {}", p.display())).collect();
     Err(Error::new(

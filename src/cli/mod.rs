@@ -16,6 +16,7 @@ mod say;
 mod sink;
 mod stats;
 mod table;
+mod text;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ const AFTER: &str = "\
 Examples:
   voxgrain say \"The birch canoe slid on the smooth planks.\"
   voxgrain say -o canoe.wav \"The birch canoe slid on the smooth planks.\"
+  voxgrain text \"Dr. Ma ran 5 km on Nov 24.\"
   voxgrain inspect
   voxgrain asg inspect
   voxgrain bench --quick
@@ -61,6 +63,8 @@ Environment:
 enum Command {
     /// Speak text through the sound device, or write it to a file or pipe
     Say(say::Say),
+    /// Show what would be said: words, phonemes, what is replaced and left out
+    Text(text::Text),
     /// Build, inspect and verify group indexes
     Asg(asg::Asg),
     /// Show what is in a bundle
@@ -87,6 +91,7 @@ pub fn run() -> ExitCode {
     output::init_log(cli.verbose);
     let result = match cli.command {
         Command::Say(c) => c.run(),
+        Command::Text(c) => c.run(),
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),

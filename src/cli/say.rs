@@ -16,8 +16,9 @@ use voxgrain::asg::Weights;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{Arm, DEFAULT_BETA, Options};
 use voxgrain::engine::Pool;
+use voxgrain::speech::stream::OWN_SILENCE;
 use voxgrain::speech::synth::SpeechStats;
-use voxgrain::speech::text::{self, Chunk, Report, TextFrontend};
+use voxgrain::speech::text::{self, Chunk, Markup, Report, TextFrontend};
 use voxgrain::speech::wav::{Container, WavFile};
 use voxgrain::{Error, ErrorKind, Stream, Voice};
 
@@ -26,12 +27,20 @@ Examples:
   voxgrain say \"The birch canoe slid on the smooth planks.\"
   voxgrain say -o out.wav -f story.txt
   voxgrain say -o - \"Hello.\" | aplay
-  tail -f log.txt | voxgrain say            speaks each line as it arrives
+  voxgrain say -f README.md                 Markdown, HTML and SSML are understood
+  voxgrain say < story.txt                  sentence by sentence, wrapped lines joined
+  tail -f log.txt | voxgrain say --lines    speaks each line as it arrives
+  voxgrain say --pause sentence=0.6,paragraph=1.2 -f story.txt
   voxgrain say --speaker michael \"A bundle may have several speakers.\"
   voxgrain say --arm ar --json -o out.wav \"Plain decoding, measured.\"
   voxgrain say --seed 7 --temperature 0.8 \"Another reading of the same words.\"
-
+  voxgrain say --lexicon names.tsv \"Nginx runs.\"   names.tsv: nginx<TAB>engine x
   voxgrain say --batch lines.txt --out-dir spoken --keep-going
+  voxgrain text \"Dr. Ma ran 5 km.\"         shows what would be said, without sound
+
+From standard input a sentence is spoken when its mark and a space or a line break have come, or
+a blank line, or the end; with --lines, and from a terminal, every line is spoken when it has
+come. An SSML document is spoken when it has ended, as is all with --markup markdown or ssml.
 
 The same seed, text, build and bundle give the same sound, whatever the number of threads. Each
 line of a batch begins with the seed as given: it sounds as it does alone.
@@ -43,7 +52,7 @@ cut at the length limit.";
 #[derive(Args)]
 #[command(after_help = EXAMPLES, args_override_self = true)]
 pub struct Say {
-    /// What to say; without it, standard input is read and spoken line by line
+    /// What to say; without it, standard input is read and spoken as it comes
     text: Vec<String>,
     /// Read the text from a file
     #[arg(short, long, value_name = "FILE", conflicts_with = "text")]
@@ -135,10 +144,6 @@ impl Say {
         if let Some(path) = &self.output {
             check_name(path, self.container())?;
         }
-        let frontend = TextFrontend::new(text::Options {
-            max_chars: self.max_chars,
-            ..self.reading.options()
-        })?;
         let mut voice = self.voice.open_as(self.speaker.as_deref())?;
         if let WeightsName::Similarity = self.weights {
             voice = voice.with_weights(Weights::Similarity)?;
@@ -146,6 +151,8 @@ impl Say {
         for path in &self.lexicon {
             voice = voice.with_lexicon(&user_lexicon(path)?)?;
         }
+        voice.check_rate(self.rate)?;
+        let frontend = self.frontend(&voice)?;
         let options = self.options(&voice)?;
         let pool = self.voice.pool();
         if self.batch.is_some() {
@@ -209,6 +216,24 @@ impl Say {
         Ok(o)
     }
 
+    fn frontend(&self, voice: &Voice) -> voxgrain::Result<TextFrontend> {
+        let options = self.reading.options(voxgrain::Options::for_voice(voice).text);
+        // Who types wants to hear what was typed.
+        let typed = self.batch.is_none() && self.reads_stdin() && std::io::stdin().is_terminal();
+        TextFrontend::new(text::Options {
+            max_chars: self.max_chars,
+            lines: options.lines || typed,
+            ..options
+        })
+    }
+
+    fn reads_stdin(&self) -> bool {
+        match &self.file {
+            Some(path) => path.as_os_str() == "-",
+            None => self.text.is_empty() || self.text == ["-"],
+        }
+    }
+
     fn container(&self) -> Container {
         if self.raw { Container::Raw } else { Container::Wav }
     }
@@ -226,21 +251,40 @@ impl Say {
 
     fn speak_all<F: FnMut() -> voxgrain::Result<Sink>>(
         &self,
+        frontend: TextFrontend,
+        job: &mut Job<F>,
+    ) -> anyhow::Result<()> {
+        if self.reads_stdin() {
+            return self.speak_stdin(frontend, job);
+        }
+        let bytes = match &self.file {
+            Some(path) => read_file(path)?,
+            None => self.text.join(" ").into_bytes(),
+        };
+        self.speak_whole(&frontend, &bytes, job)
+    }
+
+    fn speak_whole<F: FnMut() -> voxgrain::Result<Sink>>(
+        &self,
+        frontend: &TextFrontend,
+        bytes: &[u8],
+        job: &mut Job<F>,
+    ) -> anyhow::Result<()> {
+        let speech = frontend.speak(text::utf8(bytes)?)?;
+        job.report = speech.report;
+        job.speak(&speech.chunks, !self.quiet)
+    }
+
+    /// Speaks what is complete as it comes. Text goes to the front end line by line, however it
+    /// arrives, so that the same text gives the same sound.
+    fn speak_stdin<F: FnMut() -> voxgrain::Result<Sink>>(
+        &self,
         mut frontend: TextFrontend,
         job: &mut Job<F>,
     ) -> anyhow::Result<()> {
-        let whole = if let Some(path) = &self.file {
-            if path.as_os_str() == "-" { None } else { Some(read_file(path)?) }
-        } else if self.text.is_empty() || self.text == ["-"] {
-            None
-        } else {
-            Some(self.text.join(" ").into_bytes())
-        };
-        if let Some(bytes) = whole {
-            let speech = frontend.speak(text::utf8(&bytes)?)?;
-            job.report = speech.report;
-            return job.speak(&speech.chunks, !self.quiet);
-        }
+        let unreadable =
+            |e| Error::with_source(ErrorKind::Unreadable, "cannot read standard input", e);
+        let options = frontend.options();
         let stdin = std::io::stdin();
         if stdin.is_terminal() && !self.quiet {
             status("type what to say, a line at a time; Ctrl-D ends");
@@ -249,23 +293,29 @@ impl Say {
         // What has come of a line, cut where it would fill the memory: between words, or else
         // between characters.
         let mut line = Vec::new();
+        let mut begun = false;
         loop {
             let room = LONGEST_LINE.saturating_sub(line.len()) as u64;
-            let n = (&mut stdin).take(room).read_until(b'\n', &mut line).map_err(|e| {
-                Error::with_source(ErrorKind::Unreadable, "cannot read standard input", e)
-            })?;
+            let n = (&mut stdin).take(room).read_until(b'\n', &mut line).map_err(unreadable)?;
             if n == 0 && line.is_empty() {
                 break;
             }
+            if !begun && !options.lines && is_document(&line, options.markup) {
+                stdin.read_to_end(&mut line).map_err(unreadable)?;
+                return self.speak_whole(&frontend, &line, job);
+            }
             let whole = n == 0 || line.ends_with(b"\n");
             let rest = if whole { Vec::new() } else { line.split_off(end_of_words(&line)) };
-            let mut chunks = frontend.feed(text::utf8(&line)?)?;
-            if whole {
-                chunks.extend(frontend.flush()?);
+            let chunks = frontend.feed(text::utf8(&line)?)?;
+            let blank = line.trim_ascii().is_empty();
+            begun |= !blank;
+            if blank && chunks.is_empty() {
+                job.voicing.end_paragraph(options.pauses.paragraph);
             }
             job.speak(&chunks, false)?;
             line = rest;
         }
+        job.speak(&frontend.flush()?, false)?;
         job.report = frontend.take_report();
         Ok(())
     }
@@ -362,6 +412,16 @@ impl Batch<'_> {
     }
 }
 
+/// Whether a text that begins so is known only when all of it is there.
+fn is_document(begin: &[u8], markup: Markup) -> bool {
+    let begin = begin.trim_ascii_start();
+    match markup {
+        Markup::Markdown | Markup::Ssml => true,
+        Markup::Auto => begin.starts_with(b"<speak") || begin.starts_with(b"<?xml"),
+        _ => false,
+    }
+}
+
 /// Bytes of a line of standard input that are kept; a longer one is spoken by parts.
 const LONGEST_LINE: usize = 1 << 20;
 
@@ -384,8 +444,21 @@ struct Voicing {
     rate: f32,
     /// Samples so far, silence included.
     sounded: u64,
-    /// For --json: text, first sample and the one behind its last.
-    stretches: Option<Vec<(String, u64, u64)>>,
+    /// Pause behind the last stretch, in seconds.
+    pause: f32,
+    /// Samples of silence before the next stretch, besides that pause.
+    longer: usize,
+    /// For --json.
+    stretches: Option<Vec<Stretch>>,
+}
+
+/// What was said when.
+struct Stretch {
+    text: String,
+    /// Of a voice that reads them.
+    phonemes: Option<String>,
+    /// Its first sample and the one behind its last.
+    samples: (u64, u64),
 }
 
 impl Voicing {
@@ -398,7 +471,19 @@ impl Voicing {
     ) -> voxgrain::Result<Self> {
         voice.check_rate(rate)?;
         let stream = stream(voice, options, pool)?;
-        Ok(Self { stream, rate, sounded: 0, stretches: keep.then(Vec::new) })
+        let stretches = keep.then(Vec::new);
+        Ok(Self { stream, rate, sounded: 0, pause: f32::INFINITY, longer: 0, stretches })
+    }
+
+    /// A blank line came when all before it had been spoken: the pause there is to have so many
+    /// seconds.
+    fn end_paragraph(&mut self, pause: f32) {
+        let more = pause.max(OWN_SILENCE) - self.pause.max(OWN_SILENCE);
+        if more > 0.0 {
+            let rate = self.stream.synthesizer().voice().bundle().audio.sample_rate_hz;
+            self.longer += (more * rate as f32) as usize;
+            self.pause = pause;
+        }
     }
 
     fn speak(
@@ -406,15 +491,24 @@ impl Voicing {
         chunk: &Chunk,
         mut sink: impl FnMut(&[f32]) -> voxgrain::Result<()>,
     ) -> voxgrain::Result<()> {
+        let voice = self.stream.synthesizer().voice();
+        let utterance = voice.utterance(chunk, self.rate)?;
+        let phonemes = if self.stretches.is_some() { voice.phonemes(chunk)? } else { None };
+        let longer = std::mem::take(&mut self.longer);
+        if longer > 0 {
+            sink(&vec![0.0; longer])?;
+            self.sounded += longer as u64;
+        }
         let begin = self.sounded + self.stream.silence() as u64;
-        let utterance = self.stream.synthesizer().voice().utterance(chunk, self.rate)?;
         self.stream.push(utterance)?;
         while let Some(pcm) = self.stream.next_pcm()? {
             self.sounded += pcm.len() as u64;
             sink(pcm)?;
         }
+        self.pause = chunk.pause_after;
         if let Some(all) = &mut self.stretches {
-            all.push((chunk.text.clone(), begin, self.sounded));
+            let samples = (begin, self.sounded);
+            all.push(Stretch { text: chunk.text.clone(), phonemes, samples });
         }
         Ok(())
     }
@@ -500,7 +594,14 @@ fn measurements(
     let at = |samples: u64| samples as f64 / f64::from(rate);
     let chunks = voicing.stretches.iter().flatten();
     let chunks: Vec<_> = chunks
-        .map(|(text, begin, end)| json!({ "text": text, "start": at(*begin), "end": at(*end) }))
+        .map(|s| {
+            let (begin, end) = s.samples;
+            let mut told = json!({ "text": s.text, "start": at(begin), "end": at(end) });
+            if let Some(phonemes) = &s.phonemes {
+                told["phonemes"] = json!(phonemes);
+            }
+            told
+        })
         .collect();
     json!({
         "speaker": voice.speaker().name,

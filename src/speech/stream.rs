@@ -72,11 +72,16 @@ impl Options {
 
     /// Every default for this voice and its speaker: the arm by [`Voice::default_arm`], the
     /// voice's own sampling and draft length, seed 0, [`default_threads`], 64 KiB of text and
-    /// no budget.
+    /// no budget. For a voice that reads letters the names of letters are written as words,
+    /// because a lone letter is mostly misread; a voice that reads phonemes needs none of it.
     pub fn for_voice(voice: &Voice) -> Self {
+        let respelling = match voice.phonemizer() {
+            Some(_) => text::Respelling::None,
+            None => text::Respelling::Letters,
+        };
         Self {
             decode: voice.options(voice.default_arm(Emission::StandIn)),
-            text: text::Options::default(),
+            text: text::Options { respelling, ..text::Options::default() },
             rate: 1.0,
             threads: default_threads(),
             max_positions: voice.max_positions(),

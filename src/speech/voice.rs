@@ -401,10 +401,17 @@ impl Voice {
     /// `InvalidText` if there is nothing to speak, or a pronunciation in the chunk has symbols
     /// that are no IPA.
     pub fn write(&self, chunk: &Chunk, rate: f32) -> Result<String> {
-        let Some(phonemizer) = &self.phonemizer else { return Ok(chunk.text.clone()) };
+        let Some(said) = self.phonemes(chunk)? else { return Ok(chunk.text.clone()) };
         let tempo = self.bundle.text.tempo(rate * chunk.rate).map(|(symbol, _)| symbol);
-        let said = written(phonemizer, &chunk.words)?;
         Ok(tempo.into_iter().chain(said.chars()).collect())
+    }
+
+    /// The phonemes of a chunk as the voice reads them; `None` of a voice that reads letters.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn phonemes(&self, chunk: &Chunk) -> Result<Option<String>> {
+        self.phonemizer.as_ref().map(|p| written(p, &chunk.words)).transpose()
     }
 
     /// A chunk as a stream speaks it, `rate` times as fast as the voice by itself.
@@ -421,14 +428,14 @@ impl Voice {
     /// `InvalidArgument`, naming the range.
     pub fn check_rate(&self, rate: f32) -> Result<()> {
         let tempos = &self.bundle.text.tempos;
-        let (low, high) = match (tempos.first(), tempos.last()) {
-            (Some(&low), Some(&high)) => (low, high),
-            _ => (1.0, 1.0),
+        let what = match (tempos.first(), tempos.last()) {
+            (Some(low), Some(high)) if (low..=high).contains(&&rate) => return Ok(()),
+            (Some(low), Some(high)) => {
+                format!("this voice speaks {low} to {high} times its natural rate, not {rate}")
+            }
+            _ if rate == 1.0 => return Ok(()),
+            _ => format!("this voice has one tempo: its rate is 1, not {rate}"),
         };
-        if (low..=high).contains(&rate) {
-            return Ok(());
-        }
-        let what = format!("this voice speaks {low} to {high} times its natural rate, not {rate}");
         Err(Error::new(ErrorKind::InvalidArgument, what))
     }
 

@@ -3,6 +3,7 @@
 use super::phonemes::{self, Phonemizer, Spoken};
 use super::text::Word;
 use crate::Result;
+use std::ops::Range;
 
 /// The letter A by name: in a text of phonemes alone, "a" would be the article.
 const LETTER_A: &str = "ˈA";
@@ -13,14 +14,28 @@ const LETTER_A: &str = "ˈA";
 /// # Errors
 /// `InvalidText` if there is no word, or a pronunciation that the markup gives is no IPA.
 pub fn pronounced(phonemizer: &Phonemizer, words: &[Word]) -> Result<Vec<Spoken>> {
+    Ok(pronounced_by_word(phonemizer, words)?.into_iter().map(|(_, spoken)| spoken).collect())
+}
+
+/// The same, each with the words that it says, by their places in `words`: several where they
+/// are the letters of one word, or were given one pronunciation.
+///
+/// # Errors
+/// As [`pronounced`].
+pub fn pronounced_by_word(
+    phonemizer: &Phonemizer,
+    words: &[Word],
+) -> Result<Vec<(Range<usize>, Spoken)>> {
     let mut texts: Vec<(String, Option<&str>, String)> = Vec::with_capacity(words.len());
+    let mut places: Vec<Range<usize>> = Vec::with_capacity(words.len());
     let mut spelling: Option<&Word> = None;
-    for word in words {
+    for (at, word) in words.iter().enumerate() {
         let mark: String = word.mark.into_iter().collect();
         if word.phonemes.as_deref() == Some("") {
             // The word before was given the sound of both.
-            if let Some(last) = texts.last_mut() {
+            if let (Some(last), Some(place)) = (texts.last_mut(), places.last_mut()) {
                 last.2.push_str(&mark);
+                place.end = at + 1;
             }
             continue;
         }
@@ -30,16 +45,20 @@ pub fn pronounced(phonemizer: &Phonemizer, words: &[Word]) -> Result<Vec<Spoken>
             text
         };
         let goes_on = spelling.is_some_and(|s| s.source == word.source && s.mark.is_none());
-        match texts.last_mut() {
-            Some(last) if goes_on && word.letter => {
+        match (texts.last_mut(), places.last_mut()) {
+            (Some(last), Some(place)) if goes_on && word.letter => {
                 last.0.push_str(&capital());
                 (last.1, last.2) = (None, mark);
+                place.end = at + 1;
             }
-            _ if word.letter && word.phonemes.is_none() => {
-                let a = (word.text == "a").then_some(LETTER_A);
-                texts.push((capital(), a, mark));
+            _ => {
+                texts.push(if word.letter && word.phonemes.is_none() {
+                    (capital(), (word.text == "a").then_some(LETTER_A), mark)
+                } else {
+                    (word.text.clone(), word.phonemes.as_deref(), mark)
+                });
+                places.push(at..at + 1);
             }
-            _ => texts.push((word.text.clone(), word.phonemes.as_deref(), mark)),
         }
         spelling = (word.letter && word.phonemes.is_none()).then_some(word);
     }
@@ -52,7 +71,7 @@ pub fn pronounced(phonemizer: &Phonemizer, words: &[Word]) -> Result<Vec<Spoken>
             phonemes: *phonemes,
         })
         .collect();
-    phonemizer.phonemize_words(&words)
+    Ok(places.into_iter().zip(phonemizer.phonemize_words(&words)?).collect())
 }
 
 /// The words as one string that ends as a sentence does: voices learn from whole sentences,
@@ -64,4 +83,36 @@ pub(super) fn written(phonemizer: &Phonemizer, words: &[Word]) -> Result<String>
         said.push('.');
     }
     Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::Map;
+    use crate::speech::text::TextFrontend;
+
+    #[test]
+    fn every_word_is_in_one_pronunciation() {
+        let phonemizer =
+            Phonemizer::open(&Map::open("models/lexicon/en-us.lexicon").unwrap()).unwrap();
+        let text = "<speak>A USB stick, <phoneme alphabet=\"ipa\" ph=\"b\u{26a}\u{261}\">two \
+                    words</phoneme>, U S B and 3 km.</speak>";
+        let words = &TextFrontend::default().speak(text).unwrap().chunks[0].words;
+        let said = pronounced_by_word(&phonemizer, words).unwrap();
+        let mut next = 0;
+        let mut groups = Vec::new();
+        for (place, spoken) in &said {
+            assert_eq!(place.start, next);
+            next = place.end;
+            let of: Vec<&str> = words[place.clone()].iter().map(|w| w.text.as_str()).collect();
+            if of.len() > 1 {
+                groups.push((of.join(" "), spoken.phonemes.as_str()));
+            }
+        }
+        assert_eq!(next, words.len());
+        let groups: Vec<(&str, &str)> = groups.iter().map(|(w, p)| (w.as_str(), *p)).collect();
+        assert_eq!(groups, [("u s b", "jˌuˌɛsbˈi"), ("two words", "bɪɡ")]);
+        let plain = pronounced(&phonemizer, words).unwrap();
+        assert!(plain.iter().eq(said.iter().map(|(_, s)| s)));
+    }
 }

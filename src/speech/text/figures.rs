@@ -57,6 +57,10 @@ impl<'a> Reader<'a> {
         if self.dotted_numbers(core) {
             return Some(ONE);
         }
+        // Else a century.
+        if core == "100s" && self.plurals(tok) {
+            return Some(ONE);
+        }
         if let Some(words) = decade(core) {
             self.say(&words);
             return Some(ONE);

@@ -318,7 +318,7 @@ impl TextFrontend {
     /// As [`speak`](Self::speak).
     pub fn explain(&self, text: &str) -> Result<Vec<Sentence>> {
         let mut report = Report::default();
-        let pieces = self.pieces(text, &mut report)?;
+        let pieces = hard_split(self.pieces(text, &mut report)?, self.options.max_chars);
         if pieces.is_empty() {
             return Err(nothing(text, &report));
         }

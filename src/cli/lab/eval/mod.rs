@@ -180,12 +180,13 @@ impl Sentences {
             Some(path) => read_file(path)?,
             None => HARVARD.as_bytes().to_vec(),
         };
+        let frontend = TextFrontend::new(voxgrain::Options::for_voice(voice).text)?;
         let mut all = Vec::new();
         for line in text::utf8(&bytes)?.lines().filter(|l| !l.trim().is_empty()) {
             if all.len() == self.sentences as usize {
                 break;
             }
-            let chunks = TextFrontend::default().speak(line)?.chunks;
+            let chunks = frontend.speak(line)?.chunks;
             if !chunks.is_empty() {
                 let written = chunks.iter().map(|c| voice.write(c, 1.0));
                 all.push(written.collect::<voxgrain::Result<_>>()?);
