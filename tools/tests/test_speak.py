@@ -60,7 +60,7 @@ def test_times_follow_the_cut():
 
 
 def test_what_is_spoken_is_read_by_the_store(tmp_path, monkeypatch):
-    monkeypatch.setattr(speak, "open_teacher", lambda name: Teacher())
+    monkeypatch.setattr(speak, "open_teacher", lambda name, device: Teacher())
     (tmp_path / "audio").mkdir()
     (tmp_path / "texts").write_text("ab.\n♥\ntd.\nif.\n")
     args = argparse.Namespace(
@@ -72,6 +72,8 @@ def test_what_is_spoken_is_read_by_the_store(tmp_path, monkeypatch):
         seed=1,
         plain=True,
         limit=None,
+        device="cpu",
+        backwards=False,
     )
     for part in range(2):
         speak.speak_part(args, part, 2, float("inf"))
@@ -155,7 +157,7 @@ def test_models_of_phonemes(tmp_path):
     # Into a bundle and back: the alphabet travels.
     checkpoint = export.Checkpoint.open(tmp_path / "target.safetensors")
     codec = tiny.codec(1)
-    export.write(tmp_path / "bundle", checkpoint, checkpoint, codec, name="phonemes")
+    export.write(tmp_path / "bundle", checkpoint, checkpoint, codec, name="phonemes", lexicon="../en-us.lexicon")
     assert bundle.read(tmp_path / "bundle")["vocabulary"]["characters"] == ALPHABETS["phonemes"]
     again = lm.lm_from_bundle(str(tmp_path / "bundle"))
     assert again.characters == model.characters and again.config["nph"] == config["nph"]

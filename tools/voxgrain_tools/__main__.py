@@ -11,9 +11,9 @@ from . import common  # noqa: F401 - first: its clock counts the seconds that to
 # Stage: (module, which of its stages where it has several, one line). A module gives add_arguments, run and EXAMPLE, or
 # for stage NAME of several add_NAME_arguments, run_NAME and EXAMPLE_NAME.
 STAGES = {
-    "corpus-text": ("corpus.text", "", "training sentences from Debian's free texts"),
+    "corpus-text": ("corpus.text", "", "training sentences from Debian's free texts, or --natural ones"),
     "speak": ("corpus.speak", "", "the corpus spoken by a natural teacher, with phonemes, their times and tempos"),
-    "synth": ("corpus.synth", "", "the corpus spoken by flite, with phone times"),
+    "synth": ("corpus.synth", "", "the corpus spoken by flite, with phone times, for the toy chain"),
     "codec": ("train.codec_train", "", "trains the codec, for both voices"),
     "codec-eval": ("measure.codec_eval", "", "STOI, PESQ and intelligibility of a codec"),
     "tokenize": ("train.codec", "tokenize", "the spoken corpus as codec tokens"),
@@ -24,7 +24,11 @@ STAGES = {
     "precision": ("measure.precision", "", "what rounding the target costs, by ear"),
     "judge": ("measure.judge", "", "what is heard of a voice and how it sounds, teacher and codec beside it"),
     "say-right": ("measure.say_right", "", "whether initialisms, odd words, numbers and short replies are understood"),
-    "train-all": ("train.pipeline", "", "all stages in three parts with time budgets"),
+    "train-all": (
+        "train.pipeline",
+        "",
+        "all stages in three parts with time budgets, for a voice of letters that flite spoke",
+    ),
     "train-toy": ("train.pipeline", "toy", "all stages at toy size on a CPU"),
     "restore": ("train.pipeline", "restore", "a work folder from part 1's results"),
     "join": ("files", "", "puts files together that train-all cut"),

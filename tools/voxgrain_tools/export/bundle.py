@@ -15,7 +15,11 @@ LATENCY_SAMPLES = 240
 LICENCE = "see models/README.md"
 # Of what the tools themselves make, such as the random test bundle.
 CODE_LICENCE = "same as the code"
-ATTRIBUTION = "Trained on speech synthesised with flite 2.2, voice cmu_us_slt (Carnegie Mellon University, CMU ARCTIC)."
+# Of the default voice. Whoever trains on other teachers says which: export --attribution.
+ATTRIBUTION = (
+    "Trained on speech synthesised with hibari-tts 0.2.1, voice heart (Apache-2.0), itself distilled from Kokoro-82M, "
+    "voice af_heart, and with Kokoro-82M, voice am_michael (hexgrad, Apache-2.0)."
+)
 AUDIO = {"sample_rate_hz": 16000, "frame_rate_hz": 50, "fft_size": 640, "hop": 160, "max_log_magnitude": 6.0}
 
 

@@ -488,7 +488,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--training", type=Path, help="JSON file of facts for [training], over the base's; null drops one"
     )
     parser.add_argument("--licence", help=f"default: the base's, or {bundle.LICENCE!r}")
-    parser.add_argument("--attribution", help="default: the base's, or flite's")
+    parser.add_argument(
+        "--attribution", help="whose speech it was trained on (default: the base's, or the default voice's)"
+    )
 
 
 def _checkpoint(args: argparse.Namespace, model: str) -> Checkpoint | None:

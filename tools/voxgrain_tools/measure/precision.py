@@ -126,9 +126,9 @@ def run(args: argparse.Namespace) -> None:
             log(VOICES[speaker], name, json.dumps(report[f"{VOICES[speaker]}_{name}"]))
 
         spoken = [held.batch([i])[0].float() for i in rows]
-        note("flite", hear(judge, texts, [s.cpu().numpy() for s in spoken]), [True] * len(rows))
+        note("spoken", hear(judge, texts, [s.cpu().numpy() for s in spoken]), [True] * len(rows))
         coded = [codec.decode(codec.encode(s[None]))[0].float().cpu().numpy() for s in spoken]
-        note("codec", hear(judge, texts, coded), [True] * len(rows), kept["flite"][0][-len(rows) :])
+        note("codec", hear(judge, texts, coded), [True] * len(rows), kept["spoken"][0][-len(rows) :])
         base = None
         for name, model in models.items():
             scores, ended = [], []

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..common import DATA, device_of, load, log, save
+from ..corpus.labels import phone_labels
 
 if TYPE_CHECKING:
     from ..corpus.synth import AudioStore
@@ -313,8 +314,10 @@ def tokenize(
     samples: int = 16_000_000,
     phones: bool = True,
     shift_seed: int | None = None,
+    speakers: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """The whole store as tokens: dict of flat arrays, utterances sorted by id, then by speaker.
+    """The whole store, or what these speakers say, as tokens: dict of flat arrays, utterances sorted by id, then by
+    speaker.
 
     With `shift_seed` every utterance begins later by its own part of a token (silence before it): other tokens
     for the same speech, which a language model cannot learn by heart."""
@@ -323,9 +326,12 @@ def tokenize(
     if shift_seed is not None:
         shifts = np.random.default_rng(shift_seed).integers(FRAME // 8, FRAME - FRAME // 8, len(lengths))
         lengths = lengths + shifts
+    who = np.array(store.speakers, np.uint8)
     order = np.argsort(lengths, kind="stable")
+    if speakers is not None:
+        order = order[np.isin(who[order], speakers)]
     counts = -(-lengths // FRAME)
-    tokens = [None] * len(order)
+    tokens = [None] * len(lengths)
     i = 0
     while i < len(order):
         j = i
@@ -343,27 +349,18 @@ def tokenize(
         for k, u in enumerate(order[i:j]):
             tokens[u] = out[k, : counts[u]]
         i = j
-    speakers = np.array(store.speakers, np.uint8)
-    by_id = np.lexsort((speakers, np.array(store.ids, np.int64)))
+    by_id = order[np.lexsort((who[order], np.array(store.ids, np.int64)[order]))]
     result = {
         "ids": np.array(store.ids, np.int32)[by_id],
         "lengths": counts[by_id].astype(np.int32),
-        "speakers": speakers[by_id],
-        "tokens": np.concatenate([tokens[u] for u in by_id]),
+        "speakers": who[by_id],
+        "tokens": np.concatenate([tokens[u] for u in by_id]) if len(by_id) else np.zeros(0, np.uint16),
         "texts": np.array([store.texts[u] for u in by_id]),
     }
     if phones:
-        flat = np.zeros(len(result["tokens"]), np.uint8)
-        at = 0
-        for u in by_id:
-            n, begin = int(counts[u]), 0
-            for item in store.phones[u].split():
-                name, end = item.rsplit(":", 1)
-                stop = min(n, (int(end) + int(shifts[u]) + FRAME // 2) // FRAME)
-                flat[at + begin : at + stop] = store.phone_ids.get(name, 0)
-                begin = max(begin, stop)
-            at += n
-        result["phones"] = flat
+        result["phones"] = phone_labels(
+            [store.phones[u] for u in by_id], result["lengths"], shifts[by_id], store.phone_ids, FRAME
+        )
     return result
 
 
@@ -457,9 +454,27 @@ def usage(tokens: np.ndarray) -> dict[str, Any]:
     }
 
 
+def copies_of(given: Sequence[str], voices: Sequence[str]) -> list[int]:
+    """Copies of each voice: `--copies 2` for all, `--copies michael=4` for one; one where nothing is said."""
+    copies = [1] * len(voices)
+    for item in given:
+        name, _, number = item.rpartition("=")
+        if not number.isdigit() or int(number) < 1 or (name and name not in voices):
+            raise SystemExit(f"--copies {item}: a number from 1 on, or VOICE=NUMBER of {', '.join(voices)}")
+        copies = [int(number) if name in ("", voice) else n for voice, n in zip(voices, copies)]
+    return copies
+
+
 def add_tokenize_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", required=True, help="holds audio/ and codec_*.safetensors; tokens.npz is written here"
+    )
+    parser.add_argument(
+        "--copies",
+        action="append",
+        default=None,
+        metavar="[VOICE=]NUMBER",
+        help="times that the corpus (of this voice) is encoded, all but the first shifted in time; may be repeated",
     )
     parser.add_argument("--device", default=None)
 
@@ -471,7 +486,16 @@ def run_tokenize(args: argparse.Namespace) -> None:
     codec = load_codec(args.work, device)
     for name, target in (("w", "tokens"), ("heldout", "heldout")):
         store = AudioStore(args.work, name, device, 1e6)
-        if store.refresh():
-            data = tokenize(codec, store, device)
-            save_tokens(f"{args.work}/{target}.npz", data)
-            log(target, len(data["ids"]), "utterances,", len(data["tokens"]), "tokens,", usage(data["tokens"]))
+        if not store.refresh():
+            continue
+        copies = copies_of(args.copies or [], store.voices) if target == "tokens" else [1] * len(store.voices)
+        data = tokenize(codec, store, device)
+        for speaker, voice in enumerate(store.voices):
+            own = data["tokens"][np.repeat(data["speakers"] == speaker, data["lengths"])]
+            if len(own):
+                log(f"{target}, {voice}: {len(own)} tokens, encoded {copies[speaker]} times,", usage(own))
+        for copy in range(1, max(copies)):
+            again = [speaker for speaker, n in enumerate(copies) if n > copy]
+            data = both(data, tokenize(codec, store, device, shift_seed=copy, speakers=again))
+        save_tokens(f"{args.work}/{target}.npz", data)
+        log(target, len(data["ids"]), "utterances,", len(data["tokens"]), "tokens")

@@ -755,14 +755,20 @@ def train(
 
 
 def worker(args: argparse.Namespace) -> int | None:
-    from ..corpus.synth import AudioStore
+    from ..corpus.synth import AudioStore, natural_voices
 
     device = device_of(args.device)
     size = {"batch": 4, "seconds": 0.48, "judged": 0.32, "width": 4} if args.size == "toy" else {"batch": args.batch}
     size["config"] = dict(TOY if args.size == "toy" and not args.init_bundle else CONFIG, fsq_digits=args.digits)
-    store = AudioStore(args.work, "w", device, args.hours, one_chunk=True)
+    # A natural teacher may take a minute to its first words, and the encoder should hear every speaker from the begin.
+    store = AudioStore(args.work, "w", device, args.hours, one_chunk=True, balanced=bool(natural_voices(args.work)))
     deadline = time.monotonic() + 60
-    while store.hours() < min(0.5, args.hours / 4) and time.monotonic() < deadline:
+
+    def enough() -> bool:
+        everyone = not natural_voices(args.work) or len(store.by_voice) == len(store.voices)
+        return store.hours() >= min(0.5, args.hours / 4) and everyone
+
+    while not enough() and time.monotonic() < deadline:
         store.refresh()
         time.sleep(0.2)
     if args.fail_in and args.mode in args.fail_in.split(","):
@@ -779,7 +785,7 @@ def worker(args: argparse.Namespace) -> int | None:
         resume=args.resume,
         init=args.init,
         init_bundle=args.init_bundle,
-        refresh_until=120.0,
+        refresh_until=args.refresh,
         used=now - args.origin,
         lr=args.lr,
         gan_from=args.gan_from,
@@ -890,6 +896,8 @@ def supervise(args: argparse.Namespace) -> int:
                 args.pesq_weight,
                 "--digits",
                 args.digits,
+                "--refresh",
+                args.refresh,
             ]
             options += ["--resume"] if resume else []
             options += ["--freeze-encoder"] if args.freeze_encoder else []
@@ -1028,7 +1036,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the PESQ-wb distance in the loss; at 0.4 its gradient is as large as mel's",
     )
     parser.add_argument("--digits", type=int, default=CONFIG["fsq_digits"], help="of a code; 5 make 1,024 codes")
-    parser.add_argument("--hours", type=float, default=12.0, help="audio of all voices together")
+    parser.add_argument(
+        "--hours",
+        type=float,
+        default=12.0,
+        help="audio of all voices together, of natural ones in even shares; 37 at most",
+    )
+    parser.add_argument(
+        "--refresh", type=float, default=120, help="seconds for which audio that is spoken meanwhile is taken up"
+    )
     parser.add_argument("--voice", action="append", default=None, help="may be repeated (default: all)")
     parser.add_argument("--heldout", type=int, default=100, help="held-out sentences a voice for the figures")
     parser.add_argument("--texts", default=".dev/corpus.txt.xz", help="spoken by flite, unless `speak` has filled WORK")

@@ -53,6 +53,7 @@ EXAMPLE_TARGET = "python -m voxgrain_tools target --work /tmp/vx --budget 520"
 EXAMPLE_DRAFT = "python -m voxgrain_tools draft --work /tmp/vx --budget 100 --distil-budget 100"
 EXAMPLE_ACCEPTANCE = "python -m voxgrain_tools acceptance --work /tmp/vx --limit 20000"
 TARGET = {"H": 512, "nl": 12, "nh": 8, "I": 1376}
+SMALL = {"H": 384, "nl": 8, "nh": 6, "I": 1024}
 DRAFT = {"H": 256, "nl": 3, "nh": 4, "I": 704}
 TOY_TARGET = {"H": 64, "nl": 2, "nh": 2, "I": 96}
 TOY_DRAFT = {"H": 32, "nl": 1, "nh": 2, "I": 64}
@@ -995,9 +996,16 @@ def generate(
     return [stacked[i, :e].astype(np.uint16) for i, e in enumerate(ends)], [int(f) >= 0 for f in finished.tolist()]
 
 
+# A target's name, which is its checkpoint's: its shape and the positions of a step.
+SIZES = {"target": (TARGET, 32768), "small": (SMALL, 32768), "toy": (TOY_TARGET, 2048)}
+
+
 def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", required=True, help="holds tokens.npz and heldout.npz; target.safetensors is written here"
+    )
+    parser.add_argument(
+        "--size", choices=list(SIZES), default="target", help="38 M, 15 M (written as small.safetensors), or for tests"
     )
     parser.add_argument("--budget", type=float, default=520, help="seconds")
     parser.add_argument(
@@ -1012,23 +1020,24 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     add_table_arguments(parser)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--noise", type=float, default=0.12)
-    parser.add_argument("--positions", type=int, default=32768, help="positions a step")
+    parser.add_argument("--positions", type=int, default=None, help="positions a step (default: 32768; toy: 2048)")
     parser.add_argument("--device", default=None)
 
 
 def run_target(args: argparse.Namespace) -> None:
     from .codec import load_tokens
 
+    config, positions = SIZES[args.size]
     train(
-        "target",
-        with_alphabet(with_table(TARGET, args.codes, args.table), args.alphabet),
+        "small" if args.size == "small" else "target",
+        with_alphabet(with_table(config, args.codes, args.table), args.alphabet),
         args.work,
         load_tokens(f"{args.work}/tokens.npz"),
         load_tokens(f"{args.work}/heldout.npz"),
         args.budget,
         device_of(args.device),
         args.lr,
-        args.positions,
+        args.positions or positions,
         args.dropout,
         args.noise,
         warmup=args.warmup,
