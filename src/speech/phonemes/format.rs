@@ -98,7 +98,7 @@ pub(super) fn damaged(name: &str, what: &str) -> Error {
 mod tests {
     #[test]
     fn checksums_are_the_same() {
-        let bytes: Vec<u8> = (0..1000u32).map(|i| (i * i >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..1000u32).map(|i| ((i * i) >> 3) as u8).collect();
         for n in [0, 1, 7, 8, 9, 63, 64, 999, 1000] {
             assert_eq!(super::crc32(&bytes[..n]), crate::asg::format::crc32(&bytes[..n]), "{n}");
         }

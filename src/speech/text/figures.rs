@@ -491,8 +491,7 @@ impl<'a> Reader<'a> {
             )
         });
         let Some(post) = self.toks.get(last).map(|t| t.post) else { return false };
-        (article || mark)
-            && (post.is_empty() || mark)
+        (mark || (article && post.is_empty()))
             && self.next(last).is_some_and(|n| {
                 n.pre.is_empty()
                     && n.core.len() > 1

@@ -171,10 +171,8 @@ pub(super) fn plain(text: &str, auto: bool) -> Plain<'_> {
                     out.object(Object::End(Gap::Item), range.end..range.end);
                 }
                 TagEnd::Table => out.push("\n\n", range.end),
-                TagEnd::Emphasis => {
-                    if stars.pop() == Some(true) {
-                        out.push(&text[range.end - 1..range.end], range.end - 1);
-                    }
+                TagEnd::Emphasis if stars.pop() == Some(true) => {
+                    out.push(&text[range.end - 1..range.end], range.end - 1);
                 }
                 _ => {}
             },

@@ -222,10 +222,11 @@ pub(super) fn html(out: &mut Plain<'_>, piece: &str, at: usize, source: &str, au
                 "br" | "li" | "tr" | "dt" | "dd" => {
                     out.object(Object::End(Gap::Item), place);
                 }
-                block if BLOCKS.contains(&block) => {
-                    if out.text.ends_with(|c: char| !c.is_whitespace()) {
-                        out.object(Object::End(Gap::Paragraph), place);
-                    }
+                block
+                    if BLOCKS.contains(&block)
+                        && out.text.ends_with(|c: char| !c.is_whitespace()) =>
+                {
+                    out.object(Object::End(Gap::Paragraph), place);
                 }
                 _ => {}
             },

@@ -276,6 +276,14 @@ impl Number {
     }
 }
 
+/// A year of four digits, 1000 to 2999.
+pub(super) fn year_number(s: &str) -> Option<u64> {
+    if s.len() != 4 || !all_digits(s) {
+        return None;
+    }
+    s.parse().ok().filter(|y| (1000..3000).contains(y))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,12 +313,4 @@ mod tests {
             assert!(!cardinal(n).contains("  ") && !ordinal(n).is_empty());
         }
     }
-}
-
-/// A year of four digits, 1000 to 2999.
-pub(super) fn year_number(s: &str) -> Option<u64> {
-    if s.len() != 4 || !all_digits(s) {
-        return None;
-    }
-    s.parse().ok().filter(|y| (1000..3000).contains(y))
 }
