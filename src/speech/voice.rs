@@ -2,7 +2,7 @@
 
 use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
 use super::text::{self, Chunk};
-use super::stream::Utterance;
+use super::utterance::Utterance;
 use super::written::written;
 use crate::asg::{Index, Weights};
 use crate::bundle::{Bundle, FILE_NAME, Speaker, hex};
