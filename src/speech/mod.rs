@@ -8,10 +8,14 @@ pub mod phonemes;
 #[cfg(feature = "audio")]
 pub mod play;
 #[cfg(feature = "engine")]
+mod queue;
+#[cfg(feature = "engine")]
 pub mod stream;
 #[cfg(feature = "engine")]
 pub mod synth;
 pub mod text;
+#[cfg(feature = "engine")]
+mod utterance;
 #[cfg(feature = "engine")]
 pub mod voice;
 pub mod wav;

@@ -18,22 +18,23 @@
 //! while let Some(pcm) = stream.next_pcm()? {
 //!     samples += pcm.len();
 //! }
-//! assert!(samples > 0 && samples as u64 == stream.stats().speech.samples);
+//! assert!(samples > 0 && samples as u64 == stream.stats().samples);
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "engine"))]
 //! # fn main() {}
 //! ```
 
+use super::queue::{Queue, TEXT_GROWTH, TEXT_PASS};
 use super::synth::{CODEC_TOKENS, SpeechStats, Synthesizer};
 use super::text::{self, TextFrontend};
+pub use super::utterance::{OWN_SILENCE, Utterance};
 use super::voice::{Voice, VoiceMemory, within};
 use super::wav::to_i16;
 use crate::core::Emission;
 use crate::decode::{self, Arm, MAX_GAMMA, PREFILL_ROWS};
 use crate::engine::{Model, Pool};
 use crate::{Error, ErrorKind, Result, bundle, kernel};
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -197,8 +198,16 @@ impl Memory {
 pub struct Stats {
     /// Threads that compute.
     pub threads: usize,
-    /// What was spoken.
+    /// What was spoken, without the silences between utterances.
     pub speech: SpeechStats,
+    /// Samples that were given out or are ready, silences included.
+    pub samples: u64,
+    /// Utterances that were begun.
+    pub begun: u64,
+    /// Of the latest one: how many samples came before its first.
+    pub begin: u64,
+    /// Of the latest one: where it was written, see [`Utterance::source`].
+    pub source: (usize, usize),
     /// Utterances that were broken off.
     pub cancelled: u64,
     /// Pieces of text that were said differently from how they are written.
@@ -209,26 +218,6 @@ pub struct Stats {
     pub first_audio: Duration,
     /// The longest that a reader has waited for one step.
     pub longest_round: Duration,
-}
-
-/// Silence that a voice itself leaves between two utterances, in seconds: corpora are cut to
-/// about 60 ms before and 140 ms behind the speech.
-pub const OWN_SILENCE: f32 = 0.2;
-
-/// What a stream speaks in one go, as its voice reads it: [`Voice::utterance`].
-#[derive(Debug, Clone, PartialEq, Default)]
-#[non_exhaustive]
-pub struct Utterance {
-    /// Over the characters of the voice's vocabulary.
-    pub text: String,
-    /// Silence to the next utterance, in seconds, [`OWN_SILENCE`] included.
-    pub pause_after: f32,
-}
-
-impl<T: Into<String>> From<T> for Utterance {
-    fn from(text: T) -> Self {
-        Self { text: text.into(), pause_after: 0.0 }
-    }
 }
 
 /// What [`Stream::step`] did.
@@ -338,140 +327,6 @@ impl Handle {
     }
 }
 
-/// What a byte of text takes at most while it waits, by then as words: "%" is nine letters.
-const TEXT_GROWTH: usize = 24;
-/// What the front end needs for one part of a text.
-const TEXT_PASS: usize = 1 << 20;
-
-/// Text goes to the front end word by word, so that every way to cut it gives the same
-/// sentences, and in parts no longer than this, which bounds what it needs at a time.
-const PART: usize = 1024;
-
-/// Text on its way in.
-struct Queue {
-    /// Says how chunks are written.
-    voice: Voice,
-    rate: f32,
-    frontend: TextFrontend,
-    max: usize,
-    /// The beginning of a character whose rest has not come.
-    partial: Vec<u8>,
-    /// Fed since the front end last gave something, or was flushed.
-    held: usize,
-    utterances: VecDeque<Utterance>,
-    queued: usize,
-    epoch: usize,
-    /// Whether a cancellation dropped something and the reader was not told yet.
-    dropped: bool,
-    replaced: u64,
-    unspeakable: u64,
-}
-
-impl Queue {
-    /// Drops what was fed before the cancellation `epoch`.
-    fn sync(&mut self, epoch: usize) {
-        if self.epoch == epoch {
-            return;
-        }
-        self.epoch = epoch;
-        self.dropped |= !self.utterances.is_empty() || self.held > 0 || !self.partial.is_empty();
-        self.clear();
-    }
-
-    fn clear(&mut self) {
-        // What could be wrong in it is dropped with it.
-        let _ = self.frontend.flush();
-        self.frontend.take_report();
-        self.partial.clear();
-        self.utterances.clear();
-        (self.held, self.queued) = (0, 0);
-    }
-
-    fn room_for(&self, bytes: usize) -> Result<()> {
-        let held = self.held.min(TextFrontend::MAX_PENDING);
-        let used = self.queued + held + self.partial.len();
-        if bytes <= self.max - used.min(self.max) {
-            return Ok(());
-        }
-        let what = format!(
-            "{} bytes of text wait and max_text is {}: read first, or feed less at a time",
-            used + bytes,
-            self.max
-        );
-        Err(Error::new(ErrorKind::Full, what))
-    }
-
-    fn feed(&mut self, bytes: &[u8]) -> Result<()> {
-        self.room_for(bytes.len())?;
-        let joined;
-        let mut all = bytes;
-        if !self.partial.is_empty() {
-            joined = [&self.partial, bytes].concat();
-            all = &joined;
-        }
-        let whole = match std::str::from_utf8(all) {
-            // The last character is incomplete: its rest may come.
-            Err(e) if e.error_len().is_none() => e.valid_up_to(),
-            _ => all.len(),
-        };
-        let (all, partial) = all.split_at(whole);
-        self.partial = partial.to_vec();
-        let mut rest = text::utf8(all)?;
-        while !rest.is_empty() {
-            let ends = |&(_, c): &(usize, char)| text::may_end_sentence(c);
-            let cut = match rest.char_indices().take(PART / 4).find(ends) {
-                Some((at, c)) => at + c.len_utf8(),
-                None => rest.char_indices().nth(PART / 4).map_or(rest.len(), |(at, _)| at),
-            };
-            let (part, after) = rest.split_at(cut);
-            // A wrong document is dropped by the front end.
-            let chunks = self.frontend.feed(part).inspect_err(|_| self.held = 0)?;
-            self.held = match chunks.is_empty() {
-                true => self.held + cut,
-                false => cut.min(TextFrontend::MAX_PENDING),
-            };
-            self.take(chunks)?;
-            rest = after;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.held = 0;
-        let chunks = self.frontend.flush().inspect_err(|_| self.partial.clear())?;
-        self.take(chunks)?;
-        if self.partial.is_empty() {
-            return Ok(());
-        }
-        self.partial.clear();
-        let what = "the text ends inside a character: it is cut short or not UTF-8";
-        Err(Error::new(ErrorKind::InvalidText, what))
-    }
-
-    fn take(&mut self, chunks: Vec<text::Chunk>) -> Result<()> {
-        let report = self.frontend.take_report();
-        self.replaced += report.replaced.len() as u64;
-        self.unspeakable += report.unspeakable.len() as u64;
-        for c in chunks {
-            let mut utterance = self.voice.utterance(&c, self.rate)?;
-            utterance.text.shrink_to_fit();
-            self.enqueue(utterance);
-        }
-        Ok(())
-    }
-
-    fn enqueue(&mut self, utterance: Utterance) {
-        self.queued += utterance.text.len();
-        self.utterances.push_back(utterance);
-    }
-
-    fn pop(&mut self) -> Option<Utterance> {
-        let utterance = self.utterances.pop_front()?;
-        self.queued -= utterance.text.len();
-        Some(utterance)
-    }
-}
-
 /// Speaks what it is fed; see the [module](self). The reader's side: one thread at a time,
 /// which may change from call to call.
 pub struct Stream {
@@ -540,20 +395,7 @@ impl Stream {
         within(options.max_memory, memory.total(), "the voice and what speaks with it")?;
         let synthesizer = Synthesizer::with_positions(voice, options.decode, pool, positions)?;
         let stats = Stats { threads: pool.threads(), ..Stats::default() };
-        let queue = Queue {
-            voice: voice.clone(),
-            rate: options.rate,
-            frontend: TextFrontend::new(options.text)?,
-            max: options.max_text,
-            partial: Vec::new(),
-            held: 0,
-            utterances: VecDeque::new(),
-            queued: 0,
-            epoch: 0,
-            dropped: false,
-            replaced: 0,
-            unspeakable: 0,
-        };
+        let queue = Queue::new(voice, options.rate, options.text, options.max_text)?;
         let shared = Shared {
             epoch: AtomicUsize::new(0),
             queue: Mutex::new(queue),
@@ -767,6 +609,10 @@ impl Stream {
         let busy = self.speaking || self.at < self.pcm.len();
         let (mut queue, epoch) = self.handle.queue()?;
         let dropped = std::mem::take(&mut queue.dropped) || (busy && self.epoch != epoch);
+        if self.epoch != epoch {
+            // What it was to stand apart from is gone.
+            self.silence = 0;
+        }
         self.epoch = epoch;
         // Under the same lock: what is taken now is of this epoch.
         let next = if busy || dropped { None } else { queue.pop() };
@@ -785,14 +631,18 @@ impl Stream {
             self.at = 0;
         }
         let clock = Instant::now();
+        let before = self.pcm.len();
         let step = match next {
-            Some(Utterance { text, pause_after }) => {
+            Some(Utterance { text, pause_after, source }) => {
                 (self.started, self.heard) = (clock, false);
                 self.synthesizer.begin(&text)?;
-                self.pcm.resize(self.pcm.len() + self.silence, 0.0);
+                self.pcm.resize(before + self.silence, 0.0);
+                self.stats.begun += 1;
+                self.stats.begin = self.stats.samples + self.silence as u64;
+                self.stats.source = (source.start, source.end);
                 let rate = self.synthesizer.voice().bundle().audio.sample_rate_hz;
                 let silence = (pause_after - OWN_SILENCE).clamp(0.0, text::Pauses::MAX);
-                self.silence = (silence * rate as f32) as usize;
+                self.silence = (silence * rate as f32).round() as usize;
                 self.speaking = true;
                 Step::Prompt
             }
@@ -805,8 +655,9 @@ impl Stream {
             }
             None => return Ok(Step::Idle),
         };
+        self.stats.samples += (self.pcm.len() - before) as u64;
         self.stats.longest_round = self.stats.longest_round.max(clock.elapsed());
-        if !self.heard && step == Step::Round && !self.pcm.is_empty() {
+        if !self.heard && step == Step::Round && self.pcm.len() > before {
             self.heard = true;
             self.stats.first_audio = self.started.elapsed();
         }
@@ -816,7 +667,9 @@ impl Stream {
 
     /// Breaks off, if there is anything to break off.
     fn stop(&mut self) {
-        self.stats.cancelled += (self.speaking || self.at < self.pcm.len()) as u64;
+        let left = self.pcm.len() - self.at;
+        self.stats.cancelled += (self.speaking || left > 0) as u64;
+        self.stats.samples -= left as u64;
         self.speaking = false;
         self.silence = 0;
         self.pcm.clear();

@@ -1,8 +1,8 @@
 //! A voice: a bundle with its models and its group index.
 
 use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
-use super::stream::Utterance;
 use super::text::{self, Chunk};
+use super::utterance::Utterance;
 use super::written::written;
 use crate::asg::{Index, Weights};
 use crate::bundle::{Bundle, FILE_NAME, Speaker, hex};
@@ -419,7 +419,20 @@ impl Voice {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn utterance(&self, chunk: &Chunk, rate: f32) -> Result<Utterance> {
-        Ok(Utterance { text: self.write(chunk, rate)?, pause_after: chunk.pause_after })
+        Ok(Utterance {
+            text: self.write(chunk, rate)?,
+            pause_after: chunk.pause_after,
+            source: chunk.source.clone(),
+        })
+    }
+
+    /// The slowest and the fastest that the voice speaks, times its natural rate.
+    pub fn rates(&self) -> (f32, f32) {
+        let tempos = &self.bundle.text.tempos;
+        match (tempos.first(), tempos.last()) {
+            (Some(&low), Some(&high)) => (low, high),
+            _ => (1.0, 1.0),
+        }
     }
 
     /// Whether the voice can speak `rate` times as fast as by itself.
@@ -427,14 +440,14 @@ impl Voice {
     /// # Errors
     /// `InvalidArgument`, naming the range.
     pub fn check_rate(&self, rate: f32) -> Result<()> {
-        let tempos = &self.bundle.text.tempos;
-        let what = match (tempos.first(), tempos.last()) {
-            (Some(low), Some(high)) if (low..=high).contains(&&rate) => return Ok(()),
-            (Some(low), Some(high)) => {
-                format!("this voice speaks {low} to {high} times its natural rate, not {rate}")
-            }
-            _ if rate == 1.0 => return Ok(()),
-            _ => format!("this voice has one tempo: its rate is 1, not {rate}"),
+        let (low, high) = self.rates();
+        if (low..=high).contains(&rate) {
+            return Ok(());
+        }
+        let what = if low == high {
+            format!("this voice has one tempo: its rate is 1, not {rate}")
+        } else {
+            format!("this voice speaks {low} to {high} times its natural rate, not {rate}")
         };
         Err(Error::new(ErrorKind::InvalidArgument, what))
     }
