@@ -1258,8 +1258,374 @@ fn a_mistyped_option_gets_the_right_tip() {
         assert!(stderr(&o).contains(&format!("'{ours}'")), "{option}: {}", stderr(&o));
     }
     // Similar letters, another thing.
-    let o = run(&dir, &["say", "--speed", "2"], b"");
-    assert!(!stderr(&o).contains("--seed"), "{}", stderr(&o));
+    for line in [&["say", "--speed", "2"][..], &["say", "--tempo=2"]] {
+        let o = run(&dir, line, b"");
+        assert_eq!(o.status.code(), Some(2));
+        assert!(stderr(&o).contains("'--rate'") && !stderr(&o).contains("--seed"), "{o:?}");
+    }
+}
+
+/// The lexicon that phonemes come from, whatever the voice.
+fn lexicon() -> String {
+    root().join("models/lexicon/en-us.lexicon").to_str().unwrap().to_owned()
+}
+
+/// `voxgrain text --json` with that lexicon, a sentence an element.
+fn told(dir: &Dir, args: &[&str], stdin: &[u8]) -> Vec<Value> {
+    let o = ok(run(dir, &[&["text", "--json", "--lexicon", &lexicon()], args].concat(), stdin));
+    stdout(&o).lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+#[test]
+fn text_shows_what_will_be_said_and_why() {
+    let dir = Dir::new("text");
+    let text = "Dr. Ma ran 5 km. A USB stick \u{5317}\u{4eac} frobnicates!";
+    let all = told(&dir, &[text], b"");
+    assert_eq!(all.len(), 2);
+    let first = &all[0];
+    assert_eq!(first["written"], "Dr. Ma ran 5 km.");
+    assert_eq!(first["text"], "doctor ma ran five kilometers.");
+    assert_eq!(first["phonemes"], "dˈɑktəɹ mˈɑ ɹˈæn fˈIv kəlˈɑməTəɹz.");
+    assert_eq!(first["replaced"][0]["original"], "Dr.");
+    assert_eq!(first["replaced"][1]["spoken"], "five kilometers");
+    assert_eq!(first["pause_after"], 0.3);
+    assert_eq!(first["left_out"], serde_json::json!([]));
+    // Words by their places, letters of a word together, with where each sound is from.
+    let second = &all[1];
+    let words = second["words"].as_array().unwrap();
+    let texts: Vec<&str> = words.iter().map(|w| w["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["a", "u s b", "stick", "frobnicates"]);
+    assert_eq!(words[1]["phonemes"], "jˌuˌɛsbˈi");
+    assert_eq!((&words[1]["letters"], &words[0]["letters"]), (&true.into(), &false.into()));
+    assert_eq!((&words[2]["origin"], &words[3]["origin"]), (&"lexicon".into(), &"guessed".into()));
+    assert_eq!(words[3]["mark"], "!");
+    let place = |v: &Value| {
+        let at = |k: &str| v["source"][k].as_u64().unwrap() as usize;
+        text[at("start")..at("end")].to_owned()
+    };
+    assert_eq!(place(&words[1]), "USB");
+    assert_eq!(place(second), second["written"]);
+    assert_eq!(second["left_out"][0]["text"], "\u{5317}\u{4eac}");
+
+    // For people the same, the phonemes under their words.
+    let o = ok(run(&dir, &["text", "--lexicon", &lexicon(), text], b""));
+    for line in [
+        "Dr. Ma ran 5 km.\n  doctor   ma   ran   five  kilometers.\n  \
+         dˈɑktəɹ  mˈɑ  ɹˈæn  fˈIv  kəlˈɑməTəɹz\n  replaced   Dr. → doctor; ",
+        "\n  left out   \"\u{5317}\u{4eac}\"\n",
+        "\n  guessed    frobnicates\n",
+        "\n  pause      0.3 s\n",
+    ] {
+        assert!(stdout(&o).contains(line), "no {line:?} in\n{}", stdout(&o));
+    }
+    // Long sentences go on below, no line too long for a terminal.
+    let long = "the birch canoe slid on the smooth planks and ".repeat(6) + "sank.";
+    let o = ok(run(&dir, &["text", "--lexicon", &lexicon(), &long], b""));
+    let lines: Vec<&str> = stdout(&o).lines().skip(1).collect();
+    assert!(lines.len() > 8 && lines.iter().all(|l| l.chars().count() <= 82), "{lines:?}");
+}
+
+#[test]
+fn text_reads_arguments_files_pipes_and_markup() {
+    let dir = Dir::new("text-sources");
+    let text = "It rains\non 2 days.\n\nThe end";
+    std::fs::write(dir.path("t.txt"), text).unwrap();
+    let want = told(&dir, &[text], b"");
+    assert_eq!(want[0]["text"], "it rains on two days.");
+    assert_eq!(want[0]["pause_after"], 0.6);
+    assert_eq!(told(&dir, &["-f", "t.txt"], b""), want);
+    assert_eq!(told(&dir, &[], text.as_bytes()), want);
+    assert_eq!(told(&dir, &["-f", "-"], text.as_bytes()), want);
+    let lines = told(&dir, &["--lines", "-f", "t.txt"], b"");
+    let lines: Vec<&str> = lines.iter().map(|s| s["text"].as_str().unwrap()).collect();
+    assert_eq!(lines, ["it rains.", "on two days.", "the end."]);
+    let paused = told(&dir, &["--pause", "paragraph=1.5,sentence=0", text], b"");
+    assert_eq!(paused[0]["pause_after"], 1.5);
+
+    let marked = "<speak>Say <phoneme alphabet=\"ipa\" ph=\"b\u{26a}\u{261}\">two words</phoneme> \
+                  twice<break time=\"2s\"/></speak>";
+    let said = &told(&dir, &[marked], b"")[0];
+    assert_eq!(said["phonemes"], "sˈA bɪɡ twˈIs.");
+    assert_eq!(
+        (&said["words"][1]["text"], &said["words"][1]["origin"]),
+        (&"two words".into(), &"given".into())
+    );
+    assert_eq!(said["pause_after"], 2.0);
+    let plain = told(&dir, &["--markup", "none", "*so* <b>"], b"");
+    assert_ne!(told(&dir, &["--markup", "markdown", "*so* <b>"], b"")[0]["text"], plain[0]["text"]);
+    // Nothing that steers a terminal comes through.
+    let o = ok(run(&dir, &["text", "--lexicon", &lexicon(), "red \u{1b}[31m hat"], b""));
+    assert!(!stdout(&o).contains('\u{1b}'), "{}", stdout(&o));
+}
+
+#[test]
+fn a_list_of_ones_own_wins() {
+    let dir = Dir::new("text-lists");
+    std::fs::write(dir.path("a.tsv"), "nginx\tengine x\nMa\t/m\u{e6}/\n").unwrap();
+    std::fs::write(dir.path("b.tsv"), "# later files win\nnginx\tend jinx\n").unwrap();
+    let words = |args: &[&str]| {
+        let said = told(&dir, &[args, &["Ma runs nginx."]].concat(), b"");
+        let words = said[0]["words"].as_array().unwrap().clone();
+        let get = |i: usize, k: &str| words[i][k].as_str().unwrap().to_owned();
+        (get(0, "phonemes"), get(2, "phonemes"), get(2, "origin"))
+    };
+    let (ma, _, origin) = words(&[]);
+    assert!(ma != "mæ" && origin != "list");
+    let list = |a: &str, b: &str| (a.to_owned(), b.to_owned(), "list".to_owned());
+    assert_eq!(words(&["--lexicon", "a.tsv"]), list("mæ", "ˈɛnʤən ˈɛks"));
+    let both = words(&["--lexicon", "a.tsv", "--lexicon", "b.tsv"]);
+    assert_eq!((both.0.as_str(), both.2.as_str()), ("mæ", "list"));
+    assert!(both.1 != "ˈɛnʤən ˈɛks" && both.1.contains("ʤ"), "{both:?}");
+    let o = ok(run(&dir, &["text", "--lexicon", "a.tsv", "--lexicon", &lexicon(), "Nginx."], b""));
+    assert!(stdout(&o).contains("listed     nginx"), "{}", stdout(&o));
+
+    std::fs::write(dir.path("wrong.tsv"), "fine\tfine\nno tab\n").unwrap();
+    for (list, code, words) in [
+        ("wrong.tsv", 2, "wrong.tsv, line 2"),
+        ("none.tsv", 3, "none.tsv"),
+        (lexicon().as_str(), 2, "two whole lexicons"),
+    ] {
+        let o = run(&dir, &["text", "--lexicon", &lexicon(), "--lexicon", list, "Hi."], b"");
+        assert_eq!(o.status.code(), Some(code), "{list}: {}", stderr(&o));
+        assert!(stderr(&o).contains(words) && o.stdout.is_empty(), "{list}: {}", stderr(&o));
+    }
+    // A voice that reads letters says what to do instead; a whole lexicon is no list.
+    dir.bundle();
+    let o = say(&dir, &["-o", "x.wav", "--lexicon", "a.tsv", "Hi."]);
+    assert_eq!(o.status.code(), Some(4), "{}", stderr(&o));
+    assert!(stderr(&o).contains("write the word as it sounds"), "{}", stderr(&o));
+    let o = say(&dir, &["-o", "x.wav", "--lexicon", &lexicon(), "Hi."]);
+    assert_eq!(o.status.code(), Some(2), "{}", stderr(&o));
+    assert!(stderr(&o).contains("voxgrain text"), "{}", stderr(&o));
+}
+
+/// Without a voice and a lexicon there are words still.
+#[test]
+fn text_needs_no_voice() {
+    let dir = Dir::new("text-alone");
+    dir.bundle();
+    let o = ok(run(&dir, &[&["text", "--json", "A USB stick."], TINY].concat(), b""));
+    assert!(stderr(&o).contains("reads letters"), "{}", stderr(&o));
+    assert_eq!(json(&o)["words"][1]["phonemes"], "jˌuˌɛsbˈi");
+    let o = run(&dir, &["text", "--bundle", "nowhere", "Hi."], b"");
+    assert_eq!(o.status.code(), Some(3), "{}", stderr(&o));
+    // Far from any checkout.
+    if runner().is_empty() {
+        let alone = dir.path("bin");
+        std::fs::create_dir(&alone).unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_voxgrain"), alone.join("voxgrain")).unwrap();
+        let program = |args: &[&str]| {
+            let mut c = Command::new(alone.join("voxgrain"));
+            c.args(args).current_dir(&dir.0).env_remove("VOXGRAIN_BUNDLE").output().unwrap()
+        };
+        let o = ok(program(&["text", "A USB stick."]));
+        assert!(stderr(&o).contains("--lexicon"), "{}", stderr(&o));
+        assert!(stdout(&o).starts_with("A USB stick.\n  a u s b stick.\n  replaced "), "{o:?}");
+        let o = ok(program(&["text", "-q", "--json", "A USB stick."]));
+        assert!(json(&o)["phonemes"].is_null() && o.stderr.is_empty(), "{}", stderr(&o));
+        std::fs::write(dir.path("a.tsv"), "nginx\tengine x\n").unwrap();
+        assert_eq!(program(&["text", "--lexicon", "a.tsv", "Hi."]).status.code(), Some(3));
+    }
+}
+
+#[test]
+fn wrong_markup_says_line_and_column() {
+    let dir = Dir::new("ssml");
+    dir.bundle();
+    let wrong = "<speak>Good\n  <brake/> bye.</speak>";
+    std::fs::write(dir.path("w.ssml"), wrong).unwrap();
+    let say = [&["say", "-o", "x.wav"], TINY].concat();
+    for (args, stdin) in [
+        (&["text", wrong][..], ""),
+        (&["text"], wrong),
+        (&["text", "-f", "w.ssml"], ""),
+        (&[&say[..], &[wrong]].concat(), ""),
+        (&say, wrong),
+        (&[&say[..], &["--lines"]].concat(), wrong),
+        (&[&say[..], &["-f", "w.ssml"]].concat(), ""),
+    ] {
+        let o = run(&dir, args, stdin.as_bytes());
+        assert_eq!(o.status.code(), Some(6), "{args:?}: {}", stderr(&o));
+        assert!(stderr(&o).contains("line 2, column 3: <brake>"), "{args:?}: {}", stderr(&o));
+        assert!(o.stdout.is_empty() && !dir.path("x.wav").exists());
+    }
+}
+
+/// Chunks of `say --json`: text, start, end.
+fn chunks(o: &Output) -> Vec<(String, f64, f64)> {
+    let all = json(o)["chunks"].as_array().unwrap().clone();
+    let at = |c: &Value, k: &str| c[k].as_f64().unwrap();
+    let one = |c: &Value| (c["text"].as_str().unwrap().into(), at(c, "start"), at(c, "end"));
+    all.iter().map(one).collect()
+}
+
+#[test]
+fn lines_of_a_pipe_are_joined_unless_each_is_an_utterance() {
+    let dir = Dir::new("wrapped");
+    dir.bundle();
+    let text = "The birch canoe\nslid on the planks.\n\nGlue the sheet to the dark\nblue \
+                background. It is\n  done\n\n\nThe end";
+    std::fs::write(dir.path("t.txt"), text).unwrap();
+    let spoken = |args: &[&str], stdin: &str| {
+        let o = [&["say", "-q", "-o", "x.wav", "--json"], TINY, args].concat();
+        let o = ok(run(&dir, &o, stdin.as_bytes()));
+        (chunks(&o), std::fs::read(dir.path("x.wav")).unwrap())
+    };
+    let file = spoken(&["-f", "t.txt"], "");
+    let texts: Vec<&str> = file.0.iter().map(|c| c.0.as_str()).collect();
+    assert_eq!(texts[0], "the birch canoe slid on the planks.");
+    assert!(texts[1].starts_with("glue the sheet to the dark blue background."), "{texts:?}");
+    // However it comes, the same sentences with the same pauses between paragraphs.
+    let pipe = spoken(&[], text);
+    let gaps = |all: &[(String, f64, f64)]| -> Vec<i64> {
+        all.windows(2).map(|w| ((w[1].1 - w[0].2) * 1000.0).round() as i64).collect()
+    };
+    assert_eq!(gaps(&pipe.0)[0], 400, "{pipe:?}");
+    assert_eq!(*gaps(&pipe.0).last().unwrap(), 400, "{:?}", pipe.0);
+    assert_eq!(spoken(&["-f", "-"], text), pipe);
+    let words = |all: &[(String, f64, f64)]| {
+        all.iter().map(|c| c.0.replace('.', "")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(words(&pipe.0), words(&file.0));
+    // Documents are known only when they are whole.
+    for (markup, doc) in [
+        ("ssml", "<speak>One day.\n\nTwo <break time=\"1s\"/>\nnights.</speak>\n"),
+        ("auto", "\n<speak>One day.\n\nTwo <break time=\"1s\"/>\nnights.</speak>\n"),
+        ("markdown", "# Days\n\n| one. | two |\n|---|---|\n| a day. | b |\n"),
+    ] {
+        std::fs::write(dir.path("doc"), doc).unwrap();
+        let markup = ["--markup", markup];
+        let file = spoken(&[&markup[..], &["-f", "doc"]].concat(), "");
+        assert_eq!(spoken(&markup, doc), file, "{markup:?}");
+    }
+
+    let lines = spoken(&["--lines"], "one boat sails\ntwo boats sail\n");
+    let texts: Vec<&str> = lines.0.iter().map(|c| c.0.as_str()).collect();
+    assert_eq!(texts, ["one boat sails.", "two boats sail."]);
+    let joined = spoken(&[], "one boat sails\ntwo boats sail\n").0;
+    assert_eq!(joined[0].0, "one boat sails two boats sail.");
+}
+
+/// What has come is spoken while the pipe stays open: `tail -f log | voxgrain say --lines`.
+#[test]
+fn a_line_is_spoken_when_it_comes() {
+    use std::io::Read;
+    let dir = Dir::new("tail");
+    dir.bundle();
+    for (extra, line) in [(&["--lines"][..], "a line without a mark\n"), (&[], "A sentence.\n")] {
+        let mut c = command(&dir);
+        c.args(["say", "-q", "--raw", "-o", "-"]).args(TINY).args(extra);
+        let mut child = c.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let mut sound = child.stdout.take().unwrap();
+        // Were it waiting for the end of the text, this would wait for ever.
+        for _ in 0..2 {
+            pipe.write_all(line.as_bytes()).unwrap();
+            sound.read_exact(&mut [0; 640]).unwrap();
+        }
+        drop(pipe);
+        sound.read_to_end(&mut Vec::new()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn pauses_are_set_by_what_ends_there() {
+    let dir = Dir::new("pauses");
+    dir.bundle();
+    let gap = |args: &[&str], text: &str| {
+        let o = ok(say(&dir, &[&["-q", "-o", "x.wav", "--json"], args, &[text]].concat()));
+        let all = chunks(&o);
+        assert_eq!(all.len(), 2, "{all:?}");
+        // A voice itself leaves 0.2 s.
+        ((all[1].1 - all[0].2) * 1000.0).round() as i64 + 200
+    };
+    let two = "The first boat sails away. The second boat stays here.";
+    let paragraphs = "The first boat sails away.\n\nThe second boat stays here.";
+    assert_eq!((gap(&[], two), gap(&[], paragraphs)), (300, 600));
+    let set = ["--pause", "sentence=0.5, paragraph=2"];
+    assert_eq!((gap(&set, two), gap(&set, paragraphs)), (500, 2000));
+    assert_eq!(gap(&["--pause", "Sentence=1"], two), 1000);
+    assert_eq!(gap(&["--pause", "sentence=0"], two), 200);
+    let long = format!("A boat that sails, {} the end.", "and waves that roll on ".repeat(3));
+    let cut = ["--max-chars", "60", "--pause", "comma=0.9,clause=0.9"];
+    let o = ok(say(&dir, &[&["-q", "-o", "x.wav", "--json"], &cut[..], &[&long]].concat()));
+    assert!(chunks(&o).len() > 1);
+    for (wrong, words) in [
+        ("pause=1", "none of comma"),
+        ("sentence", "sentence=0.5"),
+        ("sentence=-1", "0 to 60"),
+        ("sentence=1e9", "0 to 60"),
+        ("sentence=NaN", "0 to 60"),
+    ] {
+        for command in ["say", "text"] {
+            let o = run(&dir, &[command, "--pause", wrong, "Hi."], b"");
+            assert_eq!(o.status.code(), Some(2), "{wrong}: {}", stderr(&o));
+            assert!(stderr(&o).contains(words), "{wrong}: {}", stderr(&o));
+        }
+    }
+    // The defaults in the help are those in force.
+    let p = voxgrain::speech::text::Pauses::default();
+    let help = ok(run(&dir, &["say", "--help"], b""));
+    let help: String = stdout(&help).split_whitespace().collect();
+    let want = format!(
+        "comma={},clause={},sentence={},paragraph={},heading={}",
+        p.comma, p.clause, p.sentence, p.paragraph, p.heading
+    );
+    assert!(help.contains(&want), "{help}");
+}
+
+#[test]
+fn chunks_tell_what_the_voice_read() {
+    let dir = Dir::new("chunks");
+    dir.bundle();
+    // Letters are given their names, in a batch too.
+    let o = ok(say(&dir, &["-q", "-o", "x.wav", "--json", "A USB stick."]));
+    assert_eq!(json(&o)["chunks"][0]["text"], "a you ess bee stick.");
+    assert!(json(&o)["chunks"][0].get("phonemes").is_none());
+    std::fs::write(dir.path("one.txt"), "A USB stick.\n").unwrap();
+    ok(say(&dir, &["-q", "--batch", "one.txt", "--out-dir", "out"]));
+    let read = |name: &str| std::fs::read(dir.path(name)).unwrap();
+    assert_eq!(read("out/00000.wav"), read("x.wav"));
+    // A voice of phonemes reads those, and letters as they are.
+    let voice = root().join("models/voice");
+    let phonemes = voxgrain::Voice::open(&voice).unwrap().phonemizer().is_some();
+    let args = ["say", "-q", "-o", "y.wav", "--json", "A USB stick.", "--bundle"];
+    let o = json(&ok(run(&dir, &[&args[..], &[voice.to_str().unwrap()]].concat(), b"")));
+    let (text, said) = match phonemes {
+        true => ("a u s b stick.", "ɐ jˌuˌɛsbˈi stˈɪk.".into()),
+        false => ("a you ess bee stick.", Value::Null),
+    };
+    assert_eq!((&o["chunks"][0]["text"], &o["chunks"][0]["phonemes"]), (&text.into(), &said));
+}
+
+#[test]
+fn a_rate_that_the_voice_has_not_names_those_it_has() {
+    let dir = Dir::new("rate");
+    let bundle = dir.bundle();
+    ok(say(&dir, &["-q", "--rate", "1", "-o", "x.wav", "Hi."]));
+    std::fs::remove_file(dir.path("x.wav")).unwrap();
+    let one = &["1.2", "0", "-1", "NaN", "inf"][..];
+    std::fs::write(dir.path("one.txt"), "Hi.\n").unwrap();
+    let refuses = |rates: &[&str], words: &str| {
+        for rate in rates {
+            for to in [&["-o", "x.wav", "Hi."][..], &["--batch", "one.txt", "--out-dir", "out"]] {
+                let o = say(&dir, &[&["--rate", rate], to].concat());
+                assert_eq!(o.status.code(), Some(2), "{rate}: {}", stderr(&o));
+                assert!(stderr(&o).contains(words), "{rate}: {}", stderr(&o));
+            }
+            assert!(!dir.path("x.wav").exists() && !dir.path("out").exists());
+        }
+    };
+    refuses(one, "one tempo");
+    edit(bundle.join("bundle.toml"), |b| {
+        let text = String::from_utf8(b.clone()).unwrap().replace("format = 1", "format = 2");
+        let tempos = "[text]\nfront_end = \"letters\"\ntempo_symbols = \"xyz\"\n\
+                      tempos = [0.5, 1.0, 2.0]\n\n[audio]";
+        *b = text.replace("[audio]", tempos).into_bytes();
+    });
+    refuses(&["0.4", "2.1", "NaN"], "0.5 to 2 times");
+    ok(say(&dir, &["-q", "--rate", "2", "-o", "x.wav", "Hi."]));
 }
 
 #[cfg(target_os = "linux")]
@@ -1290,6 +1656,7 @@ fn help_teaches_by_example() {
     for args in [
         &["--help"][..],
         &["say", "--help"],
+        &["text", "--help"],
         &["asg", "build", "--help"],
         &["inspect", "--help"],
         &["bench", "--help"],

@@ -267,6 +267,12 @@ fn a_users_entry_wins() {
     assert_eq!(p.phonemize("Tomato").unwrap(), "təmˈɑtO.");
     assert_eq!(p.phonemize("Polish polish").unwrap(), "pˈɑlɪʃ pˈɑlɪʃ.");
     assert_eq!(ENGLISH.phonemize("Tomato").unwrap(), "təmˈATO.");
+    // Names are written in lower case by the text front end, unless that is another word.
+    let names = "Siobhan\t/\u{283}\u{259}v\u{254}n/\nNice\t/nis/\nnice\t/na\u{26a}s/\n";
+    let mut named = ENGLISH.clone();
+    named.add(&UserLexicon::parse(names, "n.txt").unwrap()).unwrap();
+    assert_eq!(named.phonemize("Siobhan siobhan").unwrap(), "ʃəvɔn ʃəvɔn.");
+    assert_eq!(named.phonemize("Nice nice").unwrap(), "nis nIs.");
     // Later lists and later lines win.
     let second = UserLexicon::parse("tomato\t/tə/\ntomato\t/mə/", "b.txt").unwrap();
     p.add(&second).unwrap();

@@ -76,6 +76,7 @@ pub fn pronounced_by_word(
 
 /// The words as one string that ends as a sentence does: voices learn from whole sentences,
 /// and after a comma they would talk on.
+#[cfg(feature = "engine")]
 pub(super) fn written(phonemizer: &Phonemizer, words: &[Word]) -> Result<String> {
     let mut said = phonemes::render(&pronounced(phonemizer, words)?);
     if said.ends_with([',', ';', ':']) {

@@ -109,6 +109,12 @@ impl Phonemizer {
                     parts.join(" ")
                 }
             };
+            // A front end of text writes names in lower case.
+            let lower = word.to_lowercase();
+            let name = word.chars().skip(1).eq(lower.chars().skip(1));
+            if name && !lexicon.has(&lower) {
+                said.insert(lower, phonemes.clone());
+            }
             said.insert(word.to_string(), phonemes);
         }
         self.user.push(Arc::new(said));

@@ -21,7 +21,9 @@ pub(super) enum Said {
 /// words: `nginx<TAB>engine x`. It is IPA if it stands between slashes (`/ɡɪf/`) or has any
 /// character that is not ASCII (`ɡɪf`). Empty lines and lines that begin with `#` are passed
 /// over; of two entries for a word the later one counts. A word in lower case stands for all
-/// its spellings, one with capitals for exactly itself. Possessives (`nginx's`) follow.
+/// its spellings, one that begins with a capital (`Siobhan`) for itself and, unless that has an
+/// entry too, for the word in lower case, one with other capitals (`GIF`) for exactly itself.
+/// Possessives (`nginx's`) follow.
 #[derive(Debug, Clone, Default)]
 pub struct UserLexicon {
     entries: HashMap<String, Said>,
@@ -112,6 +114,11 @@ impl UserLexicon {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Whether `word` is in the list, written just so.
+    pub(super) fn has(&self, word: &str) -> bool {
+        self.entries.contains_key(word)
     }
 
     /// All entries, in no order.
