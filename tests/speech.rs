@@ -2,6 +2,7 @@
 #![cfg(feature = "engine")]
 
 use serde_json::Value;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::Arm;
@@ -9,6 +10,7 @@ use voxgrain::engine::Pool;
 use voxgrain::kernel;
 use voxgrain::speech::codec::CodecDecoder;
 use voxgrain::speech::synth::{Synthesizer, Voice};
+use voxgrain::{ErrorKind, Options, Stream};
 
 const PCG: Arm = Arm::Pcg { emission: Emission::StandIn };
 
@@ -70,6 +72,40 @@ fn pcm_matches_pytorch_and_does_not_depend_on_the_pushes() {
         decoder.finish(&mut none);
         assert!(none == whole);
     }
+}
+
+/// A copy of the tiny voice whose codec has weights that are no numbers.
+#[test]
+fn spectra_that_are_no_numbers_are_an_error_and_not_silence() {
+    let dir = std::env::temp_dir().join(format!("voxgrain-spectra-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    for f in std::fs::read_dir(bundle("tiny")).unwrap() {
+        let path = f.unwrap().path();
+        std::fs::copy(&path, dir.join(path.file_name().unwrap())).unwrap();
+    }
+    let data = dir.join("codec.onnx.data");
+    let sound = std::fs::read(&data).unwrap();
+    // As halves and as floats, quiet ones that are no numbers.
+    std::fs::write(&data, vec![0xff; sound.len()]).unwrap();
+    let voice = Voice::open(&dir).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    let pool = Pool::new(kernel::best(), 1);
+    let mut decoder = CodecDecoder::new(voice.codec(), &pool, &voice.bundle().audio).unwrap();
+    let mut pcm = Vec::new();
+    let e = decoder.push(&[1, 2, 3], &mut pcm).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Numeric, "{e}");
+    assert!(e.to_string().contains("--verify"), "{e}");
+    assert!(pcm.is_empty());
+    // Wherever it is met.
+    let mut s = Synthesizer::new(&voice, voice.options(Arm::Sd), &pool).unwrap();
+    let e = s.speak("yes.").unwrap().find_map(Result::err).expect("an error");
+    assert_eq!(e.kind(), ErrorKind::Numeric);
+    assert!(!s.is_speaking());
+    let mut stream = Stream::new(&voice, &Options::for_voice(&voice)).unwrap();
+    let e = stream.speak("Yes. No.", |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Numeric);
+    assert_eq!(stream.next_pcm().unwrap(), None);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use voxgrain::core::Emission;
 use voxgrain::decode::Arm;
 use voxgrain::engine::Pool;
 use voxgrain::map::Map;
-use voxgrain::speech::stream::{Step, default_threads};
-use voxgrain::speech::text::TextFrontend;
+use voxgrain::speech::stream::{OWN_SILENCE, Step, Utterance, default_threads};
+use voxgrain::speech::text::{self, TextFrontend};
 use voxgrain::speech::voice::OpenOptions;
 use voxgrain::speech::wav::to_i16;
 use voxgrain::{ErrorKind, Options, Stream, Synthesizer, Voice, kernel};
@@ -50,12 +50,33 @@ fn spoken(stream: &mut Stream, text: &str) -> Vec<f32> {
 }
 
 /// What `text` is to the front end, which meets it word by word.
-fn utterances(text: &str) -> Vec<String> {
-    let mut frontend = TextFrontend::default();
+fn utterances(voice: &Voice, text: &str) -> Vec<Utterance> {
+    utterances_with(voice, Options::for_voice(voice).text, text)
+}
+
+fn utterances_with(voice: &Voice, options: text::Options, text: &str) -> Vec<Utterance> {
+    let mut frontend = TextFrontend::new(options).unwrap();
     let mut chunks: Vec<_> =
         text.split_inclusive(' ').flat_map(|word| frontend.feed(word).unwrap()).collect();
     chunks.extend(frontend.flush().unwrap());
-    chunks.into_iter().map(|c| c.text).collect()
+    chunks.iter().map(|c| voice.utterance(c, 1.0).unwrap()).collect()
+}
+
+/// Utterance by utterance, without a stream: samples, and where each begins and ends.
+fn by_hand(voice: &Voice, utterances: &[Utterance]) -> (Vec<f32>, Vec<(usize, usize)>) {
+    let pool = Pool::new(kernel::best(), 1);
+    let mut synthesizer = Synthesizer::new(voice, options(voice).decode, &pool).unwrap();
+    let rate = f64::from(voice.bundle().audio.sample_rate_hz);
+    let (mut pcm, mut places, mut pause) = (Vec::new(), Vec::new(), 0.0);
+    for utterance in utterances {
+        pcm.resize(pcm.len() + (pause * rate).round() as usize, 0.0);
+        let begin = pcm.len();
+        synthesizer.begin(&utterance.text).unwrap();
+        while synthesizer.next_into(&mut pcm).unwrap() {}
+        places.push((begin, pcm.len()));
+        pause = (f64::from(utterance.pause_after) - f64::from(OWN_SILENCE)).max(0.0);
+    }
+    (pcm, places)
 }
 
 const TEXT: &str = "One. Two! Three? 4 caf\u{e9}s, 3.5 km/h";
@@ -63,14 +84,7 @@ const TEXT: &str = "One. Two! Three? 4 caf\u{e9}s, 3.5 km/h";
 #[test]
 fn every_cut_and_every_reader_give_the_same_samples() {
     let voice = tiny();
-    // By hand: utterance by utterance, without a stream.
-    let pool = Pool::new(kernel::best(), 1);
-    let mut by_hand = Synthesizer::new(&voice, options(&voice).decode, &pool).unwrap();
-    let mut want = Vec::new();
-    for utterance in utterances(TEXT) {
-        by_hand.begin(&utterance).unwrap();
-        while by_hand.next_into(&mut want).unwrap() {}
-    }
+    let (want, _) = by_hand(&voice, &utterances(&voice, TEXT));
     assert!(want.len() > 1000);
     assert!(spoken(&mut stream(&voice), TEXT) == want, "in one piece");
 
@@ -84,7 +98,7 @@ fn every_cut_and_every_reader_give_the_same_samples() {
     }
 
     let mut s = Stream::with_pool(&voice, &options(&voice), &Pool::new(kernel::best(), 3)).unwrap();
-    for utterance in utterances(TEXT) {
+    for utterance in utterances(&voice, TEXT) {
         s.push(utterance).unwrap();
     }
     let (mut all, mut part) = (Vec::new(), [0f32; 777]);
@@ -125,7 +139,7 @@ fn steps_are_prompts_and_rounds() {
     let mut s = stream(&voice);
     assert_eq!(s.step().unwrap(), Step::Idle);
     let want = spoken(&mut stream(&voice), "Yes. No, not so.");
-    for utterance in utterances("Yes. No, not so.") {
+    for utterance in utterances(&voice, "Yes. No, not so.") {
         s.push(utterance).unwrap();
     }
     let (mut prompts, mut rounds, mut all) = (0, 0, Vec::new());
@@ -141,7 +155,10 @@ fn steps_are_prompts_and_rounds() {
     }
     assert!(all == want);
     let stats = s.stats();
-    assert_eq!((stats.speech.utterances, stats.speech.samples), (prompts, want.len() as u64));
+    assert_eq!((stats.speech.utterances, stats.samples), (prompts, want.len() as u64));
+    // What is silence between two is no speech.
+    let silence = want.len() as u64 - stats.speech.samples;
+    assert_eq!((stats.begun, silence), (2, 1600), "0.3 s behind a sentence, 0.2 s in the voice");
     assert!(prompts > 0 && rounds > 2 * prompts);
     assert!(
         stats.first_audio <= stats.speech.compute && stats.longest_round > stats.first_audio / 50
@@ -153,6 +170,160 @@ fn steps_are_prompts_and_rounds() {
     assert_eq!(s.step().unwrap(), Step::Idle);
     assert!(!s.take().is_empty());
     assert_eq!(s.step().unwrap(), Step::Prompt);
+}
+
+/// Marks of every kind and what the markup asks for.
+const PAUSED: &str = "<speak><p>This is number one. That is number two!</p><p>Three.</p>Four.<break time=\"2s\"/> Five.\
+                      <break time=\"50ms\"/> Six.</speak>";
+
+#[test]
+fn pauses_are_as_long_as_the_front_end_says() {
+    let voice = tiny();
+    let mut o = options(&voice);
+    (o.text.pauses.sentence, o.text.pauses.paragraph) = (0.5, 1.25);
+    let all = utterances_with(&voice, o.text, PAUSED);
+    let (want, places) = by_hand(&voice, &all);
+    let gaps: Vec<usize> = places.windows(2).map(|two| two[1].0 - two[0].1).collect();
+    // At 16 kHz: 0.5, 1.25 and 1.25 s without the voice's own 0.2 s; 2 s; what is less than the
+    // voice's own adds nothing.
+    assert_eq!(gaps, [4800, 16800, 16800, 28800, 0]);
+
+    let fed = |s: &Stream| {
+        s.feed(PAUSED).unwrap();
+        s.flush().unwrap();
+    };
+    for portion in [1, 777, 1 << 20] {
+        let mut s = Stream::new(&voice, &o).unwrap();
+        fed(&s);
+        let mut part = vec![f32::NAN; portion];
+        let mut got = Vec::new();
+        loop {
+            let at = got.len();
+            let n = s.read(&mut part).unwrap();
+            if n == 0 {
+                break;
+            }
+            got.extend_from_slice(&part[..n]);
+            // A portion is of one utterance or the silence before it, and the totals say which.
+            let stats = s.stats();
+            let (begin, end) = places[stats.begun as usize - 1];
+            assert_eq!(stats.begin, begin as u64);
+            assert!(at >= begin - s_gap(&gaps, stats.begun) && at + n <= end, "{at} + {n}");
+        }
+        assert!(got == want, "portions of {portion}");
+        let stats = s.stats();
+        assert_eq!((stats.samples, stats.begun), (want.len() as u64, 6));
+        assert_eq!(
+            stats.speech.samples as usize + gaps.iter().sum::<usize>(),
+            want.len(),
+            "nothing behind the last"
+        );
+    }
+    // The synthesizer's samples and the silences are the same however steps are taken.
+    let mut s = Stream::new(&voice, &o).unwrap();
+    fed(&s);
+    let mut got = Vec::new();
+    let mut sources = Vec::new();
+    for i in 0.. {
+        match s.step().unwrap() {
+            Step::Idle => break,
+            Step::Prompt => {
+                let (from, to) = s.stats().source;
+                // The end of the document belongs to its last sentence.
+                sources.push(PAUSED[from..to].trim_end_matches("</speak>"));
+            }
+            Step::Round => {}
+        }
+        // What is not taken waits, and an utterance behind it.
+        if i % 3 == 0 || !s.synthesizer().is_speaking() {
+            got.extend_from_slice(s.take());
+        }
+    }
+    assert!(got == want, "step by step");
+    assert_eq!(
+        sources,
+        ["This is number one.", "That is number two!", "Three.", "Four.", "Five.", "Six."]
+    );
+    assert!(s.stats().first_audio > std::time::Duration::ZERO);
+}
+
+/// Silence before the utterance that is the `begun`th.
+fn s_gap(gaps: &[usize], begun: u64) -> usize {
+    (begun as usize).checked_sub(2).map_or(0, |i| gaps[i])
+}
+
+#[test]
+fn a_pause_is_dropped_with_what_it_follows() {
+    let voice = tiny();
+    let mut o = options(&voice);
+    o.text.pauses.sentence = 1.0;
+    const GAP: usize = 12_800;
+    let alone = by_hand(&voice, &["yes.".into()]).0;
+    let feed = |s: &Stream, text: &str| {
+        s.feed(text).unwrap();
+        s.flush().unwrap();
+    };
+
+    // A text that is fed when all before it was spoken comes after the pause as well.
+    let mut s = Stream::new(&voice, &o).unwrap();
+    feed(&s, "Oh.");
+    let first = rest(&mut s);
+    assert_eq!(s.silence(), GAP);
+    feed(&s, "Yes.");
+    let second = rest(&mut s);
+    assert!(first.len() > 320 && second[..GAP].iter().all(|&x| x == 0.0));
+    assert_eq!(s.stats().begin as usize, first.len() + GAP);
+
+    // Cancelled in the middle of it, before it, and with everything spoken.
+    for case in 0..3 {
+        let mut s = Stream::new(&voice, &o).unwrap();
+        feed(&s, if case < 2 { "Oh yes. Oh no." } else { "Oh." });
+        let mut given = 0;
+        let mut part = [1f32; 100];
+        loop {
+            let n = s.read(&mut part).unwrap();
+            given += n;
+            let stats = s.stats();
+            let there = match case {
+                0 => stats.begun == 2 && part[..n].iter().all(|&x| x == 0.0),
+                1 => stats.speech.utterances == 1,
+                _ => n == 0,
+            };
+            if there {
+                break;
+            }
+            assert!(n > 0, "case {case} never came about");
+        }
+        assert!(s.silence() == GAP || case == 0);
+        s.cancel();
+        feed(&s, "Yes.");
+        match s.read(&mut part) {
+            Err(e) => assert!(case < 2 && e.kind() == ErrorKind::Cancelled, "case {case}: {e}"),
+            // There was nothing to drop but the pause.
+            Ok(n) => {
+                assert!(case == 2);
+                let mut all = part[..n].to_vec();
+                all.extend(rest(&mut s));
+                assert_eq!(s.stats().begin, given as u64);
+                assert!(all.len() >= 320 && all[..320].iter().any(|&x| x != 0.0));
+                continue;
+            }
+        }
+        assert_eq!(s.silence(), 0);
+        let all = rest(&mut s);
+        assert!(all.len() >= 320 && all[..320].iter().any(|&x| x != 0.0), "case {case}");
+        // Samples that nobody got are no samples.
+        let stats = s.stats();
+        assert_eq!((stats.begin, stats.samples), (given as u64, (given + all.len()) as u64));
+    }
+    // A sink that breaks off drops it too.
+    let mut s = Stream::new(&voice, &o).unwrap();
+    let _ = s.speak("Oh yes. Oh no.", |_| ControlFlow::Break(()));
+    assert_eq!(s.silence(), 0);
+    // None before the first.
+    let mut s = Stream::new(&voice, &o).unwrap();
+    feed(&s, "Yes.");
+    assert!(rest(&mut s) == alone);
 }
 
 #[test]

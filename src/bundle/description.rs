@@ -256,7 +256,7 @@ pub struct Sampling {
     pub top_p: f32,
     /// Drops tokens below this fraction of the likeliest; 0 drops none.
     pub min_p: f32,
-    /// Tokens proposed a round, at most [`MAX_GAMMA`]; 0 decodes without a draft.
+    /// Tokens proposed a round, at most [`MAX_GAMMA`](decode::MAX_GAMMA); 0 decodes without a draft.
     pub gamma: usize,
     /// What a draft step costs in target passes of one row. With `row_cost` it lets the
     /// number of drafts follow the running acceptance; absent, `gamma` is always drafted.

@@ -53,9 +53,18 @@ impl CodecDecoder {
 
     /// Decodes the next tokens and appends the samples (-1..=1, a little beyond where the
     /// codec overshoots) that are now complete.
+    ///
+    /// # Errors
+    /// `Numeric` if the network's spectra are not numbers; [`reset`](Self::reset) begins anew.
     pub fn push(&mut self, tokens: &[u32], out: &mut Vec<f32>) -> Result<()> {
         let columns = self.network.columns();
         for frame in self.network.push(tokens)?.chunks_exact(columns) {
+            // A limit or a conversion further on would make silence or noise of them.
+            if !frame.iter().all(|x| x.is_finite()) {
+                let what = "the codec's spectra are not numbers: check its file with \
+                            `voxgrain inspect --verify`";
+                return Err(Error::new(ErrorKind::Numeric, what));
+            }
             let done = self.istft.frame(frame);
             let skipped = self.skip.min(done.len());
             self.skip -= skipped;

@@ -18,7 +18,7 @@
 //! while let Some(pcm) = stream.next_pcm()? {
 //!     samples += pcm.len();
 //! }
-//! assert!(samples > 0 && samples as u64 == stream.stats().speech.samples);
+//! assert!(samples > 0 && samples as u64 == stream.stats().samples);
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "engine"))]
@@ -193,8 +193,16 @@ impl Memory {
 pub struct Stats {
     /// Threads that compute.
     pub threads: usize,
-    /// What was spoken.
+    /// What was spoken, without the silences between utterances.
     pub speech: SpeechStats,
+    /// Samples that were given out or are ready, silences included.
+    pub samples: u64,
+    /// Utterances that were begun.
+    pub begun: u64,
+    /// Of the latest one: how many samples came before its first.
+    pub begin: u64,
+    /// Of the latest one: where it was written, see [`Utterance::source`].
+    pub source: (usize, usize),
     /// Utterances that were broken off.
     pub cancelled: u64,
     /// Pieces of text that were said differently from how they are written.
@@ -596,6 +604,10 @@ impl Stream {
         let busy = self.speaking || self.at < self.pcm.len();
         let (mut queue, epoch) = self.handle.queue()?;
         let dropped = std::mem::take(&mut queue.dropped) || (busy && self.epoch != epoch);
+        if self.epoch != epoch {
+            // What it was to stand apart from is gone.
+            self.silence = 0;
+        }
         self.epoch = epoch;
         // Under the same lock: what is taken now is of this epoch.
         let next = if busy || dropped { None } else { queue.pop() };
@@ -614,14 +626,18 @@ impl Stream {
             self.at = 0;
         }
         let clock = Instant::now();
+        let before = self.pcm.len();
         let step = match next {
-            Some(Utterance { text, pause_after }) => {
+            Some(Utterance { text, pause_after, source }) => {
                 (self.started, self.heard) = (clock, false);
                 self.synthesizer.begin(&text)?;
-                self.pcm.resize(self.pcm.len() + self.silence, 0.0);
+                self.pcm.resize(before + self.silence, 0.0);
+                self.stats.begun += 1;
+                self.stats.begin = self.stats.samples + self.silence as u64;
+                self.stats.source = (source.start, source.end);
                 let rate = self.synthesizer.voice().bundle().audio.sample_rate_hz;
                 let silence = (pause_after - OWN_SILENCE).clamp(0.0, text::Pauses::MAX);
-                self.silence = (silence * rate as f32) as usize;
+                self.silence = (silence * rate as f32).round() as usize;
                 self.speaking = true;
                 Step::Prompt
             }
@@ -634,8 +650,9 @@ impl Stream {
             }
             None => return Ok(Step::Idle),
         };
+        self.stats.samples += (self.pcm.len() - before) as u64;
         self.stats.longest_round = self.stats.longest_round.max(clock.elapsed());
-        if !self.heard && step == Step::Round && !self.pcm.is_empty() {
+        if !self.heard && step == Step::Round && self.pcm.len() > before {
             self.heard = true;
             self.stats.first_audio = self.started.elapsed();
         }
@@ -645,7 +662,9 @@ impl Stream {
 
     /// Breaks off, if there is anything to break off.
     fn stop(&mut self) {
-        self.stats.cancelled += (self.speaking || self.at < self.pcm.len()) as u64;
+        let left = self.pcm.len() - self.at;
+        self.stats.cancelled += (self.speaking || left > 0) as u64;
+        self.stats.samples -= left as u64;
         self.speaking = false;
         self.silence = 0;
         self.pcm.clear();

@@ -412,7 +412,20 @@ impl Voice {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn utterance(&self, chunk: &Chunk, rate: f32) -> Result<Utterance> {
-        Ok(Utterance { text: self.write(chunk, rate)?, pause_after: chunk.pause_after })
+        Ok(Utterance {
+            text: self.write(chunk, rate)?,
+            pause_after: chunk.pause_after,
+            source: chunk.source.clone(),
+        })
+    }
+
+    /// The slowest and the fastest that the voice speaks, times its natural rate.
+    pub fn rates(&self) -> (f32, f32) {
+        let tempos = &self.bundle.text.tempos;
+        match (tempos.first(), tempos.last()) {
+            (Some(&low), Some(&high)) => (low, high),
+            _ => (1.0, 1.0),
+        }
     }
 
     /// Whether the voice can speak `rate` times as fast as by itself.
@@ -420,11 +433,7 @@ impl Voice {
     /// # Errors
     /// `InvalidArgument`, naming the range.
     pub fn check_rate(&self, rate: f32) -> Result<()> {
-        let tempos = &self.bundle.text.tempos;
-        let (low, high) = match (tempos.first(), tempos.last()) {
-            (Some(&low), Some(&high)) => (low, high),
-            _ => (1.0, 1.0),
-        };
+        let (low, high) = self.rates();
         if (low..=high).contains(&rate) {
             return Ok(());
         }
