@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use voxgrain::ErrorKind;
-use voxgrain::bundle::Bundle;
+use voxgrain::bundle::{Bundle, FrontEnd};
 use voxgrain::core::dist::SamplingTransforms;
 use voxgrain::decode::{MAX_GAMMA, Sampling};
 
@@ -198,8 +198,91 @@ fn every_contradiction_is_refused() {
         assert!(said.contains("bundle.toml"), "{from} -> {to}: {said}");
         assert!(said.contains(mention), "{from} -> {to}: {said}");
     }
-    let e = Bundle::parse(&sound().replacen("format = 1", "format = 2\nnews = 1", 1), "d");
-    assert_eq!(e.unwrap_err().kind(), ErrorKind::Unsupported);
+    // A newer one is told by its number, not by what is new in it.
+    for format in ["3\nnews = 1", "4294967297", "0", "-1"] {
+        let text = sound().replacen("format = 1", &format!("format = {format}"), 1);
+        let e = Bundle::parse(&text, "d").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unsupported, "{format}: {e}");
+        assert!(e.to_string().contains("1 to 2"), "{format}: {e}");
+    }
+}
+
+/// The sound description in format 2, with this in `[text]`.
+fn with_text(section: &str) -> String {
+    let text = sound().replacen("format = 1", "format = 2", 1);
+    text.replacen("[target]", &format!("[text]\n{section}\n[target]"), 1)
+}
+
+const PHONEMES: &str = "front_end = \"phonemes\"\nlexicon = \"../en.lexicon\"\n\
+                        tempo_symbols = \"xyz\"\ntempos = [0.5, 1.0, 2.0]";
+
+#[test]
+fn what_prompts_are_written_in() {
+    let b = Bundle::parse(&with_text(PHONEMES), "dir").unwrap();
+    assert_eq!(b.text.front_end, FrontEnd::Phonemes);
+    assert_eq!(b.lexicon_path().unwrap(), Path::new("dir").join("../en.lexicon"));
+    assert_eq!(b.text.tempo(0.6), Some(('x', 0.5)));
+    assert_eq!(b.text.tempo(1.1), Some(('y', 1.0)));
+    assert_eq!(b.text.tempo(9.0), Some(('z', 2.0)));
+    // One tempo, and letters, said or not.
+    let one = "front_end = \"phonemes\"\nlexicon = \"en.lexicon\"";
+    assert_eq!(Bundle::parse(&with_text(one), "d").unwrap().text.tempo(1.0), None);
+    let said = with_text("front_end = \"letters\"");
+    let not_said = sound().replacen("format = 1", "format = 2", 1);
+    for text in [said, not_said, sound()] {
+        let b = Bundle::parse(&text, "d").unwrap();
+        assert_eq!(b.text.front_end, FrontEnd::Letters);
+        assert!(b.lexicon_path().is_none() && b.text.tempos.is_empty());
+    }
+    // Letters may have tempos.
+    let letters =
+        PHONEMES.replace("phonemes", "letters").replace("\nlexicon = \"../en.lexicon\"", "");
+    assert_eq!(Bundle::parse(&with_text(&letters), "d").unwrap().text.tempos.len(), 3);
+}
+
+#[test]
+fn what_prompts_cannot_be_written_in() {
+    let table: &[(&str, &str, &str)] = &[
+        ("front_end = \"phonemes\"", "front_end = \"kana\"", "kana"),
+        ("front_end = \"phonemes\"", "", "front_end"),
+        ("front_end = \"phonemes\"", "front_end = \"letters\"", "text.lexicon"),
+        ("\"../en.lexicon\"", "\"/en.lexicon\"", "text.lexicon"),
+        ("\"../en.lexicon\"", "\"\"", "text.lexicon"),
+        ("lexicon = \"../en.lexicon\"", "", "text.lexicon"),
+        ("lexicon = \"../en.lexicon\"", "lexikon = 1", "lexikon"),
+        ("\"xyz\"", "\"xyX\"", "text.tempo_symbols"),
+        ("\"xyz\"", "\"xyx\"", "text.tempo_symbols"),
+        ("\"xyz\"", "\"xy\"", "text.tempo_symbols"),
+        ("\"xyz\"", "\"wxyz\"", "text.tempo_symbols"),
+        ("\"xyz\"", "\"\"", "text.tempo_symbols"),
+        ("tempos = [0.5, 1.0, 2.0]", "", "text.tempo_symbols"),
+        ("[0.5, 1.0, 2.0]", "[1.0, 0.5, 2.0]", "rising"),
+        ("[0.5, 1.0, 2.0]", "[0.5, 1.0, 1.0]", "rising"),
+        ("[0.5, 1.0, 2.0]", "[0.5, 1.1, 2.0]", "rising"),
+        ("[0.5, 1.0, 2.0]", "[0.0, 1.0, 2.0]", "rising"),
+        ("[0.5, 1.0, 2.0]", "[-0.5, 1.0, 2.0]", "rising"),
+        ("[0.5, 1.0, 2.0]", "[0.5, 1.0, 10.5]", "rising"),
+        ("[0.5, 1.0, 2.0]", "[0.5, 1.0, inf]", "rising"),
+        ("[0.5, 1.0, 2.0]", "[nan, 1.0, 2.0]", "rising"),
+        ("[0.5, 1.0, 2.0]", "[\"slow\", 1.0, 2.0]", "tempos"),
+    ];
+    for (from, to, mention) in table {
+        assert!(PHONEMES.contains(from), "{from}");
+        let text = with_text(&PHONEMES.replacen(from, to, 1));
+        let e = Bundle::parse(&text, "d").expect_err(&format!("{from} -> {to}"));
+        assert_eq!(e.kind(), ErrorKind::Malformed, "{from} -> {to}: {e}");
+        let said = format!("{e:#}");
+        assert!(said.contains("bundle.toml"), "{from} -> {to}: {said}");
+        assert!(said.contains(mention), "{from} -> {to}: {said}");
+    }
+    // Format 1 knew none of it, not even what says the same.
+    for section in [PHONEMES, "front_end = \"phonemes\"", "front_end = \"letters\"\ntempos = [1.0]"]
+    {
+        let text = with_text(section).replacen("format = 2", "format = 1", 1);
+        let e = Bundle::parse(&text, "d").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Malformed, "{section}: {e}");
+        assert!(e.to_string().contains("format 1"), "{section}: {e}");
+    }
 }
 
 /// The sound description with these speakers: names, ids.

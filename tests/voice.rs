@@ -1,0 +1,289 @@
+//! Voices that read phonemes: what they are written, at which tempo, and what they are refused
+//! for. The voice is the tiny one with another description: its models are never run here.
+#![cfg(feature = "engine")]
+
+use std::path::{Path, PathBuf};
+
+use voxgrain::decode::Arm;
+use voxgrain::map::Map;
+use voxgrain::speech::phonemes::{SYMBOLS, UserLexicon};
+use voxgrain::speech::stream::Utterance;
+use voxgrain::speech::text::TextFrontend;
+use voxgrain::speech::voice::OpenOptions;
+use voxgrain::{Error, ErrorKind, Options, Voice};
+
+const LEXICON: &str = "../lexicon/en-us.lexicon";
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
+}
+
+/// The tiny voice's description with these characters and a section for them.
+fn description(characters: &str) -> String {
+    let text = std::fs::read_to_string(models().join("tiny/bundle.toml")).unwrap();
+    let old = text.lines().find(|l| l.starts_with("characters = ")).unwrap();
+    let section = format!(
+        "[text]\nfront_end = \"phonemes\"\nlexicon = \"{LEXICON}\"\ntempo_symbols = \"12345\"\n\
+         tempos = [0.5, 0.8, 1.0, 1.25, 2.0]\n\n[[speakers]]"
+    );
+    text.replacen("format = 1", "format = 2", 1)
+        .replacen(old, &format!("characters = {}", toml::Value::from(characters)), 1)
+        .replacen("[[speakers]]", &section, 1)
+}
+
+fn all_characters() -> String {
+    format!("{SYMBOLS}12345")
+}
+
+/// What a voice in memory is made from, the lexicon under `lexicon`.
+fn files(characters: &str, lexicon: &str) -> Vec<(String, Map)> {
+    let mut all = vec![
+        ("bundle.toml".into(), Map::copy_of(description(characters).as_bytes(), "bundle.toml")),
+        (lexicon.into(), Map::open(models().join("lexicon/en-us.lexicon")).unwrap()),
+    ];
+    for f in std::fs::read_dir(models().join("tiny")).unwrap() {
+        let path = f.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name != "bundle.toml" {
+            all.push((name.into(), Map::open(&path).unwrap()));
+        }
+    }
+    all
+}
+
+fn from_files(files: &[(String, Map)]) -> Result<Voice, Error> {
+    let files: Vec<(&str, Map)> = files.iter().map(|(n, m)| (&n[..], m.clone())).collect();
+    Voice::from_files(&files)
+}
+
+fn voice() -> Voice {
+    from_files(&files(&all_characters(), LEXICON)).unwrap()
+}
+
+/// The same on disk: the folder of the bundle, with the lexicon beside it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let all = std::env::temp_dir().join(format!("voxgrain-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&all);
+        std::fs::create_dir_all(all.join("voice")).unwrap();
+        std::fs::create_dir_all(all.join("lexicon")).unwrap();
+        let folder = Self(all);
+        for (file, map) in files(&all_characters(), LEXICON) {
+            std::fs::write(folder.voice().join(file), &map[..]).unwrap();
+        }
+        folder
+    }
+    fn voice(&self) -> PathBuf {
+        self.0.join("voice")
+    }
+    fn lexicon(&self) -> PathBuf {
+        self.0.join("lexicon/en-us.lexicon")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn written(voice: &Voice, text: &str, rate: f32) -> Vec<String> {
+    let chunks = TextFrontend::default().speak(text).unwrap().chunks;
+    chunks.iter().map(|c| voice.write(c, rate).unwrap()).collect()
+}
+
+#[test]
+fn phonemes_are_written_behind_the_tempo() {
+    let voice = voice();
+    let table = [
+        ("Hello, world!", "3həlˈO, wˈɜɹld!"),
+        ("Is it so?", "3ɪz ɪt sˌO?"),
+        // Letters written as one are one word, apart they are words of their own.
+        ("The USB cable.", "3ðə jˌuˌɛsbˈi kˈAbᵊl."),
+        ("U S B.", "3jˈu ˈɛs bˈi."),
+        // The letter and the article.
+        ("Vitamin A.", "3vˈITəmən ˈA."),
+        ("A cat.", "3ɐ kˈæt."),
+        // What the markup says, for one word and for two.
+        ("<speak>My <phoneme alphabet=\"ipa\" ph=\"ɡɪf\">gif</phoneme>.</speak>", "3mI ɡɪf."),
+        (
+            "<speak>In <phoneme alphabet=\"ipa\" ph=\"nuˈjɔɹk\">New York</phoneme>, yes.</speak>",
+            "3ɪn nujˈɔɹk, jˈɛs.",
+        ),
+    ];
+    for (text, want) in table {
+        assert_eq!(written(&voice, text, 1.0), [want], "{text}");
+    }
+    // A part of a sentence is written as a sentence: it does not end in a comma.
+    let long = "This is the first part of a sentence, ".repeat(12);
+    let parts = written(&voice, &long, 1.0);
+    assert!(parts.len() > 1 && parts.iter().all(|p| p.ends_with('.')), "{parts:?}");
+
+    // A voice of letters is given the chunk as it is.
+    let letters = Voice::open(models().join("tiny")).unwrap();
+    assert!(letters.phonemizer().is_none() && voice.phonemizer().is_some());
+    let text = "The USB cable.";
+    let chunk = &TextFrontend::default().speak(text).unwrap().chunks[0];
+    assert_eq!(letters.write(chunk, 1.0).unwrap(), chunk.text);
+    assert_eq!(letters.utterance(chunk, 1.0).unwrap().text, chunk.text);
+    let utterance: Utterance = voice.utterance(chunk, 1.0).unwrap();
+    assert_eq!((utterance.pause_after, utterance.source), (chunk.pause_after, 0..text.len()));
+    assert!(chunk.pause_after > 0.0);
+}
+
+#[test]
+fn a_prompt_is_speaker_tempo_phonemes_start() {
+    let voice = voice().with_speaker("second").unwrap();
+    let written = &written(&voice, "No.", 1.0)[0];
+    assert_eq!(written, "3nˈO.");
+    let prompt = voice.prompt(written).unwrap();
+    let v = &voice.bundle().vocabulary;
+    let ids: Vec<u32> = written.chars().map(|c| v.character(c).unwrap()).collect();
+    assert_eq!(prompt[..1], [voice.speaker().begin]);
+    assert_eq!(prompt[1..prompt.len() - 1], ids);
+    assert_eq!(prompt.last(), Some(&v.start_of_speech));
+    assert_eq!(ids[0], v.first_character + SYMBOLS.chars().count() as u32 + 2);
+}
+
+#[test]
+fn the_tempo_is_the_nearest() {
+    let voice = voice();
+    let first = |text: &str, rate| written(&voice, text, rate)[0].chars().next().unwrap();
+    // Twice as fast is as far from 1 as half as fast: the borders are geometric means.
+    for (rate, want) in [
+        (0.5, '1'),
+        (0.63, '1'),
+        (0.64, '2'),
+        (0.89, '2'),
+        (0.90, '3'),
+        (1.0, '3'),
+        (1.11, '3'),
+        (1.12, '4'),
+        (1.58, '4'),
+        (1.59, '5'),
+        (2.0, '5'),
+    ] {
+        assert_eq!(first("No.", rate), want, "{rate}");
+    }
+    // What the markup asks for comes on top, and may lie beyond what the voice can.
+    let fast = |percent: &str| format!("<speak><prosody rate=\"{percent}\">No.</prosody></speak>");
+    for (percent, rate, want) in
+        [("150%", 1.0, '4'), ("150%", 0.6, '3'), ("50%", 1.0, '1'), ("200%", 2.0, '5')]
+    {
+        assert_eq!(first(&fast(percent), rate), want, "{percent} of {rate}");
+    }
+
+    assert_eq!(voice.rates(), (0.5, 2.0));
+    for rate in [0.5, 1.0, 1.03, 2.0] {
+        voice.check_rate(rate).unwrap();
+    }
+    let letters = Voice::open(models().join("tiny")).unwrap();
+    assert_eq!(letters.rates(), (1.0, 1.0));
+    letters.check_rate(1.0).unwrap();
+    for (voice, rate) in
+        [(&voice, 0.49), (&voice, 2.01), (&voice, f32::NAN), (&letters, 1.01), (&letters, 0.0)]
+    {
+        let e = voice.check_rate(rate).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::InvalidArgument);
+        let (low, high) = voice.rates();
+        assert!(e.to_string().contains(&format!("{low} to {high}")), "{e}");
+        let mut options = Options::for_voice(voice);
+        options.rate = rate;
+        assert_eq!(options.memory(voice).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+}
+
+#[test]
+fn the_lexicon_is_found_or_missed() {
+    // By its whole path and by the last part of it.
+    for name in [LEXICON, "en-us.lexicon"] {
+        let voice = from_files(&files(&all_characters(), name)).unwrap();
+        assert!(voice.phonemizer().unwrap().entries() > 10_000);
+    }
+    let e = from_files(&files(&all_characters(), "de.lexicon")).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Unreadable);
+    assert!(e.to_string().contains(LEXICON), "{e}");
+
+    let folder = Folder::new("lexicon");
+    Voice::open(folder.voice()).unwrap();
+    let sound = std::fs::read(folder.lexicon()).unwrap();
+    let mut flipped = sound.clone();
+    flipped[sound.len() / 2] ^= 0x10;
+    for damaged in [&sound[..sound.len() / 2], &sound[..10], &flipped, b"no lexicon at all"] {
+        std::fs::write(folder.lexicon(), damaged).unwrap();
+        let e = Voice::open(folder.voice()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Malformed, "{} bytes: {e}", damaged.len());
+        assert!(format!("{e:#}").contains("lexicon"), "{e:#}");
+    }
+    std::fs::remove_file(folder.lexicon()).unwrap();
+    let e = Voice::open(folder.voice()).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Unreadable);
+    assert!(e.to_string().contains("en-us.lexicon"), "{e}");
+}
+
+#[test]
+fn every_phoneme_needs_a_character() {
+    for missing in SYMBOLS.chars().filter(|&c| c != ' ') {
+        let without: String = all_characters().chars().filter(|&c| c != missing).collect();
+        let e = from_files(&files(&without, LEXICON)).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Mismatch, "{missing:?}: {e}");
+        assert!(e.to_string().contains(&format!("{missing:?}")), "{missing:?}: {e}");
+    }
+}
+
+#[test]
+fn the_lexicon_counts_as_memory() {
+    let folder = Folder::new("memory");
+    let bytes = std::fs::metadata(folder.lexicon()).unwrap().len();
+    let mut options = OpenOptions::default();
+    for copy in [false, true] {
+        (options.copy, options.max_memory) = (copy, None);
+        let tiny = Voice::open_with(models().join("tiny"), &options).unwrap();
+        let index = tiny.bundle().groups_path().unwrap().metadata().unwrap().len();
+        let (with, without) =
+            (Voice::open_with(folder.voice(), &options).unwrap().memory(), tiny.memory());
+        // Nothing is where the description says that the group index is.
+        assert_eq!(with.total(), without.total() - index + bytes, "copied: {copy}");
+        assert_eq!(with.mapped == 0, copy);
+        for (budget, enough) in [(with.total(), true), (with.total() - 1, false)] {
+            options.max_memory = Some(budget);
+            match Voice::open_with(folder.voice(), &options) {
+                Ok(_) => assert!(enough),
+                Err(e) => assert!(!enough && e.kind() == ErrorKind::Memory, "{e}"),
+            }
+        }
+    }
+    let held = files(&all_characters(), LEXICON);
+    let without = from_files(&held).unwrap().memory();
+    assert!(without.mapped > bytes);
+}
+
+#[test]
+fn a_bundle_without_its_index_speaks_by_token() {
+    let folder = Folder::new("indexless");
+    let voice = Voice::open(folder.voice()).unwrap();
+    assert!(voice.bundle().groups_path().is_some() && voice.groups().is_none());
+    assert_eq!(Options::for_voice(&voice).decode.arm, Arm::Sd);
+}
+
+#[test]
+fn a_users_words_win() {
+    let plain = voice();
+    let list = |text: &str| UserLexicon::parse(text, "mine").unwrap();
+    let said = |voice: &Voice| written(voice, "Start nginx.", 1.0)[0].clone();
+    let before = said(&plain);
+    let first = plain.clone().with_lexicon(&list("nginx\tengine x\n")).unwrap();
+    assert_eq!(said(&first), "3stˈɑɹt ˈɛnʤən ˈɛks.");
+    let second = first.clone().with_lexicon(&list("# later\nnginx\t/nʤˈɪŋks/\n")).unwrap();
+    assert_eq!(said(&second), "3stˈɑɹt nʤˈɪŋks.");
+    // The voices that they came from say what they said.
+    assert_eq!(said(&plain), before);
+    assert_eq!(said(&first), "3stˈɑɹt ˈɛnʤən ˈɛks.");
+
+    let letters = Voice::open(models().join("tiny")).unwrap();
+    let e = letters.with_lexicon(&list("nginx\tengine x")).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Unsupported);
+    assert!(e.to_string().contains("letters"), "{e}");
+}
