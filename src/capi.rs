@@ -3,7 +3,7 @@
 //! `tests/capi.rs` compares the header with the code, item by item.
 //!
 //! `bare` is the half that needs nothing (feature `capi-core`), `speech` the half over the
-//! whole library (feature `capi`).
+//! whole library (feature `capi`), with `explain` for what would be said.
 //!
 //! Three things keep the border tight. `guard` lets no panic across. `read` and
 //! `write` move structs of any version without trusting their size or alignment. Pointers
@@ -20,13 +20,17 @@ extern crate std;
 
 mod bare;
 #[cfg(feature = "capi")]
+mod explain;
+#[cfg(feature = "capi")]
 mod speech;
 
 pub use bare::*;
 #[cfg(feature = "capi")]
+pub use explain::*;
+#[cfg(feature = "capi")]
 pub use speech::*;
 
-pub const VX_ABI_VERSION: u32 = 2;
+pub const VX_ABI_VERSION: u32 = 3;
 
 pub type vx_status = i32;
 pub const VX_OK: vx_status = 0;

@@ -18,6 +18,7 @@ use voxgrain::asg::Index;
 use voxgrain::capi::*;
 use voxgrain::core::{self as core_, Row, Rule, SeededRng};
 use voxgrain::decode::Arm;
+use voxgrain::speech::text::Markup;
 use voxgrain::{Options, Stream, Voice};
 
 // ------------------------------------------------------------------ an allocator that counts
@@ -176,7 +177,7 @@ impl Engine {
         }
     }
     fn stats(&self) -> vx_stats {
-        let mut s: vx_stats = zeroed();
+        let mut s = vx_stats { size: size_of::<vx_stats>() as u32, ..zeroed() };
         is(unsafe { vx_engine_stats(self.0, &mut s) }, VX_OK);
         s
     }
@@ -381,6 +382,278 @@ fn a_voice_speaks_as_each_of_its_speakers() {
     assert!(e.is_null());
 }
 
+#[test]
+fn markup_lines_and_pauses_reach_the_front_end() {
+    let voice = VoiceHandle::open();
+    let rust = Voice::open(root().join("models/tiny")).unwrap();
+    let want = |change: fn(&mut voxgrain::speech::text::Options), text: &str| {
+        let mut o = Options::for_voice(&rust);
+        o.threads = 1;
+        change(&mut o.text);
+        let mut pcm = Vec::new();
+        let mut sink = |part: &[f32]| {
+            pcm.extend_from_slice(part);
+            ControlFlow::Continue(())
+        };
+        Stream::new(&rust, &o).unwrap().speak(text, &mut sink).unwrap();
+        pcm
+    };
+    let said = |o: vx_options, text: &str| {
+        let (status, pcm) = voice.engine(&o).speak(text);
+        is(status, VX_OK);
+        pcm
+    };
+    let bold = "A **bold** <b>word</b>.";
+    let plain = said(options(), bold);
+    assert!(plain == want(|_| {}, bold));
+    for (markup, rust) in [
+        (VX_MARKUP_NONE, Markup::None),
+        (VX_MARKUP_MARKDOWN, Markup::Markdown),
+        (VX_MARKUP_AUTO, Markup::Auto),
+    ] {
+        let pcm = said(vx_options { markup, ..options() }, bold);
+        let same = match rust {
+            Markup::None => want(|o| o.markup = Markup::None, bold),
+            _ => want(|o| o.markup = Markup::Markdown, bold),
+        };
+        assert!(pcm == same, "{rust:?}");
+        assert_eq!(pcm == plain, rust != Markup::None, "{rust:?}");
+    }
+    let ssml = voice.engine(&vx_options { markup: VX_MARKUP_SSML, ..options() });
+    is(ssml.speak("No document.").0, VX_E_TEXT);
+    is(ssml.speak("<speak>No.</speak>").0, VX_OK);
+
+    let lines = "this is a longer line that goes on in\nthe one below it and\nthere it ends";
+    let pcm = said(vx_options { lines: 1, ..options() }, lines);
+    assert!(pcm == want(|o| o.lines = true, lines) && pcm != said(options(), lines));
+
+    // At 16 kHz, without the 0.2 s that are the voice's own.
+    let two = "# No\n\nOh. No.\n\nOh.";
+    let off = VX_OFF as f32;
+    let none = vx_options {
+        pause_heading: off,
+        pause_sentence: off,
+        pause_paragraph: off,
+        pause_comma: off,
+        pause_clause: off,
+        ..options()
+    };
+    let base = said(none, two).len();
+    let longer = |o| said(o, two).len() - base;
+    assert_eq!(longer(vx_options { pause_heading: 0.3, ..none }), 1600);
+    assert_eq!(longer(vx_options { pause_sentence: 0.4, ..none }), 3200);
+    assert_eq!(longer(vx_options { pause_paragraph: 0.5, ..none }), 4800);
+    assert_eq!(longer(vx_options { pause_comma: 9.0, pause_clause: 9.0, ..none }), 0);
+    assert_eq!(longer(options()), 8000 + 1600 + 6400, "0.7, 0.3 and 0.6 s");
+}
+
+#[test]
+fn the_totals_say_what_is_being_read() {
+    let text = "Hi there. Pull, or push?";
+    let voice = VoiceHandle::open();
+    let e = voice.engine(&vx_options { pause_sentence: 0.5, ..options() });
+    is(e.feed(text.as_bytes()), VX_OK);
+    is(unsafe { vx_engine_flush(e.0) }, VX_OK);
+    let (mut at, mut begins) = (0, Vec::new());
+    let before = e.stats();
+    assert_eq!((before.begun, before.samples), (0, 0));
+    loop {
+        let (status, pcm) = e.read(1000);
+        if status == VX_END {
+            break;
+        }
+        at += pcm.len() as u64;
+        let s = e.stats();
+        assert!(s.samples >= at && s.begun as usize >= begins.len());
+        if s.begun as usize > begins.len() {
+            begins.push((s.begun_at, &text[s.source_begin as usize..s.source_end as usize]));
+        }
+    }
+    let s = e.stats();
+    assert_eq!(s.samples, at);
+    assert_eq!((begins[0], begins.len()), ((0, "Hi there."), 2));
+    assert_eq!(begins[1].1, "Pull, or push?");
+    assert_eq!(at, s.tokens * 320 + 4800, "the silence between them is counted");
+    assert!(begins[1].0 > 4800 && begins[1].0 % 320 == 4800 % 320);
+}
+
+// ------------------------------------------------------------------ what would be said
+
+/// A sentence as the callback met it.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    text: String,
+    phonemes: String,
+    place: (usize, usize),
+    pause: f32,
+    words: Vec<(String, usize, usize)>,
+    pronounced: Vec<(String, String, i32)>,
+    changes: Vec<(String, Option<String>, usize, usize)>,
+}
+
+unsafe extern "C" fn seen(user: *mut c_void, s: *const vx_sentence) -> i32 {
+    fn all<'a, T>(p: *const T, n: usize) -> &'a [T] {
+        assert!(!p.is_null() && p.is_aligned());
+        unsafe { std::slice::from_raw_parts(p, n) }
+    }
+    let text = |p| unsafe { CStr::from_ptr(p) }.to_str().unwrap().to_owned();
+    let (list, s) = unsafe { (&mut *user.cast::<Vec<Seen>>(), &*s) };
+    assert_eq!(s.size as usize, size_of::<vx_sentence>());
+    let words = all(s.words, s.word_count).iter();
+    let pronounced = all(s.pronunciations, s.pronunciation_count).iter();
+    let changes = all(s.changes, s.change_count).iter();
+    list.push(Seen {
+        text: text(s.text),
+        phonemes: text(s.phonemes),
+        place: (s.begin, s.end),
+        pause: s.pause_after,
+        words: words.map(|w| (text(w.text), w.begin, w.end)).collect(),
+        pronounced: pronounced.map(|p| (text(p.word), text(p.phonemes), p.origin)).collect(),
+        changes: changes
+            .map(|c| {
+                let spoken = (!c.spoken.is_null()).then(|| text(c.spoken));
+                (text(c.written), spoken, c.begin, c.end)
+            })
+            .collect(),
+    });
+    (list.len() == 3) as i32
+}
+
+impl VoiceHandle {
+    fn explain(&self, o: &vx_options, text: &str) -> (vx_status, Vec<Seen>) {
+        let mut list = Vec::<Seen>::new();
+        let user = (&raw mut list).cast();
+        let status = unsafe {
+            vx_voice_explain(self.0, o, text.as_ptr().cast(), text.len(), Some(seen), user)
+        };
+        (status, list)
+    }
+
+    fn with_lexicon(&self, text: &[u8], name: *const c_char) -> (vx_status, Self) {
+        let mut v = null_mut();
+        let status = unsafe {
+            vx_voice_with_lexicon(self.0, text.as_ptr().cast(), text.len(), name, &mut v)
+        };
+        (status, Self(v))
+    }
+
+    /// The tiny voice described as one that reads phonemes; its models have no room for them
+    /// all, so it is not made to speak.
+    fn of_phonemes() -> Self {
+        let mut files = Files::load();
+        let toml = std::fs::read_to_string(root().join("models/tiny/bundle.toml")).unwrap();
+        let old = toml.lines().find(|l| l.starts_with("characters = ")).unwrap();
+        let characters = format!("{}123", voxgrain::speech::phonemes::SYMBOLS);
+        let section = "[text]\nfront_end = \"phonemes\"\nlexicon = \"../lexicon/en-us.lexicon\"\n\
+                       tempo_symbols = \"123\"\ntempos = [0.5, 1.0, 2.0]\n[[speakers]]";
+        let toml = toml
+            .replacen("format = 1", "format = 2", 1)
+            .replacen(old, &format!("characters = {}", toml::Value::from(characters)), 1)
+            .replacen("[[speakers]]", section, 1);
+        files.put("bundle.toml", toml.into_bytes());
+        let lexicon = std::fs::read(root().join("models/lexicon/en-us.lexicon")).unwrap();
+        files.put("en-us.lexicon", lexicon);
+        let (status, voice) = open_memory(&files.table(), 0);
+        is(status, VX_OK);
+        voice
+    }
+}
+
+#[test]
+fn what_would_be_said_is_told() {
+    let text = "It is 5 km to \u{4f60}\u{597d} X. No! Yes.";
+    let of = |s: &str| {
+        let at = text.find(s).unwrap();
+        (at, at + s.len())
+    };
+    let letters = VoiceHandle::open();
+    let (status, all) = letters.explain(&options(), text);
+    is(status, VX_E_CANCELLED);
+    assert_eq!(all.len(), 3, "the third call asked to stop");
+    let first = &all[0];
+    assert_eq!(first.text, "it is five kilometers to x.");
+    assert_eq!(first.words[2], ("five".into(), of("5 km").0, of("5 km").1));
+    assert!((first.place.0, all[1].place) == (0, of("No!")), "{all:?}");
+    assert!(first.phonemes.is_empty() && first.pronounced.is_empty());
+    let (begin, end) = of("\u{4f60}\u{597d}");
+    assert!(first.changes.contains(&("\u{4f60}\u{597d}".into(), None, begin, end)), "{first:?}");
+    let (begin, end) = of("5 km");
+    let five = ("5 km".into(), Some("five kilometers".into()), begin, end);
+    assert!(first.changes.contains(&five), "{first:?}");
+    assert!(first.changes.is_sorted_by_key(|c| c.2));
+    assert!((all[1].pause, &all[1].changes[..]) == (0.3, &[]));
+
+    // The options are an engine's.
+    let o = vx_options { markup: VX_MARKUP_SSML, ..options() };
+    is(letters.explain(&o, text).0, VX_E_TEXT);
+    let o = vx_options { pause_sentence: 0.75, ..options() };
+    assert_eq!(letters.explain(&o, "No.").1[0].pause, 0.75);
+    let o = vx_options { rate: 2.0, markup: 7, ..options() };
+    is(letters.explain(&o, "No.").0, VX_E_ARGUMENT);
+    for nothing in ["", " ", "\u{4f60}"] {
+        is(letters.explain(&options(), nothing).0, VX_E_TEXT);
+    }
+    let bad = [b'N', 0xff];
+    let status = unsafe {
+        vx_voice_explain(letters.0, null(), bad.as_ptr().cast(), 2, Some(seen), null_mut())
+    };
+    is(status, VX_E_TEXT);
+
+    let voice = VoiceHandle::of_phonemes();
+    let mut i = vx_voice_info { size: size_of::<vx_voice_info>() as u32, ..zeroed() };
+    is(unsafe { vx_voice_describe(voice.0, &mut i) }, VX_OK);
+    assert_eq!((i.reads_phonemes, i.min_rate, i.max_rate), (1, 0.5, 2.0));
+    is(unsafe { vx_voice_describe(letters.0, &mut i) }, VX_OK);
+    assert_eq!((i.reads_phonemes, i.min_rate, i.max_rate), (0, 1.0, 1.0));
+
+    let (status, all) = voice.explain(&options(), "The USB cable, gribblefax.");
+    is(status, VX_OK);
+    let [s] = &all[..] else { panic!("{all:?}") };
+    let told: Vec<_> = s.pronounced.iter().map(|p| (&p.0[..], p.2)).collect();
+    let want = [
+        ("the", VX_ORIGIN_LEXICON),
+        ("USB", VX_ORIGIN_LEXICON),
+        ("cable", VX_ORIGIN_LEXICON),
+        ("gribblefax", VX_ORIGIN_LETTERS),
+    ];
+    assert_eq!(told, want);
+    assert_eq!(s.pronounced[1].1, "j\u{2cc}u\u{2cc}\u{25b}sb\u{2c8}i");
+    assert!(s.phonemes.contains(&s.pronounced[1].1) && s.phonemes.ends_with('.'));
+    assert_eq!(s.words.len(), 6, "letters one by one: {s:?}");
+    // A rate that the voice has.
+    for (rate, expected) in [(0.5, VX_OK), (2.0, VX_OK), (2.5, VX_E_ARGUMENT)] {
+        let mut m: vx_memory = zeroed();
+        let o = vx_options { rate, ..options() };
+        is(unsafe { vx_engine_estimate(voice.0, &o, &mut m) }, expected);
+    }
+}
+
+#[test]
+fn a_users_lexicon_makes_another_voice() {
+    let voice = VoiceHandle::of_phonemes();
+    let said = |v: &VoiceHandle| v.explain(&options(), "Start nginx.").1.remove(0).pronounced;
+    let before = said(&voice);
+    let (status, mine) = voice.with_lexicon(b"# mine\nnginx\tengine x\n", null());
+    is(status, VX_OK);
+    let (status, ours) = mine.with_lexicon("nginx\t/n\u{2c8}o\u{28a}/".as_bytes(), null());
+    is(status, VX_OK);
+    assert_eq!(said(&voice), before, "the voice stays as it is");
+    drop(voice);
+    assert_eq!((said(&mine)[1].0.as_str(), said(&mine)[1].2), ("nginx", VX_ORIGIN_USER));
+    assert_ne!(said(&mine)[1].1, before[1].1);
+    assert_ne!(said(&ours)[1].1, said(&mine)[1].1);
+    assert_eq!(said(&ours)[0], before[0]);
+
+    let (status, none) = mine.with_lexicon(b"no tab", c"words.txt".as_ptr());
+    is(status, VX_E_ARGUMENT);
+    assert!(none.0.is_null() && last().contains("words.txt, line 1"), "{}", last());
+    is(mine.with_lexicon(b"n\t\xff", null()).0, VX_E_TEXT);
+    is(VoiceHandle::open().with_lexicon(b"nginx\tengine x", null()).0, VX_E_UNSUPPORTED);
+    is(mine.with_lexicon(b"", null()).0, VX_OK);
+}
+
+// ------------------------------------------------------------------ voices in memory
+
 /// The files of the tiny bundle with 64-byte alignment.
 struct Files {
     names: Vec<CString>,
@@ -397,16 +670,23 @@ impl Files {
         paths.push(root().join("asg-cache/tiny.asg"));
         let mut all = Self { names: vec![], buffers: vec![], starts: vec![], lengths: vec![] };
         for p in paths {
-            let bytes = std::fs::read(&p).unwrap();
-            let mut buffer = vec![0; bytes.len() + 64];
-            let start = buffer.as_ptr().align_offset(64);
-            buffer[start..start + bytes.len()].copy_from_slice(&bytes);
-            all.names.push(CString::new(p.file_name().unwrap().to_str().unwrap()).unwrap());
-            all.lengths.push(bytes.len());
-            all.starts.push(start);
-            all.buffers.push(buffer);
+            all.put(p.file_name().unwrap().to_str().unwrap(), std::fs::read(&p).unwrap());
         }
         all
+    }
+    /// Adds a file, or replaces the one of that name.
+    fn put(&mut self, name: &str, bytes: Vec<u8>) {
+        if let Some(i) = self.names.iter().position(|n| n.to_str() == Ok(name)) {
+            (self.names.remove(i), self.lengths.remove(i));
+            (self.starts.remove(i), self.buffers.remove(i));
+        }
+        let mut buffer = vec![0; bytes.len() + 64];
+        let start = buffer.as_ptr().align_offset(64);
+        buffer[start..start + bytes.len()].copy_from_slice(&bytes);
+        self.names.push(CString::new(name).unwrap());
+        self.lengths.push(bytes.len());
+        self.starts.push(start);
+        self.buffers.push(buffer);
     }
     fn table(&self) -> Vec<vx_file> {
         (0..self.names.len())
@@ -533,6 +813,7 @@ fn null_pointers_are_refused() {
     let mut out = null_mut();
     let text: *const c_char = c"no".as_ptr();
     let sink: vx_pcm_fn = Some(collect);
+    let see: vx_sentence_fn = Some(seen);
     unsafe {
         for status in [
             vx_build_info(null_mut()),
@@ -544,6 +825,12 @@ fn null_pointers_are_refused() {
             vx_voice_describe(voice.0, null_mut()),
             vx_voice_speaker(null(), 0, &mut zeroed()),
             vx_voice_speaker(voice.0, 0, null_mut()),
+            vx_voice_with_lexicon(null(), text, 2, null(), &mut v),
+            vx_voice_with_lexicon(voice.0, null(), 2, null(), &mut v),
+            vx_voice_with_lexicon(voice.0, text, 2, null(), null_mut()),
+            vx_voice_explain(null(), null(), text, 2, see, null_mut()),
+            vx_voice_explain(voice.0, null(), null(), 2, see, null_mut()),
+            vx_voice_explain(voice.0, null(), text, 2, None, null_mut()),
             vx_engine_estimate(null(), null(), &mut zeroed()),
             vx_engine_estimate(voice.0, null(), null_mut()),
             vx_engine_open(null(), null(), &mut out),
@@ -605,9 +892,30 @@ fn sizes_make_versions() {
         is(unsafe { vx_engine_estimate(voice.0, null(), &mut m) }, VX_E_SIZE);
         assert_eq!(m.total, 0);
     }
-    for size in [0, 72] {
-        let o = vx_options { size, ..zeroed() };
+    // Of an older caller nothing is read behind its struct.
+    let v2 = std::mem::offset_of!(vx_options, rate) as u32;
+    for size in [0, 72, v2] {
+        let o = vx_options { size, rate: f64::NAN, markup: 9, ..zeroed() };
         is(unsafe { vx_engine_estimate(voice.0, &o, &mut m) }, VX_OK);
+    }
+    let o = vx_options { rate: f64::NAN, ..options() };
+    is(unsafe { vx_engine_estimate(voice.0, &o, &mut m) }, VX_E_ARGUMENT);
+    // Nor written.
+    let marked = vx_voice_info { min_rate: 7.0, speaker_count: 99, ..zeroed() };
+    let v2 = std::mem::offset_of!(vx_voice_info, min_rate) as u32;
+    for (size, speakers, rate) in
+        [(0, 99, 7.0), (v2, 2, 7.0), (size_of::<vx_voice_info>() as u32, 2, 1.0)]
+    {
+        let mut i = vx_voice_info { size, ..marked };
+        is(unsafe { vx_voice_describe(voice.0, &mut i) }, VX_OK);
+        assert_eq!((i.size, i.speaker_count, i.min_rate), (size, speakers, rate));
+    }
+    let e = voice.engine(&options());
+    let v1 = std::mem::offset_of!(vx_stats, begun) as u32;
+    for (size, begun) in [(0, 99), (v1, 99), (size_of::<vx_stats>() as u32, 0)] {
+        let mut s = vx_stats { size, begun: 99, ..zeroed() };
+        is(unsafe { vx_engine_stats(e.0, &mut s) }, VX_OK);
+        assert_eq!((s.size, s.begun, s.threads), (size, begun, 1));
     }
     // An output struct of a newer caller is zero beyond what is known.
     let mut newer = vec![u64::MAX; size_of::<vx_memory>() / 8 + 2];
@@ -623,7 +931,7 @@ fn sizes_make_versions() {
 #[test]
 fn options_out_of_range() {
     let voice = VoiceHandle::open();
-    let spoil: [fn(&mut vx_options); 22] = [
+    let spoil: [fn(&mut vx_options); 35] = [
         |o| o.arm = 6,
         |o| o.arm = -1,
         |o| o.emission = 2,
@@ -646,6 +954,19 @@ fn options_out_of_range() {
         |o| o.max_text = 100,
         |o| o.max_text = u32::MAX,
         |o| o.reserved = 1,
+        |o| o.rate = 1.5,
+        |o| o.rate = -1.0,
+        |o| o.rate = f64::INFINITY,
+        |o| o.markup = 4,
+        |o| o.markup = -1,
+        |o| o.lines = 2,
+        |o| o.pause_comma = 60.5,
+        |o| o.pause_clause = -2.0,
+        |o| o.pause_sentence = f32::NAN,
+        |o| o.pause_paragraph = f32::INFINITY,
+        |o| o.pause_heading = -0.5,
+        |o| o.reserved2 = 1,
+        |o| o.reserved3 = 1,
     ];
     for (i, spoil) in spoil.iter().enumerate() {
         let mut o = options();
@@ -1295,6 +1616,7 @@ fn c_declarator(text: &str) -> (String, String) {
         "char" => "c_char",
         "void" => "c_void",
         "float" => "f32",
+        "double" => "f64",
         "size_t" => "usize",
         "int16_t" => "i16",
         "int32_t" => "i32",
@@ -1363,7 +1685,7 @@ fn rust_pairs(text: &str) -> Vec<(String, String)> {
 
 fn code() -> Interface {
     let mut found = Interface::default();
-    for file in ["src/capi.rs", "src/capi/bare.rs", "src/capi/speech.rs"] {
+    for file in ["src/capi.rs", "src/capi/bare.rs", "src/capi/explain.rs", "src/capi/speech.rs"] {
         let text = plain(&std::fs::read_to_string(root().join(file)).unwrap());
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("pub const VX_") {

@@ -4,7 +4,9 @@ use super::*;
 use crate::core::Emission;
 use crate::decode::{Arm, DEFAULT_BETA, DraftLength, MAX_GAMMA, Sampling};
 use crate::map::Map;
+use crate::speech::phonemes::UserLexicon;
 use crate::speech::stream::{Handle, Memory, Options, Stream};
+use crate::speech::text::{Markup, utf8};
 use crate::speech::voice::{OpenOptions, Voice, VoiceMemory, within};
 use crate::{Error, ErrorKind, bundle, kernel};
 use core::ffi::{CStr, c_char, c_void};
@@ -18,6 +20,11 @@ use std::time::Duration;
 pub const VX_NUL_TERMINATED: usize = usize::MAX;
 pub const VX_OFF: i32 = -1;
 pub const VX_GAMMA_MEASURED: i32 = -2;
+
+pub const VX_MARKUP_AUTO: i32 = 0;
+pub const VX_MARKUP_NONE: i32 = 1;
+pub const VX_MARKUP_MARKDOWN: i32 = 2;
+pub const VX_MARKUP_SSML: i32 = 3;
 
 pub const VX_VOICE_VERIFY: u32 = 1;
 pub const VX_VOICE_BORROW: u32 = 2;
@@ -67,6 +74,10 @@ pub struct vx_voice_info {
     pub attribution: *const c_char,
     pub speaker_count: u32,
     pub reserved2: u32,
+    pub min_rate: f32,
+    pub max_rate: f32,
+    pub reads_phonemes: i32,
+    pub reserved3: u32,
 }
 
 #[repr(C)]
@@ -100,6 +111,15 @@ pub struct vx_options {
     pub speaker: *const c_char,
     pub speaker_index: u32,
     pub reserved2: u32,
+    pub rate: f64,
+    pub markup: i32,
+    pub lines: i32,
+    pub pause_comma: f32,
+    pub pause_clause: f32,
+    pub pause_sentence: f32,
+    pub pause_paragraph: f32,
+    pub pause_heading: f32,
+    pub reserved3: u32,
 }
 
 #[repr(C)]
@@ -139,6 +159,10 @@ pub struct vx_stats {
     pub codec_ns: u64,
     pub first_audio_ns: u64,
     pub longest_round_ns: u64,
+    pub begun: u64,
+    pub begun_at: u64,
+    pub source_begin: u64,
+    pub source_end: u64,
 }
 
 pub type vx_pcm_fn =
@@ -150,27 +174,31 @@ unsafe impl Versioned for vx_build {}
 unsafe impl Versioned for vx_voice_options {}
 // SAFETY: repr(C), size first; numbers, and pointers that may be null.
 unsafe impl Versioned for vx_voice_info {
-    const EARLIER: &'static [usize] = &[32 + 3 * size_of::<*const c_char>()];
+    const EARLIER: &'static [usize] =
+        &[32 + 3 * size_of::<*const c_char>(), 40 + 3 * size_of::<*const c_char>()];
 }
 // SAFETY: repr(C), size first; a number, and pointers that may be null.
 unsafe impl Versioned for vx_speaker {}
-// SAFETY: repr(C), size first; numbers alone.
+// SAFETY: repr(C), size first; numbers, and a pointer that may be null.
 unsafe impl Versioned for vx_options {
-    const EARLIER: &'static [usize] = &[72];
+    // `rate` is aligned as the whole struct is: padding behind version 2 is none of it.
+    const EARLIER: &'static [usize] = &[72, core::mem::offset_of!(vx_options, rate)];
 }
 // SAFETY: repr(C), size first; numbers alone.
 unsafe impl Versioned for vx_memory {}
 // SAFETY: repr(C), size first; numbers alone.
-unsafe impl Versioned for vx_stats {}
+unsafe impl Versioned for vx_stats {
+    const EARLIER: &'static [usize] = &[core::mem::offset_of!(vx_stats, begun)];
+}
 
 // ------------------------------------------------------------------ failures
 
 /// A status and the message for it.
-struct Failure(vx_status, String);
+pub(super) struct Failure(pub(super) vx_status, pub(super) String);
 
-type Outcome<T = ()> = Result<T, Failure>;
+pub(super) type Outcome<T = ()> = Result<T, Failure>;
 
-fn fail<T>(status: vx_status, message: impl Into<String>) -> Outcome<T> {
+pub(super) fn fail<T>(status: vx_status, message: impl Into<String>) -> Outcome<T> {
     Err(Failure(status, message.into()))
 }
 
@@ -211,7 +239,7 @@ thread_local! {
     static LAST: RefCell<CString> = RefCell::default();
 }
 
-fn c_string(text: &str) -> CString {
+pub(super) fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
 }
 
@@ -221,7 +249,7 @@ fn remember(message: &str) {
 }
 
 /// Runs `f` behind the [`guard`] and keeps the message of its failure.
-fn call(f: impl FnOnce() -> Outcome<vx_status>) -> vx_status {
+pub(super) fn call(f: impl FnOnce() -> Outcome<vx_status>) -> vx_status {
     match guard(f) {
         Ok(Ok(status)) => status,
         Ok(Err(Failure(status, message))) => {
@@ -274,7 +302,7 @@ pub unsafe extern "C" fn vx_build_info(build: *mut vx_build) -> vx_status {
 // ------------------------------------------------------------------ the voice
 
 pub struct vx_voice {
-    voice: Voice,
+    pub(super) voice: Voice,
     name: CString,
     licence: CString,
     attribution: CString,
@@ -297,7 +325,7 @@ unsafe fn string<'a>(p: *const c_char, what: &str) -> Outcome<&'a str> {
 
 /// # Safety
 /// `p` is null or came from an open function of this interface and was not closed.
-unsafe fn handle<'a, T>(p: *const T, what: &str) -> Outcome<&'a T> {
+pub(super) unsafe fn handle<'a, T>(p: *const T, what: &str) -> Outcome<&'a T> {
     // SAFETY: null is no reference; anything else is a whole `T` of ours that lives until its
     // close.
     match unsafe { p.as_ref() } {
@@ -432,6 +460,34 @@ pub unsafe extern "C" fn vx_voice_open_memory(
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn vx_voice_with_lexicon(
+    voice: *const vx_voice,
+    text: *const c_char,
+    bytes: usize,
+    name: *const c_char,
+    changed: *mut *mut vx_voice,
+) -> vx_status {
+    call(|| {
+        // SAFETY: null or an open voice, which nobody closes during the call; the text stays as it
+        // is until it returns, and none of it is kept.
+        let (v, text) = unsafe { (handle(voice, "voice")?, text_bytes(text, bytes)?) };
+        if changed.is_null() {
+            return fail(VX_E_ARGUMENT, "changed is null");
+        }
+        let name = if name.is_null() {
+            "the lexicon"
+        } else {
+            // SAFETY: not null, and a string of the caller's that ends with a zero and stays as it
+            // is during the call.
+            unsafe { string(name, "name")? }
+        };
+        let lexicon = UserLexicon::parse(utf8(text)?, name)?;
+        // SAFETY: `changed` is not null and the caller's place for a pointer.
+        unsafe { finish(v.voice.clone().with_lexicon(&lexicon)?, changed) }
+    })
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn vx_voice_close(voice: *mut vx_voice) {
     if !voice.is_null() {
         // SAFETY: made by `finish`; the header says that it is closed once.
@@ -462,6 +518,10 @@ pub unsafe extern "C" fn vx_voice_describe(
             attribution: v.attribution.as_ptr(),
             speaker_count: v.speakers.len() as u32,
             reserved2: 0,
+            min_rate: v.voice.rates().0,
+            max_rate: v.voice.rates().1,
+            reads_phonemes: v.voice.phonemizer().is_some().into(),
+            reserved3: 0,
         };
         // SAFETY: null, which `write` refuses, or a struct of the caller's as large as it says.
         unsafe { write(info, found)? };
@@ -500,7 +560,7 @@ pub unsafe extern "C" fn vx_voice_speaker(
 ///
 /// # Safety
 /// The header's contract for `o.speaker`.
-unsafe fn resolve(voice: &Voice, o: &vx_options) -> Outcome<(Voice, Options)> {
+pub(super) unsafe fn resolve(voice: &Voice, o: &vx_options) -> Outcome<(Voice, Options)> {
     let bad = |what: String| fail(VX_E_ARGUMENT, what);
     let voice = if o.speaker.is_null() {
         voice.clone().with_speaker_number(o.speaker_index as usize)?
@@ -558,12 +618,35 @@ unsafe fn resolve(voice: &Voice, o: &vx_options) -> Outcome<(Voice, Options)> {
         k => return bad(format!("top_k {k} is neither VX_OFF nor 0 or more")),
     };
     let given = |n: u32, default: usize| if n == 0 { default } else { n as usize };
+    options.rate = if o.rate == 0.0 { 1.0 } else { o.rate as f32 };
+    options.text.markup = match o.markup {
+        VX_MARKUP_AUTO => Markup::Auto,
+        VX_MARKUP_NONE => Markup::None,
+        VX_MARKUP_MARKDOWN => Markup::Markdown,
+        VX_MARKUP_SSML => Markup::Ssml,
+        other => return bad(format!("markup {other} is none of VX_MARKUP_*")),
+    };
+    options.text.lines = match o.lines {
+        0 => false,
+        1 => true,
+        other => return bad(format!("lines {other} is neither 0 nor 1")),
+    };
+    let pauses = &mut options.text.pauses;
+    for (given, pause) in [
+        (o.pause_comma, &mut pauses.comma),
+        (o.pause_clause, &mut pauses.clause),
+        (o.pause_sentence, &mut pauses.sentence),
+        (o.pause_paragraph, &mut pauses.paragraph),
+        (o.pause_heading, &mut pauses.heading),
+    ] {
+        *pause = or(given, 0.0, *pause);
+    }
     options.text.max_chars = given(o.max_chars, options.text.max_chars);
     options.max_positions = given(o.max_positions, options.max_positions);
     options.threads = given(o.threads, options.threads);
     options.max_text = given(o.max_text, options.max_text);
     options.max_memory = budget(o.max_memory);
-    if o.reserved != 0 || o.reserved2 != 0 {
+    if (o.reserved, o.reserved2, o.reserved3) != (0, 0, 0) {
         return bad("reserved must be 0".into());
     }
     Ok((voice, options))
@@ -663,7 +746,7 @@ pub unsafe extern "C" fn vx_engine_close(engine: *mut vx_engine) {
 
 /// # Safety
 /// The header's contract for text.
-unsafe fn text_bytes<'a>(text: *const c_char, bytes: usize) -> Outcome<&'a [u8]> {
+pub(super) unsafe fn text_bytes<'a>(text: *const c_char, bytes: usize) -> Outcome<&'a [u8]> {
     if bytes != VX_NUL_TERMINATED {
         // SAFETY: `bytes` bytes are at `text` if it is not null, which `slice` looks at.
         return Ok(unsafe { slice(text.cast::<u8>(), bytes)? });
@@ -803,7 +886,7 @@ pub unsafe extern "C" fn vx_engine_stats(
             cut: speech.cut,
             cancelled: s.cancelled,
             tokens: speech.tokens,
-            samples: speech.samples,
+            samples: s.samples,
             rounds: spec.rounds,
             proposed: spec.proposed,
             accepted: spec.accepted,
@@ -819,6 +902,10 @@ pub unsafe extern "C" fn vx_engine_stats(
             codec_ns: nanos(speech.codec),
             first_audio_ns: nanos(s.first_audio),
             longest_round_ns: nanos(s.longest_round),
+            begun: s.begun,
+            begun_at: s.begin,
+            source_begin: s.source.0 as u64,
+            source_end: s.source.1 as u64,
         };
         // SAFETY: null, which `write` refuses, or a struct of the caller's as large as it says.
         unsafe { write(stats, found)? };

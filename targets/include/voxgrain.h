@@ -46,7 +46,7 @@ extern "C" {
 
 /* Raised when something is added; the first digit of the SONAME is raised when something
  * is changed or taken away. */
-#define VX_ABI_VERSION 2
+#define VX_ABI_VERSION 3
 
 /* As a length of text: up to the first zero byte. */
 #define VX_NUL_TERMINATED ((size_t)-1)
@@ -104,9 +104,11 @@ VX_API vx_status vx_build_info(vx_build *build);
 typedef struct vx_voice vx_voice;
 
 enum {
-  VX_VOICE_VERIFY = 1, /* read every file and compare its SHA-256; folders only */
-  VX_VOICE_BORROW = 2, /* vx_voice_open_memory: use the buffers in place, without a copy */
-  VX_VOICE_COPY = 4    /* vx_voice_open: read the files instead of mapping them */
+  /* vx_voice_open alone takes these two; VX_E_ARGUMENT in memory. */
+  VX_VOICE_VERIFY = 1, /* read every file and compare its SHA-256 */
+  VX_VOICE_COPY = 4,   /* read the files instead of mapping them */
+  /* vx_voice_open_memory alone takes this one; VX_E_ARGUMENT for a folder. */
+  VX_VOICE_BORROW = 2  /* use the buffers in place, without a copy */
 };
 
 typedef struct vx_voice_options {
@@ -118,7 +120,7 @@ typedef struct vx_voice_options {
 
 /* A file in memory. */
 typedef struct vx_file {
-  const char *name; /* as bundle.toml lists it; "bundle.toml" itself; the group index */
+  const char *name; /* as bundle.toml lists it; "bundle.toml" itself; group index, lexicon */
   const void *data;
   size_t bytes;
 } vx_file;
@@ -132,8 +134,9 @@ typedef struct vx_file {
 VX_API vx_status vx_voice_open(const char *path, const vx_voice_options *options,
                                vx_voice **voice);
 
-/* Opens a bundle from `count` files in memory: "bundle.toml", every file that it lists, and
- * the group index, if there is one, under the last part of its path. `options` may be NULL.
+/* Opens a bundle from `count` files in memory: "bundle.toml", every file that it lists, the
+ * lexicon of a voice that reads phonemes, and the group index, if there is one, these two under
+ * the last part of their paths. `options` may be NULL.
  *
  * The files are copied, and the buffers are the caller's to free when the call returns.
  * With VX_VOICE_BORROW they are used in place: each must then be aligned to 64 bytes and
@@ -160,6 +163,11 @@ typedef struct vx_voice_info {
   const char *attribution; /* may be "" */
   uint32_t speaker_count;  /* at least 1; since interface version 2 */
   uint32_t reserved2;
+  /* Since interface version 3: */
+  float min_rate;          /* the slowest that vx_options.rate takes, up to 1 */
+  float max_rate;          /* the fastest, 1 or more */
+  int32_t reads_phonemes;  /* whether it has a lexicon: see vx_voice_with_lexicon */
+  uint32_t reserved3;
 } vx_voice_info;
 
 /* Fills `info`, whose size must be set (or zero). */
@@ -177,6 +185,22 @@ typedef struct vx_speaker {
 /* Fills `speaker`, whose size must be set (or zero), with speaker `index` of 0 ..
  * speaker_count. The first one speaks where no option says otherwise. */
 VX_API vx_status vx_voice_speaker(const vx_voice *voice, uint32_t index, vx_speaker *speaker);
+
+/* Makes a voice that says some words as the caller wants; since interface version 3. `voice`
+ * stays as it is. On VX_OK `*changed` is the caller's, to be given to vx_voice_close; the two
+ * share everything else and may be closed in any order. Given a changed voice, it adds to its
+ * words, and of two entries for a word the later one counts.
+ *
+ * `text` has an entry a line: the word, a tab, and how to say it, in IPA (between slashes, or
+ * with any character that is not ASCII) or in other words: "nginx\tengine x". Empty lines and
+ * lines that begin with # are passed over. A word in lower case stands for all its spellings,
+ * one with capitals for itself alone. At most 4 MiB; nothing of it is kept. `name` is what
+ * messages call it beside the number of the line, NUL-terminated; it may be NULL.
+ *
+ * VX_E_ARGUMENT for a line that is no entry, VX_E_TEXT for text that is not UTF-8,
+ * VX_E_UNSUPPORTED for a voice that does not read phonemes. */
+VX_API vx_status vx_voice_with_lexicon(const vx_voice *voice, const char *text, size_t bytes,
+                                       const char *name, vx_voice **changed);
 
 /* ---------------------------------------------------------------- the engine */
 
@@ -210,6 +234,15 @@ enum {
  * a round ends decides what the draft may choose. */
 #define VX_GAMMA_MEASURED (-2)
 
+/* What markup in the text is understood. */
+enum {
+  VX_MARKUP_AUTO = 0,     /* what is unmistakable: an SSML document, Markdown's links, headings,
+                           * tables and bold words, HTML's tags and named characters */
+  VX_MARKUP_NONE = 1,     /* none: every character is text */
+  VX_MARKUP_MARKDOWN = 2, /* Markdown, and the HTML in it */
+  VX_MARKUP_SSML = 3      /* SSML: one <speak> document */
+};
+
 typedef struct vx_options {
   uint32_t size;
   int32_t arm;            /* VX_ARM_* */
@@ -225,12 +258,24 @@ typedef struct vx_options {
   float top_p;            /* keep this mass, up to 1; VX_OFF (or 1): all; 0: the voice's */
   float min_p;            /* keep from this share of the best, below 1; VX_OFF: all; 0: the voice's */
   uint32_t max_chars;     /* longest stretch in one breath, 20..1000; 0: 200 */
-  uint32_t max_text;      /* bytes of text waiting to be spoken; 0: 65536 */
+  uint32_t max_text;      /* bytes of text waiting to be spoken, 8192..16777216; 0: 65536 */
   uint32_t reserved;      /* 0 */
   /* Since interface version 2: */
   const char *speaker;    /* who speaks, by name, see vx_voice_speaker; NULL: by speaker_index */
   uint32_t speaker_index; /* who speaks, by number; 0: the first. One of the two at most */
   uint32_t reserved2;     /* 0 */
+  /* Since interface version 3: */
+  double rate;            /* times the voice's natural speed, min_rate..max_rate; 0: 1 */
+  int32_t markup;         /* VX_MARKUP_* */
+  int32_t lines;          /* 1: every line is an utterance; 0: lines that go on are joined */
+  /* Silence from one utterance to the next, in seconds, up to 60; VX_OFF: none; 0: the default.
+   * 0.2 of it are the voice's own, and where that is more nothing is added. */
+  float pause_comma;      /* behind a comma, where a sentence is cut there; 0.1 */
+  float pause_clause;     /* behind a semicolon, a colon or a dash; 0.2 */
+  float pause_sentence;   /* behind a sentence or an item of a list; 0.3 */
+  float pause_paragraph;  /* behind a paragraph; 0.6 */
+  float pause_heading;    /* behind a heading; 0.7 */
+  uint32_t reserved3;     /* 0 */
 } vx_options;
 
 /* Upper bounds, in bytes, of what an engine and its voice take.
@@ -254,6 +299,71 @@ typedef struct vx_memory {
 VX_API vx_status vx_engine_estimate(const vx_voice *voice, const vx_options *options,
                                     vx_memory *memory);
 
+/* A word as it will be said. */
+typedef struct vx_word {
+  const char *text; /* a to z and ' */
+  size_t begin;     /* where it was written, in bytes of the text, `end` excluded: all that was */
+  size_t end;       /* read together, so that "1984" is the place of several words */
+} vx_word;
+
+/* Where a pronunciation comes from. */
+enum {
+  VX_ORIGIN_OTHER = 0,    /* none of the following */
+  VX_ORIGIN_GIVEN = 1,    /* the markup gives it */
+  VX_ORIGIN_USER = 2,     /* vx_voice_with_lexicon */
+  VX_ORIGIN_LEXICON = 3,  /* the voice's lexicon, with or without an ending */
+  VX_ORIGIN_COMPOUND = 4, /* two words of it written as one */
+  VX_ORIGIN_SPELT = 5,    /* letter by letter */
+  VX_ORIGIN_LETTERS = 6   /* guessed from the letters */
+};
+
+/* A word and how it will be said. */
+typedef struct vx_pronunciation {
+  const char *word;
+  const char *phonemes; /* in the voice's symbols, which are IPA but for some diphthongs */
+  int32_t origin;       /* VX_ORIGIN_* */
+  uint32_t reserved;
+} vx_pronunciation;
+
+/* Something said differently from how it is written, or left out. */
+typedef struct vx_change {
+  const char *written;
+  const char *spoken; /* NULL: it cannot be said; "": something invisible that was removed */
+  size_t begin;       /* where, in bytes of the text, `end` excluded */
+  size_t end;
+} vx_change;
+
+/* A sentence and what becomes of it. All of it is owned by the library and valid during the
+ * callback. A later version may add fields; `size` says how many bytes there are. */
+typedef struct vx_sentence {
+  uint32_t size;
+  float pause_after;    /* silence behind it, in seconds */
+  size_t begin;         /* where it was written, in bytes of the text, `end` excluded */
+  size_t end;
+  const char *text;     /* words and marks, as they are said */
+  const char *phonemes; /* the same in phonemes; "" for a voice that reads letters */
+  const vx_word *words;
+  size_t word_count;
+  /* Of a voice that reads phonemes: one for each word, but letters written as one are one, and
+   * so are words that the markup gives one pronunciation. */
+  const vx_pronunciation *pronunciations;
+  size_t pronunciation_count;
+  const vx_change *changes; /* in the order of the text */
+  size_t change_count;
+} vx_sentence;
+
+/* Takes a sentence; non-zero ends it with VX_E_CANCELLED. It may call anything but
+ * vx_voice_close for this voice, and must not throw or longjmp. */
+typedef int32_t (*vx_sentence_fn)(void *user, const vx_sentence *sentence);
+
+/* Hands to `sink`, sentence by sentence, what an engine with the same `options` (NULL: defaults)
+ * would say of `text`; nothing is spoken. `user` is handed through and never looked at. A
+ * sentence may be spoken in several utterances. VX_E_TEXT if there is nothing to speak in it or
+ * its markup is wrong. Since interface version 3. */
+VX_API vx_status vx_voice_explain(const vx_voice *voice, const vx_options *options,
+                                  const char *text, size_t bytes, vx_sentence_fn sink,
+                                  void *user);
+
 /* Makes an engine. `options` may be NULL. Refuses with VX_E_MEMORY, before anything is
  * allocated, if the estimate exceeds max_memory: a smaller max_positions, gamma or max_text
  * makes it fit. On VX_OK `*engine` is the caller's, to be given to vx_engine_close. */
@@ -273,8 +383,9 @@ VX_API vx_status vx_engine_feed(vx_engine *engine, const char *text, size_t byte
 VX_API vx_status vx_engine_flush(vx_engine *engine);
 
 /* Writes up to `capacity` samples, about -1..1, to `pcm`, and how many to `*written`, which is
- * 0 unless the result is VX_OK. Runs at most as much as it takes to have a sample: usually one
- * round, at the start of an utterance the prompt and a few.
+ * 0 unless the result is VX_OK; VX_E_ARGUMENT if `capacity` is 0. Runs at most as much as it
+ * takes to have a sample: usually one round, at the start of an utterance the prompt and a few.
+ * What it writes is of one utterance, or the silence before it: vx_engine_stats says which.
  *
  *   VX_OK           at least one sample was written
  *   VX_END          the queue has been spoken; feed or flush, then go on
@@ -315,7 +426,7 @@ typedef struct vx_stats {
   uint64_t cut;            /* of these, cut at a length limit before the voice ended them */
   uint64_t cancelled;      /* utterances that were broken off */
   uint64_t tokens;         /* speech tokens */
-  uint64_t samples;        /* PCM */
+  uint64_t samples;        /* PCM that was read or can be, silences between utterances included */
   uint64_t rounds;         /* target passes after the prompts */
   uint64_t proposed;       /* drafted tokens */
   uint64_t accepted;       /* of these, accepted */
@@ -331,6 +442,11 @@ typedef struct vx_stats {
   uint64_t codec_ns;       /* of that: tokens to samples */
   uint64_t first_audio_ns; /* start of the latest utterance to its first samples; 0: none yet */
   uint64_t longest_round_ns; /* the longest wait that a reader has had for one round */
+  /* Since interface version 3: */
+  uint64_t begun;          /* utterances that were begun; the others are of the latest of them */
+  uint64_t begun_at;       /* samples that came before its first; the silence before it is over */
+  uint64_t source_begin;   /* where it was written, in bytes of what was fed since the flush */
+  uint64_t source_end;     /* before, source_end excluded */
 } vx_stats;
 
 /* Fills `stats`, whose size must be set (or zero). */
@@ -380,7 +496,8 @@ VX_API vx_status vx_core_verify_index(const vx_core *core);
 VX_API uint32_t vx_core_codebook(const vx_core *core);
 
 /* Writes the members of the group that `group` seeds to `out`, at most `capacity`, the seed
- * first, and how many there are in all to `*count`. `out` may be NULL if `capacity` is 0. */
+ * first, and how many there are in all to `*count`. `out` may be NULL if `capacity` is 0. A
+ * token beyond the codebook is a group of its own. */
 VX_API vx_status vx_core_members(const vx_core *core, uint32_t group, uint32_t *out,
                                  size_t capacity, size_t *count);
 
