@@ -13,6 +13,7 @@ use voxgrain::decode::{
 use voxgrain::engine::{Model, Pool, Session};
 use voxgrain::kernel;
 use voxgrain::speech::codec::CodecDecoder;
+use voxgrain::speech::text::TextFrontend;
 
 struct Counting;
 
@@ -85,7 +86,8 @@ fn utterances(voice: &Voice, arm: Arm, gamma: DraftLength, threads: usize) -> Ve
     }
     let mut tokens = Vec::with_capacity(POSITIONS);
     let mut speak = |text: &str| {
-        s.start(&voice.prompt(text).unwrap()).unwrap();
+        let chunks = TextFrontend::default().speak(text).unwrap().chunks;
+        s.start(&voice.prompt(&voice.write(&chunks[0], 1.0).unwrap()).unwrap()).unwrap();
         codec.reset();
         tokens.clear();
         pcm.clear();

@@ -612,7 +612,7 @@ fn what_would_be_said_is_told() {
     let told: Vec<_> = s.pronounced.iter().map(|p| (&p.0[..], p.2)).collect();
     let want = [
         ("the", VX_ORIGIN_LEXICON),
-        ("USB", VX_ORIGIN_SPELT),
+        ("USB", VX_ORIGIN_LEXICON),
         ("cable", VX_ORIGIN_LEXICON),
         ("gribblefax", VX_ORIGIN_LETTERS),
     ];

@@ -518,7 +518,8 @@ mod engine {
             let draft = Model::load(bundle.draft_path(), 512).unwrap();
             let v = &bundle.vocabulary;
             let mut prompt = vec![v.begin];
-            prompt.extend("hello there.".chars().map(|c| v.character(c).unwrap()));
+            // Letters or phonemes that every vocabulary has.
+            prompt.extend("hat put, wait.".chars().map(|c| v.character(c).unwrap()));
             prompt.push(v.start_of_speech);
             let run = |arm: Arm, gamma: usize, threads: usize| {
                 let pool = Pool::new(voxgrain::kernel::best(), threads);

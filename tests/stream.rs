@@ -229,7 +229,8 @@ fn pauses_are_as_long_as_the_front_end_says() {
             Step::Idle => break,
             Step::Prompt => {
                 let (from, to) = s.stats().source;
-                sources.push(&PAUSED[from..to]);
+                // The end of the document belongs to its last sentence.
+                sources.push(PAUSED[from..to].trim_end_matches("</speak>"));
             }
             Step::Round => {}
         }

@@ -1,11 +1,11 @@
 //! Amounts: numbers with signs, currencies and units; ranges and products of them.
 
+use super::letters::spell;
 use super::numbers::{self, Number, cardinal, integer, is_year, ordinal, year, year_number};
 use super::read::{ONE, Reader, Said};
 use super::tables;
 use super::tokens::{Tok, lookup};
 use super::units;
-use super::words::spell;
 
 impl<'a> Reader<'a> {
     /// Numbers with signs, currencies, units; ranges and products of them.

@@ -22,6 +22,7 @@ mod chunks;
 mod dates;
 mod figures;
 mod fold;
+mod letters;
 mod markdown;
 mod markup;
 mod numbers;

@@ -7,12 +7,12 @@
 
 use super::Replacement;
 use super::fold::{Folded, fold};
+use super::letters::{address, dotted};
 use super::numbers;
 use super::plain::{Gap, OBJECT, Object, Plain};
 use super::tables::{self, Stop};
 use super::tokens::{LONG, Layout, Tok, all_digits, lookup, numbered, tokens};
 use super::units;
-use super::words::{address, dotted};
 use super::{Pauses, Report};
 
 /// The punctuation after a word.
