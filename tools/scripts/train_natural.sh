@@ -4,14 +4,14 @@
 # usage: train_natural.sh WORK OUT
 #
 # With two GPUs the first trains the codec, encodes, then trains the target and its draft; the second speaks for Kokoro,
-# then trains the decoder with discriminators and the small target. With one, everything takes turns on it, and the
-# budgets below are what is to be lengthened. A step that is done leaves WORK/done/STEP; started again, the script goes on
+# then trains the decoder with discriminators and the small target. With one, speech and codec share it and the others
+# take turns; then lengthen the budgets below. A step that is done leaves WORK/done/STEP; started again, the script goes on
 # with the first that is not, the codec at its last state, a language model from its begin.
 #
 # The environment may hold:
 #   PYTHON            the interpreter (python3)
 #   TEXTS             text of `corpus-text --natural`               (.dev/natural.txt.xz)
-#   HEART, MICHAEL    teachers, and names of the speakers           (hibari:heart, kokoro:am_michael)
+#   HEART, MICHAEL    teachers of the speakers heart and michael    (hibari:heart, kokoro:am_michael)
 #   KOKORO_VOICES     folder of Kokoro's voices                     (package/voices)
 #   CODEC_INIT        folder of a codec to go on from               (none: from its begin, which wants more seconds)
 #   TARGET_INIT       bundle or checkpoint that the target goes on from (none)

@@ -3,7 +3,7 @@
 import random
 import re
 
-from voxgrain_tools.corpus import natural, text
+from voxgrain_tools.corpus import natural, plain
 
 
 def test_case_digits_and_marks_stay():
@@ -40,7 +40,7 @@ def test_kinds():
     assert sum(bool(re.search(r"\b[A-Z][A-Z0-9]+\b", t)) for t in made) > 400, "initialisms"
     assert sum(t in natural.REPLIES for t in made) > 100, "short replies"
     assert [t for t in made if t.startswith("Is the ") and t.endswith("?")]
-    digits = "|".join([*text.ONES[:10], "oh"])
+    digits = "|".join([*plain.ONES[:10], "oh"])
     numbers = [t for t in made if re.search(rf"(({digits})[ ,.]+){{6}}", t.lower())]
     assert len(numbers) > 150, "phone numbers"
     runs = [t for t in numbers if re.search(rf"\b({digits})( \1)+\b", t.lower())]

@@ -11,8 +11,8 @@ import torch
 
 import voxgrain_tools
 from voxgrain_tools import common, files
+from voxgrain_tools.corpus import plain as corpus_text
 from voxgrain_tools.corpus import synth
-from voxgrain_tools.corpus import text as corpus_text
 from voxgrain_tools.train import codec, codec_train, lm, similarity
 
 

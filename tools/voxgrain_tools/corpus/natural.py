@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from . import text as plain
+from . import plain
 from .teachers import written
 
 LONGEST = 230  # Characters: about as many phonemes as a teacher says at once.
