@@ -11,7 +11,7 @@ use crate::{Error, ErrorKind, Result, decode};
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Description {
-    /// Version of the description, [`FORMAT`].
+    /// Version of the description, [`FORMAT`](super::FORMAT).
     pub format: u32,
     /// Name of the voice.
     pub name: String,
