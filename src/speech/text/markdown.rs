@@ -2,7 +2,7 @@
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-use super::markup::html;
+use super::html::html;
 use super::plain::{Gap, Object, Plain};
 
 /// Whether a text is Markdown beyond doubt. Stars around one word, dashes and numbers at the

@@ -22,6 +22,7 @@ mod chunks;
 mod dates;
 mod figures;
 mod fold;
+mod html;
 mod letters;
 mod markdown;
 mod markup;
@@ -40,7 +41,7 @@ mod words;
 use std::ops::Range;
 
 use chunks::{hard_split, render, split};
-pub use markup::Markup;
+pub use plain::Markup;
 use plain::Plain;
 use read::Piece;
 pub use respell::{Respelling, letter_name};

@@ -5,6 +5,22 @@ use std::ops::Range;
 
 use super::Replacement;
 
+/// What markup is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Markup {
+    /// What is unmistakable: an SSML document, Markdown's links, images, headings, tables and
+    /// bold words, HTML's tags and named characters.
+    #[default]
+    Auto,
+    /// None: every character is text.
+    None,
+    /// Markdown (CommonMark with tables, task lists and crossed-out text) and the HTML in it.
+    Markdown,
+    /// SSML: one `<speak>` document.
+    Ssml,
+}
+
 /// From places in a text made of another to places in that other, in bytes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Map(Vec<(usize, usize)>);

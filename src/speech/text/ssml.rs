@@ -7,9 +7,8 @@ use quick_xml::Reader;
 use quick_xml::escape::{resolve_predefined_entity, unescape};
 use quick_xml::events::{BytesStart, Event};
 
-use super::markup::Markup;
 use super::numbers::{self, cardinal, digits, integer, ordinal, year};
-use super::plain::{Gap, Object, Plain};
+use super::plain::{Gap, Markup, Object, Plain};
 use super::{Pauses, Replacement, tables};
 use crate::{Error, ErrorKind, Result};
 
