@@ -33,8 +33,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! A [`Stream`](speech::stream::Stream) takes text as it comes and gives samples as they come;
-//! [`Synthesizer`](speech::synth::Synthesizer) is the layer below, one utterance at a time;
+//! A [`Stream`] takes text as it comes and gives samples as they come;
+//! [`Synthesizer`] is the layer below, one utterance at a time;
 //! [`core`] is the acceptance rule alone. `examples/` has a program for each of them.
 //!
 //! | feature  | adds |

@@ -677,8 +677,10 @@ impl Files {
     /// Adds a file, or replaces the one of that name.
     fn put(&mut self, name: &str, bytes: Vec<u8>) {
         if let Some(i) = self.names.iter().position(|n| n.to_str() == Ok(name)) {
-            (self.names.remove(i), self.lengths.remove(i));
-            (self.starts.remove(i), self.buffers.remove(i));
+            self.names.remove(i);
+            self.lengths.remove(i);
+            self.starts.remove(i);
+            self.buffers.remove(i);
         }
         let mut buffer = vec![0; bytes.len() + 64];
         let start = buffer.as_ptr().align_offset(64);
