@@ -105,9 +105,8 @@ impl Options {
         let positions = self.max_positions.min(voice.max_positions());
         let max_chars = self.text.max_chars;
         // A prompt is the characters between two marks, and something has to follow it. Phonemes
-        // are about as many as letters, with stress marks a few more, and a tempo before them.
-        let written = if voice.phonemizer().is_some() { max_chars * 3 / 2 + 1 } else { max_chars };
-        let least = written + 2 + 16;
+        // are about as many as letters; a stretch with more than fit is refused when it is spoken.
+        let least = max_chars + 2 + 16;
         if positions < least {
             return bad(format!(
                 "a context of {positions} does not hold a stretch of {max_chars} characters; \
