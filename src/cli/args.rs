@@ -267,5 +267,10 @@ pub fn user_lexicon(path: &Path) -> voxgrain::Result<UserLexicon> {
         );
         return Err(usage(what));
     }
-    UserLexicon::parse(text::utf8(&bytes)?, &path.display().to_string())
+    parse_lexicon(&bytes, path)
+}
+
+/// A user's list, which was read from `path`.
+pub fn parse_lexicon(bytes: &[u8], path: &Path) -> voxgrain::Result<UserLexicon> {
+    UserLexicon::parse(text::utf8(bytes)?, &path.display().to_string())
 }
