@@ -23,6 +23,7 @@ STAGES = {
     "acceptance": ("train.lm", "acceptance", "teacher-forced acceptance of the drafts"),
     "precision": ("measure.precision", "", "what rounding the target costs, by ear"),
     "judge": ("measure.judge", "", "what is heard of a voice and how it sounds, teacher and codec beside it"),
+    "listen": ("measure.listen", "", "sentences by teacher, codec and arms as FLAC files with spectrograms"),
     "say-right": ("measure.say_right", "", "whether initialisms, odd words, numbers and short replies are understood"),
     "train-all": (
         "train.pipeline",
