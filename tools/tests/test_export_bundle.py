@@ -280,22 +280,6 @@ def test_a_bundle_without_speakers_has_one():
     assert bundle.speaker(facts, None)["begin"] == bundle.speaker(facts, "old")["begin"] == 65537
 
 
-def test_the_reference_is_the_speakers_own_synthesiser(tmp_path):
-    from voxgrain_tools.measure import evaluate
-
-    facts = {"name": "x", "speakers": [{"name": n, "begin": b} for n, b in (("slt", 65537), ("rms", 65539))]}
-    assert evaluate.flite_voice(facts, None) == "slt" and evaluate.flite_voice(facts, "rms") == "rms"
-    assert evaluate.flite_voice({"name": "old", "vocabulary": bundle.VOCABULARY}, None) == "slt"
-    # A stand-in that writes what it was told to speak with.
-    flite = tmp_path / "synthesiser"
-    flite.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do [ "$1" = -voice ] && v=$2; shift; done\necho "$v" > "$2"\n')
-    flite.chmod(0o755)
-    for voice in ("slt", "rms"):
-        folder = evaluate.flite_folder(tmp_path, voice)
-        evaluate.speak_flite(str(flite), ["a", "b"], folder, voice)
-        assert (folder / "00001.wav").read_text() == f"{voice}\n"
-
-
 @pytest.mark.parametrize("folder", sorted(p.parent for p in ROOT.glob("models/*/bundle.toml")))
 def test_shipped_bundles_are_whole(folder):
     assert bundle.check(folder) == []

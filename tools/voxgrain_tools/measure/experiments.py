@@ -20,9 +20,9 @@ from typing import Any
 
 from .. import scoring
 from ..common import DATA
-from ..export.runtime import Voice
-from . import evaluate
-from .judge import score
+from ..export import bundle
+from . import conditions, whisper
+from .judge import read_texts, score
 
 EXAMPLE = (
     "python -m voxgrain_tools experiments --bundle models/voice --voxgrain target/release/voxgrain "
@@ -95,7 +95,7 @@ class Runner:
 
     def __init__(self, args: argparse.Namespace, bundle: Path) -> None:
         self.args, self.bundle = args, bundle
-        self.home = args.work / f"bundle-{evaluate.short_hash(bundle / 'bundle.toml')}"
+        self.home = args.work / f"bundle-{conditions.digest(bundle / 'bundle.toml')[:8]}"
         self.indexes = self.home / "indexes"
         if args.speaker:
             self.home /= f"speaker-{args.speaker}"
@@ -118,7 +118,7 @@ class Runner:
         program = shlex.split(self.args.voxgrain)
         command = [*program, "eval", *words, "--bundle", str(self.bundle), "--json"]
         if self.args.speaker:
-            command += ["--voice", self.args.speaker]
+            command += ["--speaker", self.args.speaker]
         if self.args.threads:
             command += ["--threads", str(self.args.threads)]
         self.commands[step] = self._shown(words)
@@ -161,7 +161,7 @@ class Ears:
 
     def __init__(self, args: argparse.Namespace, texts: list[str]) -> None:
         self.texts = texts
-        self.recogniser = evaluate.recognisers(["whisper"], args.work)["whisper"]
+        self.recogniser = whisper.verdicts(args.work)
 
     def scores(self, folder: Path, count: int) -> list[dict]:
         """Errors and faults of each sound."""
@@ -311,7 +311,7 @@ def codebook(run: Runner, ears: Ears) -> dict:
     accepted = run.eval("acceptance", "acceptance", *run.files(BOOK), *run.sentences(40), "--every", 10, "--bounds", 5)
     swap = swapped(run, ears, "swap", BOOK, 60)
     speech = spoken(run, ears, "speech", BOOK[:2], ARMS, 100)
-    codes = Voice(run.bundle).facts["vocabulary"]["speech"]
+    codes = bundle.read(run.bundle)["vocabulary"]["speech"]
     return {"codes": codes, "groups": built, "acceptance": accepted, "swap": swap, "speech": speech}
 
 
@@ -954,8 +954,7 @@ def run(args: argparse.Namespace) -> None:
     args.final = args.final or ["fsq:1", "fsq:2"]
     args.work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    voice = Voice(args.bundle)
-    texts = evaluate.read_texts(args.texts, voice.facts["vocabulary"]["characters"], None)
+    texts = read_texts(args.texts, None)
     runner = Runner(args, args.bundle)
     found = measure(args, runner, Ears(args, texts), steps)
     parts = {"groups": "", **tables(found)}
