@@ -76,9 +76,9 @@ def page(speakers: dict[str, str], texts: Sequence[str], names: Sequence[str], s
     lines = [
         "# Listen",
         "",
-        f"The same sentences by the teacher ({teachers}), by the teacher through the codec, which is the best that the",
-        "model could do, and by the program: `ar` is plain decoding, `pcg` accepts by groups, `default` is what",
-        f"`voxgrain say` does by itself. Seed {seed}, none chosen by ear; no training saw the sentences.",
+        f"The same sentences by the teacher ({teachers}), by the teacher through the codec, which is as near as the",
+        "model could come, and by the program: `ar` is plain decoding, `pcg` accepts by groups, `default` is what",
+        f"`voxgrain say` does by itself. Seed {seed}, none chosen by ear.",
         "",
         f"Made by `{EXAMPLE}`.",
     ]
