@@ -232,6 +232,18 @@ impl Voice {
                 ));
             }
         }
+        let (listed, read) = (bundle.draft.features, draft.feature_width());
+        let (hidden, taps) = (target.hidden_width(), target.taps());
+        if listed != read || ![0, hidden, (taps + 1) * hidden].contains(&read) {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "{} reads {read} features, bundle.toml says {listed}, {} gives {hidden} and \
+                     {taps} taps of that width: they do not belong together",
+                    bundle.draft.file, bundle.target.file
+                ),
+            ));
+        }
         let memory = lexicon.as_ref().map_or(memory, |map| memory.and(map));
         let phonemizer = lexicon.map(|map| Phonemizer::open(&map)).transpose()?;
         if phonemizer.is_some()
