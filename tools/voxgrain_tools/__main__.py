@@ -31,6 +31,7 @@ STAGES = {
     "golden": ("fixtures.golden", "", "reference values for the runtime's tests"),
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
+    "taps": ("fixtures.taps", "", "a random tiny pair whose draft reads states of several layers, for tests"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
 }
 
