@@ -67,6 +67,8 @@ pub mod engine;
 #[cfg(feature = "std")]
 mod error;
 #[cfg(feature = "std")]
+mod fence;
+#[cfg(feature = "std")]
 pub mod kernel;
 #[cfg(feature = "std")]
 pub mod map;

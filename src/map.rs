@@ -191,7 +191,12 @@ impl Map {
     }
 }
 
+/// Asks what a path is before it opens it: opening a FIFO waits for a writer, and opening a device
+/// may do anything.
 fn open_regular(path: &Path) -> Result<File> {
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(not_regular(path));
+    }
     let file = File::open(path).map_err(|e| {
         let hint = match e.kind() {
             std::io::ErrorKind::NotFound => "check the path",
@@ -208,15 +213,19 @@ fn open_regular(path: &Path) -> Result<File> {
         Error::with_source(ErrorKind::Unreadable, format!("cannot inspect {}", path.display()), e)
     })?;
     if !meta.is_file() {
-        return Err(Error::new(
-            ErrorKind::Unreadable,
-            format!("{} is not a regular file; name the file itself", path.display()),
-        ));
+        return Err(not_regular(path));
     }
     if meta.len() == 0 {
         return Err(empty(path));
     }
     Ok(file)
+}
+
+fn not_regular(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Unreadable,
+        format!("{} is not a regular file; name the file itself", path.display()),
+    )
 }
 
 fn empty(path: &Path) -> Error {

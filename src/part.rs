@@ -1,13 +1,17 @@
 //! Files that appear only when they are whole: written beside their place under another name,
 //! and renamed at the end. What is dropped before leaves nothing behind.
 //!
-//! A program that is about to end early, on a signal for instance, calls [`abandon`].
+//! A program that is about to end early, on a signal for instance, calls [`abandon`]. What one that
+//! was killed left behind is in nobody's way, and is removed by the next that writes into the same
+//! folder: whoever writes holds a lock on its file, which ends with the process.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 /// The temporary files of this process.
 struct Unfinished {
@@ -39,11 +43,69 @@ impl Unfinished {
 /// now on: to be called just before the process ends. Waits for a [`finish`](Part::finish) that
 /// is giving files their names at this moment, so what appears is whole.
 pub fn abandon() {
-    let mut all = unfinished();
-    all.closed = true;
-    for file in all.files.drain(..) {
-        let _ = std::fs::remove_file(file);
+    // A handler of signals may have broken in on whoever holds the lock, and then waits in vain.
+    for patience in (0..TRIES).rev() {
+        let mut all = match UNFINISHED.try_lock() {
+            Ok(all) => all,
+            Err(TryLockError::Poisoned(all)) => all.into_inner(),
+            Err(TryLockError::WouldBlock) if patience > 0 => {
+                std::thread::sleep(Duration::from_micros(200));
+                continue;
+            }
+            Err(TryLockError::WouldBlock) => return,
+        };
+        all.closed = true;
+        for file in all.files.drain(..) {
+            let _ = std::fs::remove_file(file);
+        }
+        return;
     }
+}
+
+/// Ends the names of temporary files, behind the process and a number.
+const ENDING: &str = "voxgrain.part";
+/// What is younger may be of a writer that has not got its lock yet.
+const YOUNG: Duration = Duration::from_secs(2);
+
+/// Removes what processes that are gone left in the folder of `path`; once for each folder.
+fn sweep(path: &Path) {
+    static SWEPT: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+    let folder = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !swept.get_or_insert_default().insert(folder.clone()) {
+        return;
+    }
+    drop(swept);
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if is_temporary(&entry.file_name().to_string_lossy()) && is_stale(&entry.path()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether a name is one that [`beside`] gives: `NAME.PROCESS-NUMBER.voxgrain.part`.
+fn is_temporary(name: &str) -> bool {
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    name.strip_suffix(ENDING)
+        .and_then(|rest| rest.strip_suffix('.'))
+        .and_then(|rest| rest.rsplit_once('.'))
+        .and_then(|(_, numbers)| numbers.split_once('-'))
+        .is_some_and(|(process, number)| digits(process) && digits(number))
+}
+
+/// Whether nobody writes it any more.
+fn is_stale(path: &Path) -> bool {
+    // Not behind a link, and no pipe that would wait.
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return false };
+    let age = meta.modified().ok().and_then(|t| t.elapsed().ok());
+    if !meta.is_file() || age.is_none_or(|age| age < YOUNG) {
+        return false;
+    }
+    // The lock goes with the handle, the file before it.
+    OpenOptions::new().write(true).open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// Longest name that file systems take, in bytes.
@@ -121,11 +183,12 @@ impl Part {
         if path.file_name().is_none() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no file name"));
         }
+        sweep(&path);
         let mut all = unfinished();
         all.open()?;
         let mut tried = 0;
         let (part, file) = loop {
-            let part = beside(&path, "part");
+            let part = beside(&path, ENDING);
             match OpenOptions::new().write(true).create_new(true).open(&part) {
                 Ok(file) => break (part, file),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tried < TRIES => tried += 1,
@@ -134,6 +197,8 @@ impl Part {
         };
         all.files.push(part.clone());
         drop(all);
+        // Says that somebody writes it; where files cannot be locked, nobody removes it either.
+        let _ = file.try_lock();
         let whole =
             Self { path, part: Some(part), out: Some(BufWriter::with_capacity(1 << 16, file)) };
         if let (Some(meta), Some(out)) = (before, &whole.out) {
@@ -333,10 +398,36 @@ mod tests {
         let dir = Dir::new("part-left");
         // The numbers that this process comes to next, whatever the other tests do.
         for n in 0..1000 {
-            std::fs::write(dir.0.join(format!("a.{}-{n}.part", std::process::id())), "").unwrap();
+            let name = format!("a.{}-{n}.{ENDING}", std::process::id());
+            std::fs::write(dir.0.join(name), "").unwrap();
         }
         dir.part("a", "new").finish().unwrap();
         assert_eq!((dir.names().len(), dir.read("a")), (1001, "new".to_owned()));
+    }
+
+    #[test]
+    fn what_nobody_writes_any_more_is_swept() {
+        let dir = Dir::new("part-swept");
+        let old = |name: &str| {
+            let path = dir.0.join(name);
+            std::fs::write(&path, "x").unwrap();
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_modified(std::time::SystemTime::now() - 2 * YOUNG).unwrap();
+            file
+        };
+        old("a.wav.7-0.voxgrain.part");
+        old("other.1234-56.voxgrain.part");
+        // Of somebody else, or a name that only looks like it.
+        let kept = ["a.wav.7-x.voxgrain.part", "a.7-0.part", "7-0.voxgrain.old", "voxgrain.part"];
+        kept.iter().for_each(|name| drop(old(name)));
+        let writing = old("b.wav.7-1.voxgrain.part");
+        writing.lock().unwrap();
+        std::fs::write(dir.0.join("c.7-0.voxgrain.part"), "young").unwrap();
+        dir.part("a.wav", "new").finish().unwrap();
+        let mut want: Vec<&str> = kept.to_vec();
+        want.extend(["b.wav.7-1.voxgrain.part", "c.7-0.voxgrain.part", "a.wav"]);
+        want.sort_unstable();
+        assert_eq!(dir.names(), want);
     }
 
     #[test]

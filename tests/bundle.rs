@@ -11,6 +11,15 @@ use voxgrain::decode::{MAX_GAMMA, Sampling};
 
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
+const FILES: [&str; 6] = [
+    "target.onnx",
+    "target.onnx.data",
+    "draft.onnx",
+    "draft.onnx.data",
+    "codec.onnx",
+    "codec.onnx.data",
+];
+
 fn sound() -> String {
     let model = |name: &str, hidden, heads| {
         format!(
@@ -18,7 +27,7 @@ fn sound() -> String {
              kv_heads = 2\nhead_dim = 16\nffn = 64\nrope_base = 10000.0\nmax_positions = 1024\nbits = 8\n"
         )
     };
-    let files: String = ["target.onnx", "draft.onnx", "codec.onnx"]
+    let files: String = FILES
         .iter()
         .map(|p| format!("[[files]]\npath = \"{p}\"\nbytes = 3\nsha256 = \"{ABC}\"\n"))
         .collect();
@@ -43,7 +52,7 @@ impl Folder {
         let dir = std::env::temp_dir().join(format!("voxgrain-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
-        for f in ["target.onnx", "draft.onnx", "codec.onnx"] {
+        for f in FILES {
             std::fs::write(dir.join(f), "abc").unwrap();
         }
         std::fs::write(dir.join("bundle.toml"), sound()).unwrap();
@@ -77,12 +86,12 @@ fn a_sound_bundle_opens() {
         assert_eq!(b.training.as_ref().unwrap()["hours"].as_float(), Some(1.5));
         let mut last = 0;
         b.verify(|p| {
-            assert!(p.done_bytes > last && p.total_bytes == 9);
+            assert!(p.done_bytes > last && p.total_bytes == 18);
             last = p.done_bytes;
             ControlFlow::Continue(())
         })
         .unwrap();
-        assert_eq!(last, 9);
+        assert_eq!(last, 18);
         let stopped = b.verify(|_| ControlFlow::Break(())).unwrap_err();
         assert_eq!(stopped.kind(), ErrorKind::Cancelled);
     }

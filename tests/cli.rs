@@ -54,6 +54,8 @@ fn command(dir: &Dir) -> Command {
     let mut c = Command::new(line[0]);
     c.args(&line[1..]);
     c.current_dir(&dir.0).env_remove("VOXGRAIN_BUNDLE").env_remove("VOXGRAIN_KERNEL");
+    // No stamps of these bundles stay in anybody's cache.
+    c.env_remove("XDG_CACHE_HOME").env_remove("HOME");
     c
 }
 

@@ -1209,19 +1209,3 @@ fn letters_are_respelt_where_asked() {
     let letters: Vec<bool> = plain.chunks[0].words.iter().map(|w| w.letter).collect();
     assert_eq!(letters, [false, true, true, true, false]);
 }
-
-/// A sentence takes a millisecond at most, on one core of an ordinary machine; the bound is
-/// looser for a slow, shared one.
-#[test]
-fn a_sentence_is_read_at_once() {
-    let texts: Vec<&str> =
-        include_str!("data/texts.tsv").lines().map(|l| l.split('\t').next().unwrap()).collect();
-    let front = TextFrontend::default();
-    let start = Instant::now();
-    for text in &texts {
-        let _ = front.speak(text);
-    }
-    let each = start.elapsed().as_secs_f64() / texts.len() as f64;
-    println!("{:.1} µs a text", each * 1e6);
-    assert!(each < 5e-3, "{each} s a text");
-}

@@ -1,5 +1,6 @@
 //! What a description must not say: ranges, and sections that contradict each other.
 
+use std::collections::HashSet;
 use std::path::{Component, Path};
 
 use super::{Audio, Description, FrontEnd, LanguageModel, Sampling, Speaker, Text, Vocabulary};
@@ -15,8 +16,7 @@ macro_rules! ensure {
 
 impl Description {
     pub(super) fn check(&self) -> std::result::Result<(), String> {
-        ensure!(!self.name.trim().is_empty(), "name is empty");
-        ensure!(!self.licence.trim().is_empty(), "licence is empty");
+        self.check_texts()?;
         self.audio.check()?;
         self.vocabulary.check()?;
         check_speakers(&self.speakers, &self.vocabulary)?;
@@ -71,12 +71,36 @@ impl Description {
                 self.files.iter().any(|f| f.path == *file),
                 "{section}.file {file:?} is not listed under [[files]]"
             );
+            ensure!(
+                self.files.iter().any(|f| f.path.strip_suffix(".data") == Some(file)),
+                "the weights of {section}.file, \"{file}.data\", are not listed under [[files]]"
+            );
         }
+        ensure!(
+            matches!(self.codec.bits, 4 | 8 | 16 | 32),
+            "codec.bits {} is none of 4, 8, 16 and 32",
+            self.codec.bits
+        );
         Ok(())
     }
 }
 
 impl Description {
+    /// What people are shown: a terminal obeys control characters.
+    fn check_texts(&self) -> std::result::Result<(), String> {
+        for (key, text) in [("name", &self.name), ("licence", &self.licence)] {
+            ensure!(!text.trim().is_empty(), "{key} is empty");
+            ensure!(!text.contains(char::is_control), "{key} {text:?} is not one line of text");
+        }
+        ensure!(
+            !self
+                .attribution
+                .contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')),
+            "attribution has control characters"
+        );
+        Ok(())
+    }
+
     fn check_text(&self) -> std::result::Result<(), String> {
         let Text { front_end, lexicon, tempo_symbols, tempos } = &self.text;
         ensure!(
@@ -159,10 +183,14 @@ fn check_speakers(speakers: &[Speaker], v: &Vocabulary) -> std::result::Result<(
     Ok(())
 }
 
+/// The shortest context of a model.
+const MIN_POSITIONS: usize = 32;
+
 /// A relative path that stays inside, spelt the same on every system.
 fn inside(path: &str) -> bool {
     !path.is_empty()
-        && !path.contains(['\\', ':', '\0'])
+        && !path.contains(['\\', ':'])
+        && !path.contains(char::is_control)
         && !path.ends_with('/')
         && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
 }
@@ -198,6 +226,8 @@ impl Audio {
 impl Vocabulary {
     /// Ids fit the group index and the model's tables.
     const MAX_ID: u32 = 1 << 20;
+    /// More than any script has; looking one up takes as many steps.
+    const MAX_CHARACTERS: usize = 1 << 16;
 
     fn check(&self) -> std::result::Result<(), String> {
         ensure!(
@@ -215,14 +245,20 @@ impl Vocabulary {
             self.end_of_speech,
             self.speech
         );
-        let characters: Vec<char> = self.characters.chars().collect();
+        let characters: Vec<char> =
+            self.characters.chars().take(Self::MAX_CHARACTERS + 1).collect();
+        ensure!(
+            characters.len() <= Self::MAX_CHARACTERS,
+            "vocabulary.characters has more than {} of them",
+            Self::MAX_CHARACTERS
+        );
         ensure!(
             characters.contains(&' ') && characters.len() > 1,
-            "vocabulary.characters {:?} does not contain the space and letters",
-            self.characters
+            "vocabulary.characters does not contain the space and letters"
         );
-        for (i, c) in characters.iter().enumerate() {
-            ensure!(!characters[..i].contains(c), "vocabulary.characters has {c:?} twice");
+        let mut seen = HashSet::new();
+        for c in &characters {
+            ensure!(seen.insert(c), "vocabulary.characters has {c:?} twice");
         }
         let last = u64::from(self.first_character) + characters.len() as u64 - 1;
         ensure!(
@@ -278,6 +314,12 @@ impl LanguageModel {
         small("head_dim", self.head_dim, 4_096)?;
         small("ffn", self.ffn, 1 << 20)?;
         small("max_positions", self.max_positions, 1 << 20)?;
+        // Less holds no prompt and an answer.
+        ensure!(
+            self.max_positions >= MIN_POSITIONS,
+            "{section}.max_positions {} is below {MIN_POSITIONS}",
+            self.max_positions
+        );
         ensure!(
             self.hidden == self.heads * self.head_dim,
             "{section}.hidden {} is not heads {} times head_dim {}",

@@ -26,11 +26,13 @@
 
 mod check;
 mod description;
+mod stamp;
 
 pub use description::{
     Audio, Codec, Description, FileEntry, FrontEnd, Groups, LanguageModel, Sampling, Speaker, Text,
     Vocabulary,
 };
+pub use stamp::{STAMP_LIFETIME, Stamp};
 
 use std::fs::File;
 use std::io::Read;
@@ -337,6 +339,12 @@ fn read_description(path: &Path) -> Result<String> {
             e,
         )
     };
+    // Opening a FIFO would wait for a writer.
+    let meta = std::fs::metadata(path).map_err(unreadable)?;
+    if !meta.is_file() {
+        let what = format!("{} is not a regular file", path.display());
+        return Err(Error::new(ErrorKind::Unreadable, what));
+    }
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(MAX_DESCRIPTION + 1).read_to_end(&mut bytes).map_err(unreadable)?;

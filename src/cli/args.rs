@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{self, Arm, DraftLength, MAX_GAMMA};
-use voxgrain::engine::{Pool, pin};
+use voxgrain::engine::{Pool, cpus, pin};
 use voxgrain::kernel;
 use voxgrain::speech::phonemes::UserLexicon;
 use voxgrain::speech::phonemes::lexicon::MAGIC;
@@ -131,10 +131,23 @@ impl VoiceArgs {
             let what = format!("--pin names {} CPUs; {MOST_THREADS} are the most", self.pin.len());
             return Err(usage(what));
         }
+        self.check_pins()?;
         let voice = Voice::open(find::bundle(self.bundle.as_deref())?)?;
         match &self.groups {
             Some(path) => voice.with_groups(path),
             None => Ok(voice),
+        }
+    }
+
+    /// Only CPUs that this process may run on, where the system tells which.
+    fn check_pins(&self) -> voxgrain::Result<()> {
+        let all = cpus();
+        match self.pin.iter().find(|c| !all.is_empty() && all.binary_search(c).is_err()) {
+            Some(absent) => Err(usage(format!(
+                "--pin {absent}: this process may not run on that CPU; it may on {}",
+                ranges(all)
+            ))),
+            None => Ok(()),
         }
     }
 
@@ -161,6 +174,19 @@ impl VoiceArgs {
         }
         Pool::pinned(kernel::best(), threads, &self.pin)
     }
+}
+
+/// Numbers as people write them: 0-3, 6.
+fn ranges(rising: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &n in rising {
+        match runs.last_mut() {
+            Some(last) if last.1 + 1 == n => last.1 = n,
+            _ => runs.push((n, n)),
+        }
+    }
+    let text = |&(a, b): &(usize, usize)| if a == b { a.to_string() } else { format!("{a}-{b}") };
+    runs.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// What speaks for every command.

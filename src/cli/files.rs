@@ -2,16 +2,27 @@
 
 use super::usage;
 use sha2::{Digest, Sha256};
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 use voxgrain::bundle::Bundle;
 use voxgrain::part::Part;
 use voxgrain::{Error, ErrorKind};
 
+/// Longest file that is read whole; a device may never end.
+const LONGEST: u64 = 1 << 28;
+
 pub fn read_file(path: &Path) -> voxgrain::Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| {
-        Error::with_source(ErrorKind::Unreadable, format!("cannot read {}", path.display()), e)
-    })
+    let unreadable =
+        |e| Error::with_source(ErrorKind::Unreadable, format!("cannot read {}", path.display()), e);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > LONGEST {
+        let what = format!("{} is longer than {} MiB", path.display(), LONGEST >> 20);
+        return Err(Error::new(ErrorKind::Unreadable, what));
+    }
+    Ok(bytes)
 }
 
 /// Makes the folder that `path` is to lie in.
@@ -41,8 +52,19 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> voxgrain::Result<()> {
 }
 
 pub fn sha256(path: &Path) -> voxgrain::Result<String> {
-    let digest = Sha256::digest(read_file(path)?);
-    Ok(hex(&digest))
+    let unreadable =
+        |e| Error::with_source(ErrorKind::Unreadable, format!("cannot read {}", path.display()), e);
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(n) => hash.update(&buffer[..n]),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(unreadable(e)),
+        }
+    }
 }
 
 pub fn hex(bytes: &[u8]) -> String {

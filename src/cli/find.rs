@@ -38,6 +38,16 @@ pub fn lexicon() -> Option<PathBuf> {
     found.map(|p| short(&p, here.as_deref()))
 }
 
+/// Where the program remembers what it found out, if the system has such a place:
+/// `$XDG_CACHE_HOME/voxgrain`, else `~/.cache/voxgrain`.
+pub fn cache() -> Option<PathBuf> {
+    let absolute = |key: &str| std::env::var_os(key).map(PathBuf::from).filter(|p| p.is_absolute());
+    let base = absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .or_else(|| absolute("LOCALAPPDATA"))?;
+    Some(base.join("voxgrain"))
+}
+
 /// As a person who is `here` would write it.
 fn short(path: &Path, here: Option<&Path>) -> PathBuf {
     here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).to_path_buf()

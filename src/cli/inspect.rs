@@ -167,7 +167,7 @@ impl Inspect {
         if self.verify {
             row("verified", "every file has its listed sha256".into());
         }
-        output::line(text.trim_end())?;
+        output::line(&output::shown(text.trim_end()))?;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 mod args;
 mod asg;
 mod bench;
+mod bus;
 mod files;
 mod find;
 mod hints;
@@ -12,6 +13,7 @@ mod interrupt;
 mod lab;
 mod output;
 mod pack;
+mod rot;
 mod say;
 mod sink;
 mod stats;
@@ -54,6 +56,7 @@ Exit codes:
   7  no usable sound device (-o and --fallback of `say` write a file)
   8  spoken, but some of it was cut at the length limit because the voice did not end it
   130  interrupted (Ctrl-C; 143 by SIGTERM, 129 by a closed terminal): nothing half-written stays
+  135  a file of the bundle was cut short while it was in use
 
 Environment:
   VOXGRAIN_BUNDLE  folder of the voice to use where --bundle is not given
@@ -88,6 +91,7 @@ pub fn run() -> ExitCode {
         Err(e) => return hints::refuse(e, Cli::command()),
     };
     interrupt::listen();
+    bus::listen();
     output::init_log(cli.verbose);
     let result = match cli.command {
         Command::Say(c) => c.run(),

@@ -17,7 +17,20 @@ pub fn line(text: &str) -> voxgrain::Result<()> {
 
 /// Status for a person, on stderr; nobody listening is no error.
 pub fn status(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", shown(text));
+}
+
+/// With what a terminal would obey made visible: messages quote files.
+pub fn shown(text: &str) -> std::borrow::Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(obeyed) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if obeyed(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out.into()
 }
 
 /// A bar on stderr, hidden where nobody watches.

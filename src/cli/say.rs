@@ -4,11 +4,13 @@ use super::args::{
 };
 use super::files::{make_folder, read_file};
 use super::output::{self, progress, status};
+use super::rot::Rot;
 use super::sink::{Sink, Wanted, check_name, is_stdout};
 use super::{Cut, usage};
 use clap::Args;
 use serde_json::json;
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,12 +164,14 @@ impl Say {
             voicing: Voicing::new(&voice, options, &pool, self.rate, self.json)?,
             sink: None,
             open: || Sink::open(self.wanted(&voice)),
-            report: Report::default(),
+            left_out: LeftOut::default(),
             quiet: self.quiet,
         };
+        let mut rot = Rot::begin(&voice, self.voice.groups.as_deref());
         self.speak_all(frontend, &mut job)?;
         let stats = job.voicing.stats();
-        let report = std::mem::take(&mut job.report);
+        let left_out = std::mem::take(&mut job.left_out);
+        rot.end()?;
         if let Some(sink) = job.sink.take()
             && let Some(path) = sink.finish()?
             && !self.quiet
@@ -179,7 +183,7 @@ impl Say {
             return Err(Error::new(ErrorKind::InvalidText, what).into());
         }
         if !self.quiet {
-            warn_about(&report);
+            left_out.warn();
         }
         if self.json {
             output::json(&measurements(&job.voicing, &options, &voice, &pool))?;
@@ -257,11 +261,34 @@ impl Say {
         if self.reads_stdin() {
             return self.speak_stdin(frontend, job);
         }
-        let bytes = match &self.file {
-            Some(path) => read_file(path)?,
-            None => self.text.join(" ").into_bytes(),
-        };
-        self.speak_whole(&frontend, &bytes, job)
+        match &self.file {
+            Some(path) => self.speak_file(frontend, path, job),
+            None => self.speak_whole(&frontend, self.text.join(" ").as_bytes(), job),
+        }
+    }
+
+    /// A short file or a document is read whole; any other text is spoken as it is read.
+    fn speak_file<F: FnMut() -> voxgrain::Result<Sink>>(
+        &self,
+        frontend: TextFrontend,
+        path: &Path,
+        job: &mut Job<F>,
+    ) -> anyhow::Result<()> {
+        let what = path.display().to_string();
+        let mut file = BufReader::new(File::open(path).map_err(|e| unreadable(&what, e))?);
+        let mut begin = Vec::new();
+        let n = file.by_ref().take(SHORT).read_to_end(&mut begin);
+        if (n.map_err(|e| unreadable(&what, e))? as u64) < SHORT {
+            return self.speak_whole(&frontend, &begin, job);
+        }
+        let markup = frontend.options().markup;
+        let known = String::from_utf8_lossy(&begin);
+        if is_document(&begin, markup) || (markup == Markup::Auto && text::is_marked_up(&known)) {
+            read_document(&mut file, &mut begin, &what)?;
+            return self.speak_whole(&frontend, &begin, job);
+        }
+        let mut all = Cursor::new(begin).chain(file);
+        self.speak_lines(frontend, &mut all, &what, true, job)
     }
 
     fn speak_whole<F: FnMut() -> voxgrain::Result<Sink>>(
@@ -271,52 +298,65 @@ impl Say {
         job: &mut Job<F>,
     ) -> anyhow::Result<()> {
         let speech = frontend.speak(text::utf8(bytes)?)?;
-        job.report = speech.report;
+        job.left_out.note(speech.report);
         job.speak(&speech.chunks, !self.quiet)
     }
 
-    /// Speaks what is complete as it comes. Text goes to the front end line by line, however it
-    /// arrives, so that the same text gives the same sound.
     fn speak_stdin<F: FnMut() -> voxgrain::Result<Sink>>(
         &self,
-        mut frontend: TextFrontend,
+        frontend: TextFrontend,
         job: &mut Job<F>,
     ) -> anyhow::Result<()> {
-        let unreadable =
-            |e| Error::with_source(ErrorKind::Unreadable, "cannot read standard input", e);
-        let options = frontend.options();
         let stdin = std::io::stdin();
         if stdin.is_terminal() && !self.quiet {
             status("type what to say, a line at a time; Ctrl-D ends");
         }
-        let mut stdin = stdin.lock();
+        self.speak_lines(frontend, &mut stdin.lock(), "standard input", false, job)
+    }
+
+    /// Speaks what is complete as it comes. Text goes to the front end line by line, however it
+    /// arrives, so that the same text gives the same sound. `known` says that it is no document.
+    fn speak_lines<F: FnMut() -> voxgrain::Result<Sink>>(
+        &self,
+        mut frontend: TextFrontend,
+        input: &mut impl BufRead,
+        name: &str,
+        known: bool,
+        job: &mut Job<F>,
+    ) -> anyhow::Result<()> {
+        let options = frontend.options();
         // What has come of a line, cut where it would fill the memory: between words, or else
         // between characters.
         let mut line = Vec::new();
-        let mut begun = false;
+        // Bytes before it; whether a line is being read that was cut; whether text has come.
+        let (mut before, mut inside, mut begun) = (0, false, known);
         loop {
             let room = LONGEST_LINE.saturating_sub(line.len()) as u64;
-            let n = (&mut stdin).take(room).read_until(b'\n', &mut line).map_err(unreadable)?;
+            let n = input.take(room).read_until(b'\n', &mut line);
+            let n = n.map_err(|e| unreadable(name, e))?;
             if n == 0 && line.is_empty() {
                 break;
             }
             if !begun && !options.lines && is_document(&line, options.markup) {
-                stdin.read_to_end(&mut line).map_err(unreadable)?;
+                read_document(input, &mut line, name)?;
                 return self.speak_whole(&frontend, &line, job);
             }
             let whole = n == 0 || line.ends_with(b"\n");
             let rest = if whole { Vec::new() } else { line.split_off(end_of_words(&line)) };
-            let chunks = frontend.feed(text::utf8(&line)?)?;
+            let chunks = frontend.feed(utf8_behind(before, &line)?)?;
+            before += line.len();
             let blank = line.trim_ascii().is_empty();
             begun |= !blank;
-            if blank && chunks.is_empty() {
+            if blank && whole && !inside && chunks.is_empty() {
                 job.voicing.end_paragraph(options.pauses.paragraph);
             }
+            inside = !whole;
+            job.left_out.note(frontend.take_report());
             job.speak(&chunks, false)?;
             line = rest;
         }
         job.speak(&frontend.flush()?, false)?;
-        job.report = frontend.take_report();
+        job.left_out.note(frontend.take_report());
         Ok(())
     }
 
@@ -329,6 +369,7 @@ impl Say {
         make_folder(dir)?;
         let pool = self.voice.pool();
         let batch = Batch { voice, options, frontend, pool, dir, rate: self.rate, json: self.json };
+        Rot::begin(voice, self.voice.groups.as_deref()).end()?;
         let bar = progress(lines.len() as u64, self.quiet);
         let mut total = SpeechStats::default();
         let mut bad = Vec::new();
@@ -422,8 +463,45 @@ fn is_document(begin: &[u8], markup: Markup) -> bool {
     }
 }
 
-/// Bytes of a line of standard input that are kept; a longer one is spoken by parts.
-const LONGEST_LINE: usize = 1 << 20;
+/// Bytes of a line that are kept; a longer one is spoken by parts.
+const LONGEST_LINE: usize = 16 << 10;
+/// A file below this is read whole, in which markup is found wherever it is.
+const SHORT: u64 = 32 << 10;
+/// Longest document, which is known only as a whole.
+const LONGEST_DOCUMENT: u64 = 16 << 20;
+
+fn unreadable(name: &str, e: std::io::Error) -> Error {
+    Error::with_source(ErrorKind::Unreadable, format!("cannot read {name}"), e)
+}
+
+/// The rest of a document, of which `begin` has been read.
+fn read_document(
+    input: &mut impl BufRead,
+    begin: &mut Vec<u8>,
+    name: &str,
+) -> voxgrain::Result<()> {
+    let room = (LONGEST_DOCUMENT + 1).saturating_sub(begin.len() as u64);
+    input.take(room).read_to_end(begin).map_err(|e| unreadable(name, e))?;
+    if begin.len() as u64 > LONGEST_DOCUMENT {
+        let what = format!(
+            "{name} is a document of more than {} MiB: split it, or read it with --markup none",
+            LONGEST_DOCUMENT >> 20
+        );
+        return Err(Error::new(ErrorKind::InvalidText, what));
+    }
+    Ok(())
+}
+
+/// Bytes as text, of which `before` others came first.
+fn utf8_behind(before: usize, bytes: &[u8]) -> voxgrain::Result<&str> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let what = format!(
+            "the text is not UTF-8 at byte {}; convert it, for instance with iconv -t utf-8",
+            before + e.valid_up_to()
+        );
+        Error::with_source(ErrorKind::InvalidText, what, e)
+    })
+}
 
 /// Where to cut bytes that go on: behind the last white space, or else before a character that is
 /// not whole.
@@ -442,6 +520,8 @@ fn end_of_words(bytes: &[u8]) -> usize {
 struct Voicing {
     stream: Stream,
     rate: f32,
+    /// Of the context.
+    positions: usize,
     /// Samples so far, silence included.
     sounded: u64,
     /// Pause behind the last stretch, in seconds.
@@ -472,7 +552,8 @@ impl Voicing {
         voice.check_rate(rate)?;
         let stream = stream(voice, options, pool)?;
         let stretches = keep.then(Vec::new);
-        Ok(Self { stream, rate, sounded: 0, pause: f32::INFINITY, longer: 0, stretches })
+        let positions = voice.max_positions();
+        Ok(Self { stream, rate, positions, sounded: 0, pause: f32::INFINITY, longer: 0, stretches })
     }
 
     /// A blank line came when all before it had been spoken: the pause there is to have so many
@@ -492,7 +573,7 @@ impl Voicing {
         mut sink: impl FnMut(&[f32]) -> voxgrain::Result<()>,
     ) -> voxgrain::Result<()> {
         let voice = self.stream.synthesizer().voice();
-        let utterance = voice.utterance(chunk, self.rate)?;
+        let utterances = voice.utterances(chunk, self.rate, self.positions)?;
         let phonemes = if self.stretches.is_some() { voice.phonemes(chunk)? } else { None };
         let longer = std::mem::take(&mut self.longer);
         if longer > 0 {
@@ -500,10 +581,12 @@ impl Voicing {
             self.sounded += longer as u64;
         }
         let begin = self.sounded + self.stream.silence() as u64;
-        self.stream.push(utterance)?;
-        while let Some(pcm) = self.stream.next_pcm()? {
-            self.sounded += pcm.len() as u64;
-            sink(pcm)?;
+        for utterance in utterances {
+            self.stream.push(utterance)?;
+            while let Some(pcm) = self.stream.next_pcm()? {
+                self.sounded += pcm.len() as u64;
+                sink(pcm)?;
+            }
         }
         self.pause = chunk.pause_after;
         if let Some(all) = &mut self.stretches {
@@ -522,7 +605,7 @@ struct Job<F> {
     voicing: Voicing,
     sink: Option<Sink>,
     open: F,
-    report: Report,
+    left_out: LeftOut,
     quiet: bool,
 }
 
@@ -548,15 +631,42 @@ impl<F: FnMut() -> voxgrain::Result<Sink>> Job<F> {
     }
 }
 
-fn warn_about(report: &Report) {
-    if !report.unspeakable.is_empty() {
-        let mut shown: Vec<String> =
-            report.unspeakable.iter().map(|u| format!("{:?}", u.text)).collect();
-        shown.dedup();
-        let more = shown.len().saturating_sub(8);
-        shown.truncate(8);
-        let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
-        status(&format!("not spoken: {}{tail}", shown.join(" ")));
+/// What could not be said: the first of it, and how much more there was.
+#[derive(Default)]
+struct LeftOut {
+    first: Vec<String>,
+    last: String,
+    more: usize,
+}
+
+impl LeftOut {
+    fn note(&mut self, report: Report) {
+        for u in report.unspeakable {
+            if u.text == self.last {
+                continue;
+            }
+            self.last.clone_from(&u.text);
+            match self.first.len() < 8 {
+                // A run of such characters may be long.
+                true => self.first.push(format!("{:?}", head(&u.text))),
+                false => self.more += 1,
+            }
+        }
+    }
+
+    fn warn(&self) {
+        if self.first.is_empty() {
+            return;
+        }
+        let tail = if self.more > 0 { format!(" and {} more", self.more) } else { String::new() };
+        status(&format!("not spoken: {}{tail}", self.first.join(" ")));
+    }
+}
+
+fn head(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text.into(),
     }
 }
 
@@ -607,7 +717,8 @@ fn measurements(
         "speaker": voice.speaker().name,
         "arm": options.arm.name(),
         "seed": options.seed,
-        "audio_seconds": r.audio,
+        "audio_seconds": at(voicing.sounded),
+        "speech_seconds": r.audio,
         "compute_seconds": r.compute,
         "tokens": s.tokens,
         "tokens_per_second": r.per_second,

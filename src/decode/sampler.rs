@@ -2,10 +2,15 @@ use super::TokenModel;
 use crate::core::dist::{RowMut, SUM_BLOCK, SamplingTransforms, TransformScratch};
 use crate::{Error, ErrorKind, Result};
 
+/// Below this the most probable token is all that is left of a law, and dividing by it leaves the
+/// numbers that there are.
+const COLD: f32 = 1e-6;
+
 /// How logits become the law that tokens are drawn from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 always takes the most probable token (lowest id of equals).
+    /// Divides the logits; 0, and what is below 0.000001, always takes the most probable token
+    /// (lowest id of equals).
     pub temperature: f32,
     /// Applied to the probabilities, in the order top-k, top-p, min-p.
     pub transforms: SamplingTransforms,
@@ -62,7 +67,7 @@ impl Sampling {
         sums: &mut [f32],
         scratch: &mut TransformScratch,
     ) -> Result<()> {
-        if self.temperature == 0.0 {
+        if self.temperature < COLD {
             let logits = &model.logits()[row * probs.len()..][..probs.len()];
             let best = argmax(logits).ok_or_else(not_finite)?;
             probs.fill(0.0);

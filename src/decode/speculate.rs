@@ -203,6 +203,17 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
                 ),
             ));
         }
+        // While it drafts, its own hidden state stands in for the target's.
+        if width > 0 && draft.hidden_width() != width {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "the draft reads {width} features and gives {} itself: its file is damaged or \
+                     of another export",
+                    draft.hidden_width()
+                ),
+            ));
+        }
         if options.end as usize >= vocabulary {
             return invalid(format!("end token {} has no logits", options.end));
         }

@@ -1,11 +1,13 @@
 //! From an ONNX graph and its data file to a [`Model`].
 
+use super::guard;
 use super::model::Model;
 use super::nbits;
 use super::node::{Needs, NodeReader, TensorInfo, Tensors, malformed};
 use super::ops::{self, Node};
 use super::program::Program;
 use super::weight::Weight;
+use crate::fence::fenced;
 use crate::kernel::{CODES, FACTORS, SUM_BLOCK};
 use crate::map::{Map, MappedSlice};
 use crate::{Error, ErrorKind, Result};
@@ -32,9 +34,6 @@ const TAP: &str = "tap_";
 
 /// Most taps of a target.
 const MAX_TAPS: usize = 16;
-
-/// Most nodes of a graph.
-const MAX_NODES: usize = 100_000;
 
 impl Model {
     /// Maps `path` and its external data (`<path>.data`) and builds the plan.
@@ -63,8 +62,11 @@ impl Model {
         max_positions: usize,
     ) -> Result<Arc<Self>> {
         let loader = Loader { max_positions, ..Loader::new(name, data) };
-        let proto = loader.parse(graph_file)?;
-        loader.load(proto, graph_file.len())
+        let broken = || format!("{name}: a graph that cannot be read; restore the file");
+        fenced(broken, || {
+            let proto = loader.parse(graph_file)?;
+            loader.load(proto, graph_file.len())
+        })
     }
 }
 
@@ -72,6 +74,22 @@ thread_local! {
     /// Our nodes of the graph being parsed, by name: tract's builders are plain functions and
     /// can carry nothing.
     static NODES: RefCell<HashMap<String, Node>> = RefCell::new(HashMap::new());
+}
+
+/// Empties [`NODES`] again, whatever happens meanwhile.
+struct Parsing;
+
+impl Parsing {
+    fn begin(nodes: HashMap<String, Node>) -> Self {
+        NODES.with(|t| *t.borrow_mut() = nodes);
+        Self
+    }
+}
+
+impl Drop for Parsing {
+    fn drop(&mut self) {
+        NODES.with(|t| t.borrow_mut().clear());
+    }
 }
 
 fn build(
@@ -98,6 +116,9 @@ impl Loader {
     }
 
     pub(crate) fn parse(&self, graph_file: &[u8]) -> Result<pb::ModelProto> {
+        if graph_file.len() > guard::MAX_GRAPH_BYTES {
+            return Err(self.bad("a graph of more than 8 MiB"));
+        }
         tract_onnx::onnx()
             .proto_model_for_read(&mut &graph_file[..])
             .map_err(|e| malformed(&self.name, "not an ONNX model", Some(e)))
@@ -109,9 +130,6 @@ impl Loader {
 
     fn load(self, mut proto: pb::ModelProto, graph_bytes: usize) -> Result<Arc<Model>> {
         let mut graph = proto.graph.take().ok_or_else(|| self.bad("no graph"))?;
-        if graph.node.len() > MAX_NODES {
-            return Err(self.bad("too many nodes"));
-        }
         let mut weights = Tensors::new();
         let mut tensors = Vec::new();
         for t in &graph.initializer {
@@ -179,18 +197,22 @@ impl Loader {
         }
         let slots = graph.node.len() + factored as usize;
         proto.graph = Some(graph);
+        let sizes = guard::Sizes { features, graph: graph_bytes, data: self.data.len() };
+        let made = guard::check((&self.name, DOMAIN), &mut proto, &nodes, &sizes)?;
+        if made.rows.get(1).is_some_and(|&r| r != 1) {
+            return Err(self.bad("the hidden states are not one row a token"));
+        }
 
         let mut onnx = tract_onnx::onnx();
         for (name, _) in ops::OPERATORS {
             onnx.op_register.0.insert(format!("{DOMAIN}.{name}"), build);
         }
         onnx.ignore_value_info = true;
-        NODES.with(|t| *t.borrow_mut() = nodes);
-        let plan = self
-            .plan(&onnx, &proto, features)
-            .map_err(|e| malformed(&self.name, "broken graph", Some(e)));
-        NODES.with(|t| t.borrow_mut().clear());
-        let (plan, columns) = plan?;
+        let (plan, columns) = {
+            let _parsed = Parsing::begin(nodes);
+            self.plan(&onnx, &proto, features)
+                .map_err(|e| malformed(&self.name, "broken graph", Some(e)))?
+        };
         let mut outputs = columns[0];
         if factored {
             outputs =
@@ -222,11 +244,15 @@ impl Loader {
             max_positions: self.max_positions,
             tensors,
             embedding,
+            known: needs.known,
+            rope_bases: needs.rope_bases,
             head,
             data: self.data,
             graph_bytes,
             name: self.name,
             outputs,
+            rows: made.rows[0],
+            widths: made.widths,
             codes,
             factored,
             features,
@@ -341,6 +367,8 @@ impl Loader {
         weights: &Tensors,
     ) -> Result<()> {
         let mut wanted = HashSet::new();
+        // Tensors may lie over each other in the file: their copies do not.
+        let mut copied = 0;
         for node in &graph.node {
             for name in &node.input {
                 let Some((_, info)) = weights.get(name) else { continue };
@@ -355,8 +383,13 @@ impl Loader {
                         ),
                     ));
                 }
-                wanted.insert(name.clone());
+                if wanted.insert(name.clone()) {
+                    copied += info.bytes;
+                }
             }
+        }
+        if copied > self.data.len() + guard::MAX_GRAPH_BYTES {
+            return Err(self.bad("standard operators read more weights than the file has"));
         }
         for mut t in stored {
             if let Some((slice, _)) = weights.get(&t.name).filter(|_| wanted.contains(&t.name)) {

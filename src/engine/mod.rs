@@ -5,6 +5,7 @@
 //! the mapped file from load to multiplication: nothing is copied, so loading takes
 //! milliseconds and resident memory is what has been touched.
 
+mod guard;
 mod kv;
 pub(crate) mod load;
 mod model;
@@ -19,7 +20,7 @@ mod weight;
 
 pub use model::Model;
 pub use node::TensorInfo;
-pub use pool::{Pool, pin};
+pub use pool::{Pool, cpus, pin};
 pub use session::{CodecSession, Session};
 
 /// ONNX files as messages, for the converter.

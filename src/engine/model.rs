@@ -22,18 +22,25 @@ pub struct Model {
     pub(super) program: Option<Program>,
     /// `(kv_heads, head_dim)` of each attention layer.
     pub(super) caches: Vec<(usize, usize)>,
+    pub(super) rope_bases: Vec<f32>,
     /// `(k - 1) * C` of each causal convolution.
     pub(super) tails: Vec<usize>,
     pub(super) slots: usize,
     pub(super) max_positions: usize,
     pub(super) tensors: Vec<TensorInfo>,
     pub(super) embedding: Option<(HalfTable, usize)>,
+    /// Tokens that the table knows, its own as well as those that factors make.
+    pub(super) known: usize,
     pub(super) head: Option<Arc<Weight>>,
     pub(super) data: Map,
     /// Bytes of the graph file.
     pub(super) graph_bytes: usize,
     pub(super) name: String,
     pub(super) outputs: usize,
+    /// Rows of the first output for each token.
+    pub(super) rows: usize,
+    /// Columns that its values have, each number once.
+    pub(super) widths: Vec<usize>,
     /// Speech tokens of a language model: 65,536 of a factorised head, else all that are scored
     /// but the end of speech.
     pub(super) codes: usize,
@@ -75,6 +82,40 @@ impl Model {
     /// Columns of the output (the scored vocabulary of a language model).
     pub fn output_columns(&self) -> usize {
         self.outputs
+    }
+
+    /// Rows of the output for each token: 1 of a language model, the spectra of a codec's.
+    pub fn rows_per_token(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether some value of the graph has so many columns.
+    pub fn has_width(&self, columns: usize) -> bool {
+        self.widths.binary_search(&columns).is_ok()
+    }
+
+    /// Columns of the widest value.
+    pub fn widest(&self) -> usize {
+        self.widths.last().copied().unwrap_or(0)
+    }
+
+    /// The base of rotary positions, if all layers have the same and the graph says it.
+    pub fn rope_base(&self) -> Option<f32> {
+        let first = *self.rope_bases.first()?;
+        self.rope_bases.iter().all(|&b| b == first).then_some(first)
+    }
+
+    /// Tokens that may be fed, 0 up to this; 0 of a model that does not say.
+    pub fn known_tokens(&self) -> usize {
+        self.known
+    }
+
+    /// Attention layers, and the key/value heads and head width that all of them have; `None`
+    /// if they differ.
+    pub fn attention(&self) -> Option<(usize, usize, usize)> {
+        let &(heads, width) = self.caches.first()?;
+        let same = self.caches.iter().all(|&c| c == (heads, width));
+        same.then_some((self.caches.len(), heads, width))
     }
 
     /// Width of the features that every token needs beside it: the target's states where it

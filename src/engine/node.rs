@@ -28,10 +28,14 @@ pub(crate) type Tensors = HashMap<String, (MappedSlice, TensorInfo)>;
 pub(super) struct Needs {
     /// `(kv_heads, head_dim)` of each attention layer.
     pub caches: Vec<(usize, usize)>,
+    /// The base of the angles of each of them.
+    pub rope_bases: Vec<f32>,
     /// `(k - 1) * C` of each causal convolution.
     pub tails: Vec<usize>,
     /// The table that tokens are looked up in, and its width.
     pub embedding: Option<(HalfTable, usize)>,
+    /// Tokens that it knows.
+    pub known: usize,
 }
 
 pub(super) fn malformed(name: &str, what: &str, source: Option<TractError>) -> Error {

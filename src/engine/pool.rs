@@ -4,7 +4,7 @@ use super::kv::LayerCache;
 use super::weight::Weight;
 use crate::kernel::{Attend, Kernel, Place, QuantizedRows, TILE};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Most pieces that one task is cut into.
@@ -414,9 +414,23 @@ impl Drop for Pool {
     }
 }
 
-/// Keeps the calling thread on one CPU; `false` where the system does not do that.
+/// The CPUs that this process may run on, rising, as the system told at the first call, before
+/// any thread was kept on one of them; empty where it does not tell.
+pub fn cpus() -> &'static [usize] {
+    static ALL: OnceLock<Vec<usize>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let all = core_affinity::get_core_ids().unwrap_or_default();
+        let mut all: Vec<usize> = all.into_iter().map(|c| c.id).collect();
+        all.sort_unstable();
+        all
+    })
+}
+
+/// Keeps the calling thread on one CPU; `false` where the system does not do that, or the CPU is
+/// none of [`cpus`].
 pub fn pin(cpu: usize) -> bool {
-    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+    cpus().binary_search(&cpu).is_ok()
+        && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
 impl Crew {

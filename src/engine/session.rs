@@ -3,6 +3,7 @@ use super::ops::expand_logits;
 use super::pool::Pool;
 use super::program::Buffers;
 use super::state::{State, StateCell};
+use crate::fence::fenced;
 use crate::kernel::{CODES, FACTORS};
 use crate::{Error, ErrorKind, Result};
 use std::cell::RefCell;
@@ -23,7 +24,14 @@ enum Runner {
         outputs: TVec<TValue>,
         tokens: Arc<Tensor>,
         features: Arc<Tensor>,
+        /// tract did not come back from a pass as it should: its state is not used again.
+        broken: bool,
     },
+}
+
+/// What is told where tract panics in the middle of a pass.
+fn broken() -> String {
+    "a model pass failed in a standard operator; the model is damaged: restore the file".into()
 }
 
 impl Runner {
@@ -33,13 +41,14 @@ impl Runner {
             let buffers = Buffers::default();
             return Ok(Self::Own { model: model.clone(), state: own, buffers });
         }
-        let mut state = model.plan.spawn().map_err(|e| failed("starting a session", e))?;
+        let mut state =
+            fenced(broken, || model.plan.spawn().map_err(|e| failed("starting a session", e)))?;
         let own: StateCell = RefCell::new(own);
         state.turn_state.shared.insert(own);
         let tokens = Arc::new(Tensor::zero::<i64>(&[1]).map_err(|e| failed("starting", e))?);
         let features = Tensor::zero::<f32>(&[1, model.feature_width()]);
         let features = Arc::new(features.map_err(|e| failed("starting", e))?);
-        Ok(Self::Plan { state, outputs: tvec!(), tokens, features })
+        Ok(Self::Plan { state, outputs: tvec!(), tokens, features, broken: false })
     }
 
     fn with<T>(&mut self, f: impl FnOnce(&mut State) -> T) -> T {
@@ -59,8 +68,12 @@ impl Runner {
                 None => unreachable!("checked by new"),
             }
             .map_err(|e| failed("a model pass", e)),
-            Self::Plan { state, outputs, tokens, features } => {
+            Self::Plan { state, outputs, tokens, features, broken: gone } => {
                 outputs.clear();
+                if *gone {
+                    return Err(Error::new(ErrorKind::Malformed, broken()));
+                }
+                *gone = true;
                 let mut run = || -> TractResult<()> {
                     fill(tokens, &[given.len()], given.iter().map(|&t| i64::from(t)))?;
                     let mut inputs = tvec!(TValue::from_const(tokens.clone()));
@@ -72,7 +85,8 @@ impl Runner {
                     *outputs = state.run(inputs)?;
                     Ok(())
                 };
-                let result = run();
+                let result = fenced(broken, || Ok(run()))?;
+                *gone = false;
                 result.map_err(|e| {
                     // A failed pass leaves wires behind; the next one must not see them.
                     let _ = state.reset_turn();
@@ -144,6 +158,13 @@ impl Session {
     /// An empty context that holds `positions` at most, or the model's own limit if that is
     /// less: its caches are as large as that.
     pub fn with_positions(model: &Arc<Model>, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
+        if model.rows_per_token() != 1 {
+            let what = format!(
+                "{model:?} gives {} rows a token, a language model gives one: it is another file's place",
+                model.rows_per_token()
+            );
+            return Err(Error::new(ErrorKind::Mismatch, what));
+        }
         let positions = positions.min(model.max_positions());
         let runner = Runner::new(model, pool, positions)?;
         Ok(Self {

@@ -1,6 +1,8 @@
 //! From text to utterances, and from samples to files and ears.
 
 #[cfg(feature = "engine")]
+mod agree;
+#[cfg(feature = "engine")]
 pub mod codec;
 #[cfg(feature = "engine")]
 mod models;

@@ -21,6 +21,7 @@ pub(super) struct Queue {
     /// Says how chunks are written.
     voice: Voice,
     rate: f32,
+    positions: usize,
     frontend: TextFrontend,
     max: usize,
     /// The beginning of a character whose rest has not come.
@@ -37,10 +38,18 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(voice: &Voice, rate: f32, text: text::Options, max: usize) -> Result<Self> {
+    /// For a context of `positions`.
+    pub(super) fn new(
+        voice: &Voice,
+        rate: f32,
+        positions: usize,
+        text: text::Options,
+        max: usize,
+    ) -> Result<Self> {
         Ok(Self {
             voice: voice.clone(),
             rate,
+            positions,
             frontend: TextFrontend::new(text)?,
             max,
             partial: Vec::new(),
@@ -139,9 +148,10 @@ impl Queue {
         self.replaced += report.replaced.len() as u64;
         self.unspeakable += report.unspeakable.len() as u64;
         for c in chunks {
-            let mut utterance = self.voice.utterance(&c, self.rate)?;
-            utterance.text.shrink_to_fit();
-            self.enqueue(utterance);
+            for mut utterance in self.voice.utterances(&c, self.rate, self.positions)? {
+                utterance.text.shrink_to_fit();
+                self.enqueue(utterance);
+            }
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ impl Options {
         let positions = self.max_positions.min(voice.max_positions());
         let max_chars = self.text.max_chars;
         // A prompt is the characters between two marks, and something has to follow it. Phonemes
-        // are about as many as letters; a stretch with more than fit is refused when it is spoken.
+        // are about as many as letters; a stretch with more than fit is spoken in parts.
         let least = max_chars + 2 + 16;
         if positions < least {
             return bad(format!(
@@ -396,7 +396,7 @@ impl Stream {
         within(options.max_memory, memory.total(), "the voice and what speaks with it")?;
         let synthesizer = Synthesizer::with_positions(voice, options.decode, pool, positions)?;
         let stats = Stats { threads: pool.threads(), ..Stats::default() };
-        let queue = Queue::new(voice, options.rate, options.text, options.max_text)?;
+        let queue = Queue::new(voice, options.rate, positions, options.text, options.max_text)?;
         let shared = Shared {
             epoch: AtomicUsize::new(0),
             queue: Mutex::new(queue),

@@ -1,5 +1,6 @@
 //! A voice: a bundle with its models and its group index.
 
+use super::agree::agree;
 use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
 use super::text::{self, Chunk};
 use super::utterance::Utterance;
@@ -19,6 +20,11 @@ use std::time::{Duration, Instant};
 /// What a voice takes on the heap besides its graphs and copies; a test holds it against an
 /// allocator that counts.
 const VOICE_BYTES: u64 = 1 << 20;
+
+/// Symbols of a prompt around its text.
+const PROMPT_MARKS: usize = 2;
+/// Tokens that have to have room behind a prompt.
+const LEAST_SPEECH: usize = 16;
 
 /// How [`Voice::open_with`] opens. `OpenOptions::default()` is [`Voice::open`].
 #[derive(Debug, Clone, Default)]
@@ -232,18 +238,7 @@ impl Voice {
                 ));
             }
         }
-        let (listed, read) = (bundle.draft.features, draft.feature_width());
-        let (hidden, taps) = (target.hidden_width(), target.taps());
-        if listed != read || ![0, hidden, (taps + 1) * hidden].contains(&read) {
-            return Err(Error::new(
-                ErrorKind::Mismatch,
-                format!(
-                    "{} reads {read} features, bundle.toml says {listed}, {} gives {hidden} and \
-                     {taps} taps of that width: they do not belong together",
-                    bundle.draft.file, bundle.target.file
-                ),
-            ));
-        }
+        agree(&bundle, &target, &draft, &codec)?;
         let memory = lexicon.as_ref().map_or(memory, |map| memory.and(map));
         let phonemizer = lexicon.map(|map| Phonemizer::open(&map)).transpose()?;
         if phonemizer.is_some()
@@ -436,6 +431,38 @@ impl Voice {
             pause_after: chunk.pause_after,
             source: chunk.source.clone(),
         })
+    }
+
+    /// The same in as many parts as a context of `positions` makes necessary: phonemes may be more
+    /// than the letters of which the front end counts.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and `InvalidText` if a word alone is too long.
+    pub fn utterances(&self, chunk: &Chunk, rate: f32, positions: usize) -> Result<Vec<Utterance>> {
+        let whole = self.utterance(chunk, rate)?;
+        let most = positions.saturating_sub(PROMPT_MARKS + LEAST_SPEECH);
+        if whole.text.chars().count() <= most {
+            return Ok(vec![whole]);
+        }
+        let words = &chunk.words;
+        if self.phonemizer.is_none() || words.len() < 2 {
+            let what = format!(
+                "a context of {positions} does not hold {:?} and its speech: write it in shorter \
+                 sentences or words",
+                whole.text.chars().take(40).collect::<String>()
+            );
+            return Err(Error::new(ErrorKind::InvalidText, what));
+        }
+        let (left, right) = words.split_at(words.len() / 2);
+        let part = |words: &[text::Word], pause_after: f32| Chunk {
+            text: words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" "),
+            words: words.to_vec(),
+            pause_after,
+            ..chunk.clone()
+        };
+        let mut all = self.utterances(&part(left, 0.0), rate, positions)?;
+        all.extend(self.utterances(&part(right, chunk.pause_after), rate, positions)?);
+        Ok(all)
     }
 
     /// The slowest and the fastest that the voice speaks, times its natural rate.

@@ -29,6 +29,7 @@ impl Attention {
         node.needs.caches.push((kv_heads, head_dim));
         let layer = node.needs.caches.len() - 1;
         let rope_base = node.positive("rope_base")?;
+        node.needs.rope_bases.push(rope_base);
         Ok(Arc::new(Self { layer, heads, kv_heads, head_dim, rope_base }))
     }
 }

@@ -25,9 +25,13 @@ impl FactorEmbed {
         let &[FACTORS, hidden] = dims.as_slice() else {
             return Err(node.bad(&format!("factors must be [{FACTORS}, hidden]")));
         };
+        if hidden == 0 {
+            return Err(node.bad("the factors are empty"));
+        }
         node.same(extra_dims.get(1).copied().unwrap_or(0), hidden, "width of extra rows")?;
         let (factors, extra) = (HalfTable::new(factors)?, HalfTable::new(extra)?);
         node.needs.embedding = Some((factors.clone(), hidden));
+        node.needs.known = CODES + extra.len() / hidden;
         Ok(Arc::new(Self { hidden, factors, extra }))
     }
 }
@@ -72,6 +76,7 @@ impl Embed {
         }
         let table = HalfTable::new(table)?;
         node.needs.embedding = Some((table.clone(), hidden));
+        node.needs.known = table.len() / hidden;
         Ok(Arc::new(Self { hidden, table }))
     }
 }

@@ -36,9 +36,8 @@
 //!
 //! On opening: the header, every checksum, that sections lie within the file and apart from
 //! each other, and what the small tables refer to. On each access: every place. The checksums
-//! find damage, which is what a file meets on its way; who builds a file with right checksums
-//! around a wrong `fst` is not kept from making a lookup panic, so take lexicons from where
-//! you take programs.
+//! find damage, which is what a file meets on its way. Around a wrong `fst` with right checksums
+//! a lookup panics inside the crate, and is caught: the word is then not in the list.
 
 use fst::Map as Words;
 use fst::raw::Fst;
@@ -47,6 +46,7 @@ use super::format::{Reader, damaged};
 use super::letters::LetterModel;
 use super::tagger::{Shape, Tag, Tagger};
 use crate::asg::format::crc32;
+use crate::fence::fenced;
 use crate::map::{Map, MappedSlice};
 use crate::{Error, ErrorKind, Result};
 
@@ -257,12 +257,10 @@ impl Lexicon {
             return Err(damaged(name, "the number of entries"));
         }
         // The crate trusts its bytes; its own checksum is over what it will read.
-        let fst = Fst::new(words).and_then(|fst| fst.verify().map(|()| fst)).map_err(|e| {
-            Error::with_source(
-                ErrorKind::Malformed,
-                format!("the words of {name} are damaged; fetch the file again"),
-                e,
-            )
+        let broken = || format!("the words of {name} are damaged; fetch the file again");
+        let fst = fenced(broken, || {
+            let fst = Fst::new(words).and_then(|fst| fst.verify().map(|()| fst));
+            fst.map_err(|e| Error::with_source(ErrorKind::Malformed, broken(), e))
         })?;
         if fst.len() != entries {
             return Err(damaged(name, "the number of words"));
@@ -307,7 +305,9 @@ impl Lexicon {
 
     /// The entry of exactly this spelling.
     pub(super) fn exact(&self, word: &str) -> Option<Entry<'_>> {
-        let number = usize::try_from(self.words.get(word)?).ok()?;
+        // Whoever makes a file with right checksums around a wrong `fst` gets no word out of it.
+        let found = fenced(String::new, || Ok(self.words.get(word))).ok()??;
+        let number = usize::try_from(found).ok()?;
         if number >= self.entries {
             return None;
         }

@@ -487,16 +487,22 @@ pub fn tokens(vocabulary: &Vocabulary, text: &str) -> Result<Vec<u32>> {
     text.chars()
         .map(|c| {
             vocabulary.character(c).ok_or_else(|| {
+                let some: String = vocabulary.characters.chars().take(80).collect();
                 Error::new(
                     ErrorKind::InvalidText,
                     format!(
-                        "this voice has no character {c:?}; it has {:?}: pass the text through TextFrontend",
-                        vocabulary.characters
+                        "this voice has no character {c:?}; it has {some:?}: pass the text through TextFrontend"
                     ),
                 )
             })
         })
         .collect()
+}
+
+/// Whether [`Markup::Auto`] finds markup in a text, or in the beginning of one: then its parts
+/// are not read by themselves.
+pub fn is_marked_up(text: &str) -> bool {
+    ssml::begins(text) || markdown::signs(text) || html::signs(text)
 }
 
 /// Bytes as text.

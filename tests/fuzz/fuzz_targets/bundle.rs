@@ -1,6 +1,5 @@
 #![no_main]
-use libfuzzer_sys::fuzz_target;
+#[path = "../targets/mod.rs"]
+mod targets;
 
-fuzz_target!(|text: &str| {
-    let _ = voxgrain::bundle::Bundle::parse(text, "bundle");
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::bundle::run(data));

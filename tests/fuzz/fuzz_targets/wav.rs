@@ -1,6 +1,5 @@
 #![no_main]
-use libfuzzer_sys::fuzz_target;
+#[path = "../targets/mod.rs"]
+mod targets;
 
-fuzz_target!(|data: &[u8]| {
-    let _ = voxgrain::speech::wav::Wav::parse(data);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::wav::run(data));

@@ -1,0 +1,3 @@
+pub fn run(data: &[u8]) {
+    let _ = voxgrain::speech::wav::Wav::parse(data);
+}
