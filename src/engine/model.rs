@@ -125,6 +125,11 @@ impl Model {
         self.outputs
     }
 
+    /// Columns of the head's matrix product: the logits, or the scores of their factors.
+    pub fn score_columns(&self) -> usize {
+        if self.factored { self.outputs - CODES + FACTORS } else { self.outputs }
+    }
+
     /// Width of the features that every token needs beside it: the target's hidden state
     /// that predicted it, for a draft that was trained so. 0 for other models.
     pub fn feature_width(&self) -> usize {

@@ -3,6 +3,8 @@
 #[cfg(feature = "engine")]
 pub mod codec;
 #[cfg(feature = "engine")]
+mod described;
+#[cfg(feature = "engine")]
 mod models;
 pub mod phonemes;
 #[cfg(feature = "audio")]
