@@ -76,7 +76,7 @@ fn utterances(voice: &Voice, arm: Arm, gamma: DraftLength, threads: usize) -> Ve
     let pool = Pool::new(kernel::best(), threads);
     let mut options = voice.options(arm);
     options.gamma = gamma;
-    let (target, draft) = (warm(voice.target(), &pool), warm(voice.draft(), &pool));
+    let (target, draft) = (warm(voice.target(), &pool), warm(voice.draft().unwrap(), &pool));
     let groups = voice.groups().cloned();
     let mut s = Speculator::new(target, draft, groups, options).unwrap();
     let mut codec = CodecDecoder::new(voice.codec(), &pool, audio).unwrap();

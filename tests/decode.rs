@@ -515,7 +515,7 @@ mod engine {
             }
             let bundle = Bundle::open(dir).unwrap();
             let target = Model::load(bundle.target_path(), 512).unwrap();
-            let draft = Model::load(bundle.draft_path(), 512).unwrap();
+            let draft = Model::load(bundle.draft_path().unwrap(), 512).unwrap();
             let v = &bundle.vocabulary;
             let mut prompt = vec![v.begin];
             // Letters or phonemes that every vocabulary has.

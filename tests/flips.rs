@@ -81,7 +81,7 @@ fn bundle(name: &str) -> Bundle {
 /// What `inspect` and `say` do, with a short context.
 fn use_it(files: &[(&str, Map)], text: &str, pool: &Arc<Pool>) -> Result<usize, Error> {
     let voice = Voice::from_files(files)?;
-    for model in [voice.target(), voice.draft(), voice.codec()] {
+    for model in [voice.target(), voice.draft().unwrap(), voice.codec()] {
         assert!(model.tensors().len() < 100_000);
     }
     let options = Options::for_voice(&voice);

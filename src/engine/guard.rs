@@ -7,7 +7,7 @@
 
 use super::ops::Node;
 use crate::{Error, ErrorKind, Result};
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
 
@@ -77,8 +77,6 @@ pub(super) struct Sizes {
 pub(super) struct Made {
     /// Rows of each output for one token.
     pub rows: Vec<usize>,
-    /// The numbers of columns that its values have, each once, rising.
-    pub widths: Vec<usize>,
 }
 
 /// Checks `proto`, whose own nodes have been read as `nodes`, and strips what tract has no need
@@ -194,9 +192,7 @@ pub(super) fn check(
             }
         }
     }
-    let columns = values.values().filter_map(Value::matrix).map(|(_, c)| c as usize);
-    let widths: BTreeSet<usize> = columns.collect();
-    Ok(Made { rows, widths: widths.into_iter().collect() })
+    Ok(Made { rows })
 }
 
 /// Drops what tract would only keep: texts, training, annotations.

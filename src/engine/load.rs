@@ -186,6 +186,7 @@ impl Loader {
         }
         let head = select_rows(&graph, &first_output, &states, &mut nodes);
         let head = head.filter(|_| needs.embedding.is_some());
+        let gated = gated_columns(&graph, &nodes);
         self.copy_small(&mut graph, stored, &weights)?;
         graph.input.retain(|i| !i.name.starts_with("past_"));
         graph.output.truncate(1 + states.len());
@@ -230,29 +231,23 @@ impl Loader {
                 )));
             }
         }
-        // A table that lacks tokens is none to compare them by.
-        let embedding = needs.embedding.filter(|(table, hidden)| {
-            let of = |rows: usize| rows * hidden;
-            table.len() >= of(codes) || (codes == CODES && table.len() == of(FACTORS))
-        });
         Ok(Arc::new(Model {
             program: Program::of(plan.model()),
             plan,
-            caches: needs.caches,
+            attention: needs.attention,
+            frequencies: needs.frequencies,
             tails: needs.tails,
             slots,
             max_positions: self.max_positions,
             tensors,
-            embedding,
-            known: needs.known,
-            rope_bases: needs.rope_bases,
+            embedding: needs.embedding,
+            gated,
             head,
             data: self.data,
             graph_bytes,
             name: self.name,
             outputs,
             rows: made.rows[0],
-            widths: made.widths,
             codes,
             factored,
             features,
@@ -459,6 +454,13 @@ impl Loader {
             format!("{}: operator {DOMAIN}.{operator} is unknown; is voxgrain too old?", self.name);
         Error::new(ErrorKind::Unsupported, what)
     }
+}
+
+/// Columns of the matrix that reads the first gated layer.
+fn gated_columns(graph: &pb::GraphProto, nodes: &HashMap<String, Node>) -> Option<usize> {
+    let gate = graph.node.iter().find(|n| n.op_type == format!("{DOMAIN}.{}", ops::GATE))?;
+    let reader = graph.node.iter().find(|n| n.input.first() == gate.output.first())?;
+    Some(nodes.get(&reader.name)?.operator.matrix()?.shape().k)
 }
 
 /// The head of a language model costs as much per row as a layer: the operators after the last

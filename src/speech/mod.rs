@@ -1,9 +1,10 @@
 //! From text to utterances, and from samples to files and ears.
 
 #[cfg(feature = "engine")]
-mod agree;
 #[cfg(feature = "engine")]
 pub mod codec;
+#[cfg(feature = "engine")]
+mod described;
 #[cfg(feature = "engine")]
 mod models;
 pub mod phonemes;
