@@ -9,6 +9,7 @@ use voxgrain::core::accept::Emission;
 use voxgrain::decode::{self, Arm, DraftLength, MAX_GAMMA};
 use voxgrain::engine::{Pool, cpus, pin};
 use voxgrain::kernel;
+use voxgrain::speech::calibration::Calibration;
 use voxgrain::speech::phonemes::UserLexicon;
 use voxgrain::speech::phonemes::lexicon::MAGIC;
 use voxgrain::speech::stream::default_threads;
@@ -73,10 +74,10 @@ pub enum Gamma {
 }
 
 impl Gamma {
-    pub fn length(self, voice: &Voice) -> DraftLength {
+    pub fn length(self, voice: &Voice, threads: usize) -> DraftLength {
         match self {
             Gamma::Fixed(n) => DraftLength::Fixed(n),
-            Gamma::Auto => voice.draft_length(),
+            Gamma::Auto => voice.draft_length_on(kernel::best(), threads),
             Gamma::Measured => DraftLength::Measured,
         }
     }
@@ -140,6 +141,7 @@ impl VoiceArgs {
         }
         self.check_pins()?;
         let voice = Voice::open(find::bundle(self.bundle.as_deref())?)?;
+        let voice = voice.with_calibration(Calibration::of_user());
         match &self.groups {
             Some(path) => voice.with_groups(path),
             None => Ok(voice),
