@@ -6,6 +6,7 @@ mod bench;
 mod files;
 mod find;
 mod hints;
+mod import;
 mod inspect;
 mod interrupt;
 #[cfg(feature = "lab")]
@@ -76,6 +77,8 @@ enum Command {
     Eval(lab::eval::Eval),
     /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
     Pack(pack::Pack),
+    /// Make a bundle of a speech language model that you have
+    Import(import::Import),
     #[cfg(feature = "lab")]
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
@@ -98,6 +101,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "lab")]
         Command::Eval(c) => c.run(),
         Command::Pack(c) => c.run(),
+        Command::Import(c) => c.run(),
         #[cfg(feature = "lab")]
         Command::Passes(c) => c.run(),
     };

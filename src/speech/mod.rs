@@ -1,5 +1,7 @@
 //! From text to utterances, and from samples to files and ears.
 
+#[cfg(feature = "bpe")]
+pub mod bpe;
 #[cfg(feature = "engine")]
 pub mod codec;
 #[cfg(feature = "engine")]
