@@ -157,6 +157,18 @@ impl std::fmt::Display for Cut {
 impl std::error::Error for Cut {}
 
 /// `InvalidArgument`, for what clap cannot check.
+/// Of a command that needs the digits of tokens.
+fn no_digits() -> Error {
+    let what = "the codebook of this voice has no digits: compare rows of its model instead";
+    Error::new(ErrorKind::Unsupported, what)
+}
+
+/// Of a command that is about drafts.
+fn no_draft() -> Error {
+    let what = "this voice has no draft: only plain decoding (ar) works with it";
+    Error::new(ErrorKind::Unsupported, what)
+}
+
 fn usage(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, what)
 }

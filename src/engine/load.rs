@@ -163,6 +163,7 @@ impl Loader {
         }
         let head = select_rows(&graph, &first_output, hidden.as_deref(), &mut nodes);
         let head = head.filter(|_| needs.embedding.is_some());
+        let gated = gated_columns(&graph, &nodes);
         self.copy_small(&mut graph, stored, &weights)?;
         graph.input.retain(|i| !i.name.starts_with("past_"));
         graph.output.truncate(1 + hidden.is_some() as usize);
@@ -185,7 +186,7 @@ impl Loader {
             .plan(&onnx, &proto, features)
             .map_err(|e| malformed(&self.name, "broken graph", Some(e)));
         NODES.with(|t| t.borrow_mut().clear());
-        let (plan, columns) = plan?;
+        let (plan, columns, rows_per_token) = plan?;
         let mut outputs = columns[0];
         if factored {
             outputs =
@@ -194,20 +195,18 @@ impl Loader {
                 )? + CODES;
         }
         let codes = if factored { CODES } else { outputs.saturating_sub(1) };
-        // A table that lacks tokens is none to compare them by.
-        let embedding = needs.embedding.filter(|(table, hidden)| {
-            let of = |rows: usize| rows * hidden;
-            table.len() >= of(codes) || (codes == CODES && table.len() == of(FACTORS))
-        });
         Ok(Arc::new(Model {
             program: Program::of(plan.model()),
             plan,
-            caches: needs.caches,
+            attention: needs.attention,
+            frequencies: needs.frequencies,
             tails: needs.tails,
             slots,
             max_positions: self.max_positions,
             tensors,
-            embedding,
+            embedding: needs.embedding,
+            gated,
+            rows_per_token,
             head,
             data: self.data,
             graph_bytes,
@@ -225,7 +224,7 @@ impl Loader {
         onnx: &tract_onnx::model::Onnx,
         proto: &pb::ModelProto,
         features: usize,
-    ) -> TractResult<(Arc<TypedSimplePlan>, Vec<usize>)> {
+    ) -> TractResult<(Arc<TypedSimplePlan>, Vec<usize>, Option<usize>)> {
         let mut parsed = onnx.parse(proto, None)?;
         ensure!(
             parsed.unresolved_inputs.is_empty(),
@@ -250,7 +249,11 @@ impl Loader {
             ensure!(floats, "odd output {fact:?}");
             columns.push(fact.shape[1].to_usize()?);
         }
-        Ok((SimplePlan::new(model)?, columns))
+        let of_first = &model.outlet_fact(model.outputs[0])?.shape[0];
+        let rows_for = |n| of_first.eval_to_i64(&SymbolValues::default().with(&rows, n)).ok();
+        let one = rows_for(1).filter(|&one| one > 0 && rows_for(3) == Some(3 * one));
+        let rows_per_token = one.and_then(|n| usize::try_from(n).ok());
+        Ok((SimplePlan::new(model)?, columns, rows_per_token))
     }
 
     /// The width of the graph's second input: that of the matrix that reads it.
@@ -388,6 +391,13 @@ impl Loader {
             format!("{}: operator {DOMAIN}.{operator} is unknown; is voxgrain too old?", self.name);
         Error::new(ErrorKind::Unsupported, what)
     }
+}
+
+/// Columns of the matrix that reads the first gated layer.
+fn gated_columns(graph: &pb::GraphProto, nodes: &HashMap<String, Node>) -> Option<usize> {
+    let gate = graph.node.iter().find(|n| n.op_type == format!("{DOMAIN}.{}", ops::GATE))?;
+    let reader = graph.node.iter().find(|n| n.input.first() == gate.output.first())?;
+    Some(nodes.get(&reader.name)?.operator.matrix()?.shape().k)
 }
 
 /// The head of a language model costs as much per row as a layer: the operators after the last

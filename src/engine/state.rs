@@ -1,6 +1,6 @@
 //! What one session keeps between passes.
 
-use super::kv::{LayerCache, Rope};
+use super::kv::{Frequencies, LayerCache, Rope};
 use super::pool::Pool;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(super) struct State {
     pub layers: Vec<Arc<LayerCache>>,
     /// Past rows of each causal convolution, `[k - 1][C]`, oldest first.
     pub tails: Vec<Vec<f32>>,
-    pub rope: Rope,
+    pub ropes: Vec<Rope>,
     /// Past and new rows of a causal convolution.
     pub window: Vec<f32>,
     /// A key on its way into a cache, as floats and as f16.
@@ -36,6 +36,7 @@ impl State {
     pub fn new(
         pool: Arc<Pool>,
         layers: Vec<LayerCache>,
+        frequencies: &[Frequencies],
         tails: Vec<Vec<f32>>,
         slots: usize,
     ) -> Self {
@@ -45,7 +46,7 @@ impl State {
             wanted: usize::MAX,
             layers: layers.into_iter().map(Arc::new).collect(),
             tails,
-            rope: Rope::default(),
+            ropes: frequencies.iter().map(Rope::new).collect(),
             window: Vec::new(),
             rotated: Vec::new(),
             half: Vec::new(),

@@ -5,6 +5,8 @@ pub mod bpe;
 #[cfg(feature = "engine")]
 pub mod codec;
 #[cfg(feature = "engine")]
+mod described;
+#[cfg(feature = "engine")]
 mod models;
 pub mod phonemes;
 #[cfg(feature = "audio")]
