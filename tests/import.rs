@@ -6,7 +6,6 @@ mod import {
 }
 
 use import::tiny::{self, Dir, Tiny, fails};
-use half::f16;
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use voxgrain::engine::{Model, Pool, Session};
@@ -334,5 +333,4 @@ fn random_damage_is_survived() {
             let _ = read(bytes);
         }
     }
-    let _ = f16::ZERO;
 }

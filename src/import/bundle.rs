@@ -99,7 +99,6 @@ struct Found {
     tensors: Tensors,
     gguf: bool,
     tokenizer: Vec<u8>,
-    bpe: Bpe,
     family: Family,
     name: String,
 }
@@ -223,7 +222,7 @@ fn find(options: &Options) -> Result<Found> {
     let named = if model.is_dir() { model.file_name() } else { model.file_stem() };
     let name = named.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let name = if name.trim().is_empty() { family.name.clone() } else { name };
-    Ok(Found { config, tensors, gguf: is_gguf, tokenizer, bpe, family, name })
+    Ok(Found { config, tensors, gguf: is_gguf, tokenizer, family, name })
 }
 
 /// A file of the bundle that is being written.

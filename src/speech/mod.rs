@@ -4,15 +4,21 @@
 pub mod bpe;
 #[cfg(feature = "engine")]
 pub mod codec;
+#[cfg(feature = "bpe")]
+pub mod command;
 #[cfg(feature = "engine")]
 mod described;
 #[cfg(feature = "engine")]
 mod models;
 pub mod phonemes;
+#[cfg(feature = "bpe")]
+pub mod prompt;
 #[cfg(feature = "audio")]
 pub mod play;
 #[cfg(feature = "engine")]
 mod queue;
+#[cfg(feature = "bpe")]
+pub mod reader;
 #[cfg(feature = "engine")]
 pub mod stream;
 #[cfg(feature = "engine")]
