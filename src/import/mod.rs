@@ -7,6 +7,7 @@
 
 mod blocks;
 mod bundle;
+pub mod codes;
 pub mod config;
 pub mod family;
 mod files;

@@ -38,6 +38,7 @@ STAGES = {
     "golden": ("fixtures.golden", "", "reference values for the runtime's tests"),
     "evaluate": ("measure.evaluate", "", "intelligibility of the decoding arms"),
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
+    "hf-folder": ("fixtures.hf_folder", "", "a voice as a plain Hugging Face folder, to try imports on"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
 }
