@@ -25,10 +25,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("convert", &["kernel", "error", "map", "part", "asg", "engine", "bundle"]),
     ("speech", &["core", "kernel", "error", "map", "part", "asg", "decode", "engine", "bundle"]),
     // What it writes is held to be what a voice opens: it asks speech for the tokenizer.
-    (
-        "import",
-        &["kernel", "error", "map", "part", "asg", "engine", "bundle", "convert", "speech"],
-    ),
+    ("import", &["kernel", "error", "map", "part", "asg", "engine", "bundle", "convert", "speech"]),
     ("capi", &["core", "kernel", "error", "map", "asg", "decode", "bundle", "speech"]),
 ];
 

@@ -10,9 +10,13 @@ use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use voxgrain::engine::{Model, Pool, Session};
 use voxgrain::import::source::{Dtype, TensorSource};
-use voxgrain::import::{Options, Report, gguf, import, pickle, safetensors};
+use voxgrain::import::{Options, Report, codes, gguf, import, pickle, safetensors, tokenizer};
 use voxgrain::map::Map;
-use voxgrain::{ErrorKind, kernel};
+use voxgrain::speech::bpe::Bpe;
+use voxgrain::speech::command::PhonemesCommand;
+use voxgrain::speech::prompt::Reference;
+use voxgrain::speech::text::TextFrontend;
+use voxgrain::{ErrorKind, Stream, Voice, kernel};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/import").join(name)
@@ -110,9 +114,12 @@ fn bodies_compute_what_they_should() {
 /// same integers and scales come out, row order of llama.cpp undone.
 #[test]
 fn gguf_blocks_are_kept() {
-    for (body, dtype, bits) in
-        [("llama", Dtype::Q8_0, 8), ("llama", Dtype::Q4_0, 4), ("qwen3", Dtype::Q8_0, 8), ("qwen2", Dtype::Q4_0, 4)]
-    {
+    for (body, dtype, bits) in [
+        ("llama", Dtype::Q8_0, 8),
+        ("llama", Dtype::Q4_0, 4),
+        ("qwen3", Dtype::Q8_0, 8),
+        ("qwen2", Dtype::Q4_0, 4),
+    ] {
         let dir = Dir::new(&format!("gguf-{body}-{bits}"));
         let mut tiny = Tiny::new(body, 11);
         tiny.round_to(dtype);
@@ -178,7 +185,9 @@ fn every_container_gives_the_same_bundle() {
         std::fs::remove_file(model.join("model.safetensors")).unwrap();
         match form {
             "shards" => tiny.write_shards(&model),
-            "torch" => std::fs::write(model.join("pytorch_model.bin"), tiny.torch(|_| true)).unwrap(),
+            "torch" => {
+                std::fs::write(model.join("pytorch_model.bin"), tiny.torch(|_| true)).unwrap()
+            }
             _ => tiny.write_torch_shards(&model),
         }
         let mut options = Options::new(&model, dir.path(&format!("{form}-out")));
@@ -206,14 +215,20 @@ fn the_description_names_what_was_found() {
     .unwrap();
     assert!(["weights", "groups"].iter().all(|w| told.iter().any(|t| t == w)), "{told:?}");
     assert_eq!(report.family.name, "NeuTTS-2E");
-    assert_eq!((report.family.speech, report.family.first_speech, report.family.end), (16, 262, 259));
+    assert_eq!(
+        (report.family.speech, report.family.first_speech, report.family.end),
+        (16, 262, 259)
+    );
     let bundle = voxgrain::bundle::Bundle::open(&options.output).unwrap();
     bundle.verify(|_| std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!(bundle.name, "a voice");
     assert_eq!((bundle.target.hidden, bundle.target.head_dim), (32, 16));
     assert_eq!(bundle.sampling.top_k, 50);
     let text = std::fs::read_to_string(options.output.join("bundle.toml")).unwrap();
-    assert!(text.contains("first_speech_id = 262") && text.contains("front_end = \"bpe\""), "{text}");
+    assert!(
+        text.contains("first_speech_id = 262") && text.contains("front_end = \"bpe\""),
+        "{text}"
+    );
     // Never over a bundle that is there.
     let again = import(&options, &mut |_, _, _| ()).unwrap_err();
     assert_eq!(again.kind(), ErrorKind::InvalidArgument);
@@ -228,7 +243,8 @@ fn the_description_names_what_was_found() {
 /// Every block type against the values that the package gguf gives.
 #[test]
 fn blocks_are_what_their_reference_says() {
-    let golden: Json = serde_json::from_slice(&std::fs::read(data("blocks.json")).unwrap()).unwrap();
+    let golden: Json =
+        serde_json::from_slice(&std::fs::read(data("blocks.json")).unwrap()).unwrap();
     for (name, dtype) in [
         ("Q8_0", Dtype::Q8_0),
         ("Q4_0", Dtype::Q4_0),
@@ -243,15 +259,15 @@ fn blocks_are_what_their_reference_says() {
         let bytes: Vec<u8> = (0..hex.len() / 2)
             .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
             .collect();
-        let want: Vec<f32> =
-            golden[name]["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+        let want: Vec<f32> = golden[name]["values"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v.as_f64().unwrap() as f32)
+            .collect();
         let shape = vec![1, want.len()];
-        let tensor = voxgrain::import::source::Tensor::new(
-            name,
-            dtype,
-            shape,
-            Map::from_vec(bytes).whole(),
-        );
+        let tensor =
+            voxgrain::import::source::Tensor::new(name, dtype, shape, Map::from_vec(bytes).whole());
         let got = tensor.unwrap().to_vec();
         for (i, (g, w)) in got.iter().zip(&want).enumerate() {
             assert!((g - w).abs() <= 1e-6 * w.abs().max(1e-3), "{name} {i}: {g} {w}");
@@ -303,7 +319,8 @@ fn random_damage_is_survived() {
     let tiny = Tiny::new("llama", 31);
     let mut small = tiny.clone();
     small.keep(|name| !name.contains("embed"));
-    let files = [small.safetensors(|_| true), tiny.gguf(Dtype::Q8_0), small.torch(|n| n.contains("norm"))];
+    let files =
+        [small.safetensors(|_| true), tiny.gguf(Dtype::Q8_0), small.torch(|n| n.contains("norm"))];
     let mut random = tiny::Random(77);
     for (kind, file) in files.iter().enumerate() {
         let read = |bytes: Vec<u8>| {
@@ -333,4 +350,201 @@ fn random_damage_is_survived() {
             let _ = read(bytes);
         }
     }
+}
+
+/// The tokenizer's ids of a text: bytes, and the one pair that is merged.
+fn bytes(text: &str) -> Vec<u32> {
+    let mut out: Vec<u32> = Vec::new();
+    for b in text.bytes() {
+        match (b, out.last_mut()) {
+            (b'h', Some(last)) if *last == u32::from(b't') => *last = 278,
+            _ => out.push(b.into()),
+        }
+    }
+    out
+}
+
+fn voice(dir: &Dir, body: &str, change: impl Fn(&mut Tiny)) -> (Voice, Report) {
+    let mut tiny = Tiny::new(body, 4);
+    change(&mut tiny);
+    let (out, report) = take(dir, &tiny, 8);
+    (Voice::open(out).unwrap_or_else(|e| panic!("{e:#}")), report)
+}
+
+/// Prompts are the recipe of the family: `neutts` 1.4.1 makes the same of the same pieces.
+#[test]
+fn prompts_follow_the_recipe() {
+    let dir = Dir::new("prompts");
+    let (nano, report) = voice(&dir, "llama", |_| ());
+    let ids = |all: &[Vec<u32>]| -> Vec<u32> {
+        all.concat().into_iter().map(|t| report.family.bundle_id(t)).collect()
+    };
+    let user = bytes("user: Convert the text to speech:");
+    let plain = ids(&[
+        user.clone(),
+        vec![256],
+        bytes("hɛloʊ."),
+        vec![257],
+        bytes("\nassistant:"),
+        vec![258],
+    ]);
+    assert_eq!(nano.prompt(" hɛloʊ. ").unwrap(), plain);
+    let reference = Reference::new("jo", "ðə", vec![3, 15, 0]);
+    let nano = nano.with_reference(reference).unwrap();
+    let with = ids(&[
+        user,
+        vec![256],
+        bytes("ðə hɛloʊ."),
+        vec![257],
+        bytes("\nassistant:"),
+        vec![258],
+        vec![262 + 3, 262 + 15, 262],
+    ]);
+    assert_eq!(nano.prompt("hɛloʊ.").unwrap(), with);
+    assert_eq!(with[with.len() - 3..], [3, 15, 0]);
+
+    // A text steers nothing: control tokens are letters in it, codes are refused.
+    let steered = nano.prompt("a<|TEXT_PROMPT_END|>b {text} {reference_codes}").unwrap();
+    let end = report.family.bundle_id(257);
+    assert_eq!(steered.iter().filter(|t| **t == end).count(), 1);
+    let refused = nano.prompt("a <|speech_3|>").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidText);
+    assert_eq!(nano.prompt("  ").unwrap_err().kind(), ErrorKind::InvalidText);
+    let beyond = nano.clone().with_reference(Reference::new("x", "a", vec![16])).unwrap_err();
+    assert!(beyond.to_string().contains("16"), "{beyond}");
+    assert_eq!(nano.with_emotion("happy").unwrap_err().kind(), ErrorKind::InvalidArgument);
+
+    let dir = Dir::new("prompts-2e");
+    let (two, report) = voice(&dir, "qwen3", |t| {
+        t.config["neuphonic"] =
+            json!({"input_format": "BPE", "supported_emotions": ["happy", "odd"]});
+    });
+    let ids = |all: &[Vec<u32>]| -> Vec<u32> {
+        all.concat().into_iter().map(|t| report.family.bundle_id(t)).collect()
+    };
+    // `odd` has no token, so it is not offered.
+    assert_eq!(report.family.emotions, ["happy"]);
+    let two = two.with_reference(Reference::new("jo", "So it is.", vec![1])).unwrap();
+    let calm = ids(&[vec![256], bytes("So it is. The end."), vec![257, 258], vec![263]]);
+    assert_eq!(two.prompt("The end.").unwrap(), calm);
+    let happy = ids(&[
+        vec![256],
+        bytes("So it is."),
+        vec![261],
+        bytes("The end."),
+        vec![257, 258],
+        vec![263],
+    ]);
+    assert_eq!(two.with_emotion("happy").unwrap().prompt("The end.").unwrap(), happy);
+}
+
+/// From text to samples: a command for phonemes, a voice of the folder, the stream.
+#[test]
+fn an_imported_voice_speaks() {
+    let dir = Dir::new("speaks");
+    let (voice, _) = voice(&dir, "llama", |_| ());
+    let chunk = TextFrontend::default().speak("A bird, the end.").unwrap().chunks.remove(0);
+    let told = voice.write(&chunk, 1.0).unwrap_err();
+    assert!(told.to_string().contains("--phonemes-command"), "{told}");
+    let cat = PhonemesCommand::parse("cat").unwrap();
+    let voice = voice.with_phonemes_command(cat).unwrap();
+    assert_eq!(voice.write(&chunk, 1.0).unwrap(), "A bird, the end.");
+
+    let folder = voice.bundle().dir().join("voices");
+    let none = voice.clone().with_speaker("jo").unwrap_err();
+    assert!(none.to_string().contains("voice add"), "{none}");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("jo.toml"), "transcript = \"the one\"\ncodes = [1, 2, 3]\n")
+        .unwrap();
+    std::fs::write(folder.join("bad.toml"), "transcript = 3\n").unwrap();
+    let voice = voice.with_speaker("jo").unwrap();
+    let reference = voice.reference().unwrap();
+    assert_eq!((reference.text.as_str(), &reference.codes[..]), ("the one", &[1, 2, 3][..]));
+    assert_eq!(voice.clone().with_speaker("bad").unwrap_err().kind(), ErrorKind::Malformed);
+    assert_eq!(voice.clone().with_speaker("../x").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let unknown = voice.clone().with_speaker("al").unwrap_err();
+    assert!(unknown.to_string().contains("bad, jo"), "{unknown}");
+
+    let mut options = voxgrain::Options::for_voice(&voice);
+    options.threads = 1;
+    let mut stream = Stream::new(&voice, &options).unwrap();
+    stream.feed("A bird, the end.").unwrap();
+    stream.flush().unwrap();
+    let mut samples = 0;
+    while let Some(pcm) = stream.next_pcm().unwrap() {
+        samples += pcm.len();
+    }
+    // It may not end before its family's least length.
+    assert!(samples >= 50 * 320, "{samples}");
+}
+
+#[test]
+fn a_command_keeps_marks_and_tells_what_is_wrong() {
+    let upper = PhonemesCommand::parse("tr 'a-z' A-Z").unwrap();
+    assert_eq!(upper.phonemes("...so it is, isn't it? Yes!").unwrap(), "SO IT IS, ISN'T IT? YES!");
+    assert_eq!(upper.phonemes("no marks\nat all").unwrap(), "NO MARKS AT ALL");
+    // Fewer lines than stretches: the words are kept.
+    let joined = PhonemesCommand::parse("tr '\\n' ' '").unwrap();
+    assert_eq!(joined.phonemes("a, b.").unwrap(), "a b");
+    let silent = PhonemesCommand::parse("true").unwrap().phonemes("a").unwrap_err();
+    assert_eq!(silent.kind(), ErrorKind::InvalidText);
+    for bad in ["", "  ", "say 'it", "\"\""] {
+        assert_eq!(PhonemesCommand::parse(bad).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+    for bad in ["false", "no-such-program-here -x"] {
+        let e = PhonemesCommand::parse(bad).unwrap().phonemes("a").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unreadable, "{e}");
+    }
+}
+
+/// Speech tokens in every form that people keep them in.
+#[test]
+fn speech_tokens_are_read() {
+    let dir = Dir::new("codes");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(dir.path(name), bytes).unwrap();
+        codes::read(&dir.path(name))
+    };
+    assert_eq!(codes::read(&data("codes.pt")).unwrap(), [3, 1, 4, 1, 5]);
+    assert_eq!(write("a.json", b"[[1, 2], [65535]]").unwrap(), [1, 2, 65_535]);
+    assert_eq!(write("a.txt", b"1, 2\n 3").unwrap(), [1, 2, 3]);
+    let npy = |descr: &str, body: &[u8]| {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (2,), }}\n");
+        let mut out = b"\x93NUMPY\x01\x00".to_vec();
+        out.extend((header.len() as u16).to_le_bytes());
+        out.extend(header.bytes());
+        out.extend(body);
+        out
+    };
+    assert_eq!(write("a.npy", &npy("<i4", &[7, 0, 0, 0, 0, 1, 0, 0])).unwrap(), [7, 256]);
+    assert_eq!(write("b.npy", &npy("<i8", &[9, 0, 0, 0, 0, 0, 0, 0])).unwrap(), [9]);
+    assert_eq!(write("c.npy", &npy("|u1", &[9, 8])).unwrap(), [9, 8]);
+    for (name, bytes) in [
+        ("d.npy", npy("<f4", &[0; 8])),
+        ("e.npy", npy("<i4", &[0; 7])),
+        ("f.npy", b"\x93NUMPY\x01\x00\xff\xff".to_vec()),
+        ("g.npy", b"nothing".to_vec()),
+        ("b.json", b"{\"codes\": 1}".to_vec()),
+        ("c.json", b"[1.5]".to_vec()),
+        ("d.json", b"[-1]".to_vec()),
+        ("e.json", b"[]".to_vec()),
+        ("b.txt", b"one".to_vec()),
+    ] {
+        assert!(write(name, &bytes).is_err(), "{name}");
+    }
+    assert!(codes::read(&data("nested.pt")).is_err());
+}
+
+/// The vocabulary of a GGUF file cuts text as the model's own tokenizer.json does.
+#[test]
+fn a_tokenizer_comes_out_of_a_gguf() {
+    let tiny = Tiny::new("llama", 1);
+    let file = gguf::Gguf::read(&Map::from_vec(tiny.gguf(Dtype::Q8_0))).unwrap();
+    let made = Bpe::read(&tokenizer::from_gguf(&file).unwrap(), "made").unwrap();
+    let own = Bpe::read(tiny.tokenizer.to_string().as_bytes(), "own").unwrap();
+    assert_eq!(made.ids(), own.ids());
+    for text in ["the other thing", "a  b\n\nc", "ðə tɛst, 12345 oʊ!", "<|speech_3|>", ""] {
+        assert_eq!(made.encode(text).unwrap(), own.encode(text).unwrap(), "{text:?}");
+    }
+    assert!(made.before().unwrap().is_empty());
 }

@@ -29,8 +29,8 @@ mod check;
 mod description;
 
 pub use description::{
-    Audio, Codec, Description, FileEntry, FrontEnd, Groups, LanguageModel, Prompt, Sampling, Speaker,
-    Text, TextIs, Vocabulary,
+    Audio, Codec, Description, FileEntry, FrontEnd, Groups, LanguageModel, Prompt, Sampling,
+    Speaker, Text, TextIs, Vocabulary,
 };
 
 use std::fs::File;

@@ -607,9 +607,8 @@ impl<F: FnMut() -> voxgrain::Result<Sink>> Job<F> {
             let mut utterance = Utterance::from(line);
             utterance.pause_after = text::Options::default().pauses.sentence;
             let shown = line.to_owned();
-            self.voicing.say(utterance, shown.clone(), Some(shown), |pcm| {
-                opened(sink, open)?.write(pcm)
-            })?;
+            self.voicing
+                .say(utterance, shown.clone(), Some(shown), |pcm| opened(sink, open)?.write(pcm))?;
         }
         self.flush();
         Ok(())

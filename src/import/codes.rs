@@ -61,8 +61,9 @@ pub fn read(path: &Path) -> Result<Vec<u32>> {
         )));
     }
     let one = |n: i64| {
-        u32::try_from(n)
-            .map_err(|_| malformed(format!("{} holds {n}, which is no speech token", path.display())))
+        u32::try_from(n).map_err(|_| {
+            malformed(format!("{} holds {n}, which is no speech token", path.display()))
+        })
     };
     numbers.into_iter().map(one).collect()
 }
@@ -86,14 +87,14 @@ fn npy(map: &Map) -> Result<Vec<i64>> {
     let version = map.get(..8).filter(|m| m.starts_with(b"\x93NUMPY")).map(|m| m[6]);
     let (start, length) = match version {
         Some(1) => (10, map.get(8..10).map(|b| usize::from(b[0]) | usize::from(b[1]) << 8)),
-        Some(2 | 3) => (
-            12,
-            map.get(8..12).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize),
-        ),
+        Some(2 | 3) => {
+            (12, map.get(8..12).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize))
+        }
         _ => return Err(bad("is no .npy file of version 1 to 3")),
     };
     let end = length.and_then(|n| usize::checked_add(start, n));
-    let header = end.and_then(|end| map.get(start..end)).ok_or_else(|| bad("ends in its header"))?;
+    let header =
+        end.and_then(|end| map.get(start..end)).ok_or_else(|| bad("ends in its header"))?;
     let header = std::str::from_utf8(header).map_err(|_| bad("has a header that is no text"))?;
     let kind = header.split("'descr':").nth(1).and_then(|t| t.split('\'').nth(1));
     let body = &map[start + header.len()..];

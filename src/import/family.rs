@@ -354,7 +354,14 @@ mod tests {
         for token in ["<|TEXT_PROMPT_START|>", "[STOP]", "<|eot_id|>"] {
             assert!(is_token(token), "{token}");
         }
-        for text in ["{text}", "user: Convert", "\nassistant:", "{reference_text} {text}", "[a] [b]", "<||>"] {
+        for text in [
+            "{text}",
+            "user: Convert",
+            "\nassistant:",
+            "{reference_text} {text}",
+            "[a] [b]",
+            "<||>",
+        ] {
             assert!(!is_token(text), "{text}");
         }
     }

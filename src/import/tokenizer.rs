@@ -66,7 +66,8 @@ pub fn from_gguf(gguf: &Gguf) -> Result<Vec<u8>> {
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false,
     });
     let bos = gguf.size("tokenizer.ggml.bos_token_id").and_then(|id| tokens.get(id).zip(Some(id)));
-    let adds_bos = matches!(gguf.metadata.get("tokenizer.ggml.add_bos_token"), Some(Value::Bool(true)));
+    let adds_bos =
+        matches!(gguf.metadata.get("tokenizer.ggml.add_bos_token"), Some(Value::Bool(true)));
     let post = match bos.filter(|_| adds_bos) {
         Some((token, id)) => json!({
             "type": "TemplateProcessing",

@@ -11,10 +11,10 @@ mod described;
 #[cfg(feature = "engine")]
 mod models;
 pub mod phonemes;
-#[cfg(feature = "bpe")]
-pub mod prompt;
 #[cfg(feature = "audio")]
 pub mod play;
+#[cfg(feature = "bpe")]
+pub mod prompt;
 #[cfg(feature = "engine")]
 mod queue;
 #[cfg(feature = "bpe")]

@@ -2,11 +2,11 @@
 
 use super::described;
 use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
-#[cfg(feature = "bpe")]
-use super::{command::PhonemesCommand, prompt::Reference, reader::Reader};
 use super::text::{self, Chunk};
 use super::utterance::Utterance;
 use super::written::written;
+#[cfg(feature = "bpe")]
+use super::{command::PhonemesCommand, prompt::Reference, reader::Reader};
 use crate::asg::{Index, Weights};
 use crate::bundle::{Bundle, FILE_NAME, Speaker, hex};
 use crate::core::Emission;

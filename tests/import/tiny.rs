@@ -203,8 +203,11 @@ impl Tiny {
             .map(|(name, (shape, values))| (name, shape, f32_bytes(values)))
             .collect();
         let views = bytes.iter().map(|(name, shape, bytes)| {
-            let view =
-                ::safetensors::tensor::TensorView::new(::safetensors::Dtype::F32, (*shape).clone(), bytes);
+            let view = ::safetensors::tensor::TensorView::new(
+                ::safetensors::Dtype::F32,
+                (*shape).clone(),
+                bytes,
+            );
             (name.as_str(), view.unwrap())
         });
         ::safetensors::serialize(views, None).unwrap()
@@ -230,7 +233,8 @@ impl Tiny {
         index: &str,
         bytes: impl Fn(bool) -> Vec<u8>,
     ) {
-        let file = |first: bool| format!("{stem}-0000{}-of-00002.{extension}", 2 - usize::from(first));
+        let file =
+            |first: bool| format!("{stem}-0000{}-of-00002.{extension}", 2 - usize::from(first));
         for first in [true, false] {
             std::fs::write(folder.join(file(first)), bytes(first)).unwrap();
         }
@@ -307,7 +311,8 @@ impl Tiny {
                 bytes.extend(d.to_le_bytes());
                 match dtype {
                     Dtype::Q8_0 => bytes.extend(q.map(|q| q as u8)),
-                    _ => bytes.extend((0..16).map(|i| (q[i] + 8) as u8 | ((q[i + 16] + 8) as u8) << 4)),
+                    _ => bytes
+                        .extend((0..16).map(|i| (q[i] + 8) as u8 | ((q[i + 16] + 8) as u8) << 4)),
                 }
             }
             g.tensor(&theirs, shape, if dtype == Dtype::Q8_0 { 8 } else { 2 }, bytes);
@@ -359,7 +364,8 @@ impl Tiny {
                     let weights: Vec<f32> = (0..=at).map(|j| score(j).exp()).collect();
                     let total: f32 = weights.iter().sum();
                     mixed.extend((0..SIZE).map(|d| {
-                        weights.iter().enumerate().map(|(j, w)| w * v[j][kv][d]).sum::<f32>() / total
+                        weights.iter().enumerate().map(|(j, w)| w * v[j][kv][d]).sum::<f32>()
+                            / total
                     }));
                 }
                 let out = linear("self_attn.o_proj", &mixed);
@@ -395,8 +401,10 @@ impl Tiny {
                 let f = match rope["rope_type"].as_str() {
                     Some("linear") => f / number("factor").unwrap(),
                     Some("llama3") => {
-                        let (low, high) =
-                            (number("low_freq_factor").unwrap(), number("high_freq_factor").unwrap());
+                        let (low, high) = (
+                            number("low_freq_factor").unwrap(),
+                            number("high_freq_factor").unwrap(),
+                        );
                         let turns = number("original_max_position_embeddings").unwrap() * f
                             / (2.0 * std::f64::consts::PI);
                         let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
@@ -534,8 +542,7 @@ pub fn tokenizer() -> Json {
             }));
         }
     }
-    let byte_level =
-        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
         "normalizer": null, "pre_tokenizer": byte_level, "post_processor": byte_level,
@@ -568,8 +575,8 @@ pub fn zip_with(
 ) -> Vec<u8> {
     use std::io::Write;
     let mut zip = ::zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let stored =
-        ::zip::write::SimpleFileOptions::default().compression_method(::zip::CompressionMethod::Stored);
+    let stored = ::zip::write::SimpleFileOptions::default()
+        .compression_method(::zip::CompressionMethod::Stored);
     let mut put = |name: &str, bytes: &[u8]| {
         zip.start_file(format!("{stem}/{name}"), stored).unwrap();
         zip.write_all(bytes).unwrap();
@@ -815,7 +822,13 @@ pub fn wrong_folders(w: &mut Wrong) {
         ("odd heads", Unsupported, "16", "head_dim", json!(24)),
         ("activation", Unsupported, "gelu", "hidden_act", json!("gelu_new")),
         ("yarn", Unsupported, "yarn", "rope_parameters", json!({"rope_type": "yarn", "factor": 2})),
-        ("dynamic", Unsupported, "dynamic", "rope_scaling", json!({"type": "dynamic", "factor": 2})),
+        (
+            "dynamic",
+            Unsupported,
+            "dynamic",
+            "rope_scaling",
+            json!({"type": "dynamic", "factor": 2}),
+        ),
         ("no factor", Malformed, "factor", "rope_scaling", json!({"type": "linear"})),
         ("base", Malformed, "rope base", "rope_theta", json!(-1.0)),
         ("epsilon", Malformed, "epsilon", "rms_norm_eps", json!(0.0)),
@@ -828,14 +841,19 @@ pub fn wrong_folders(w: &mut Wrong) {
         w.model(name, kind, says, move |t| t.config[key] = value.clone());
     }
     w.model("head missing", Malformed, "lm_head", |t| t.keep(|n| n != "lm_head.weight"));
-    w.model("norm missing", Malformed, "model.norm.weight", |t| t.keep(|n| n != "model.norm.weight"));
-    w.model("matrix missing", Malformed, "v_proj", |t| t.keep(|n| !n.contains("1.self_attn.v_proj")));
+    w.model("norm missing", Malformed, "model.norm.weight", |t| {
+        t.keep(|n| n != "model.norm.weight")
+    });
+    w.model("matrix missing", Malformed, "v_proj", |t| {
+        t.keep(|n| !n.contains("1.self_attn.v_proj"))
+    });
     w.model("adapter", Unsupported, "lora_A", |t| {
         let one = t.tensors["model.norm.weight"].clone();
         t.tensors.insert("model.layers.0.self_attn.q_proj.lora_A.weight".into(), one);
     });
     w.model("QK norms of a llama", Unsupported, "q_norm", |t| {
-        t.tensors.insert("model.layers.0.self_attn.q_norm.weight".into(), (vec![16], vec![1.0; 16]));
+        t.tensors
+            .insert("model.layers.0.self_attn.q_norm.weight".into(), (vec![16], vec![1.0; 16]));
     });
     w.model("turned matrix", Mismatch, "q_proj", |t| {
         let q = t.tensors.get_mut("model.layers.0.self_attn.k_proj.weight").unwrap();
@@ -865,11 +883,8 @@ pub fn wrong_folders(w: &mut Wrong) {
     w.file("integers", Mismatch, "not weights", file, |b| replace(b, "\"F32\"", "\"I32\""));
     w.file("odd type", Malformed, "safetensors", file, |b| replace(b, "\"F32\"", "\"Q32\""));
     w.add("8-bit floats", Unsupported, "F8", |f, _| {
-        let view = ::safetensors::tensor::TensorView::new(
-            ::safetensors::Dtype::F8_E4M3,
-            vec![4],
-            &[0; 4],
-        );
+        let view =
+            ::safetensors::tensor::TensorView::new(::safetensors::Dtype::F8_E4M3, vec![4], &[0; 4]);
         let bytes = ::safetensors::serialize([("w", view.unwrap())], None).unwrap();
         std::fs::write(f.join("model.safetensors"), bytes).unwrap();
     });
@@ -913,28 +928,37 @@ pub fn wrong_folders(w: &mut Wrong) {
     });
     // Tokenizer.
     w.file("tokenizer no JSON", Malformed, "tokenizer", "tokenizer.json", |b| b.truncate(50));
-    w.file("tokenizer of nothing", Malformed, "tokenizer", "tokenizer.json", |b| *b = b"{}".to_vec());
+    w.file("tokenizer of nothing", Malformed, "tokenizer", "tokenizer.json", |b| {
+        *b = b"{}".to_vec()
+    });
     w.model("no speech", Unsupported, "no speech tokens", |t| {
-        t.tokenizer["added_tokens"].as_array_mut().unwrap().retain(|a| {
-            !a["content"].as_str().unwrap().contains("speech_")
-        });
+        t.tokenizer["added_tokens"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|a| !a["content"].as_str().unwrap().contains("speech_"));
     });
     let rename = |t: &mut Tiny, from: &str, to: &str| {
         let text = t.tokenizer.to_string();
         assert!(text.contains(from), "{from}");
         t.tokenizer = serde_json::from_str(&text.replace(from, to)).unwrap();
     };
-    w.model("no family", Unsupported, "no known family", move |t| rename(t, "TEXT_PROMPT_START", "X"));
+    w.model("no family", Unsupported, "no known family", move |t| {
+        rename(t, "TEXT_PROMPT_START", "X")
+    });
     w.model("no end", Malformed, "SPEECH_GENERATION_END", move |t| {
         rename(t, "SPEECH_GENERATION_END", "FIN");
     });
-    w.model("a code missing", Malformed, "<|speech_9|>", move |t| rename(t, "<|speech_9|>", "<|nine|>"));
+    w.model("a code missing", Malformed, "<|speech_9|>", move |t| {
+        rename(t, "<|speech_9|>", "<|nine|>")
+    });
     w.model("codes out of order", Unsupported, "follow each other", move |t| {
         rename(t, "<|speech_9|>", "<|a|>");
         rename(t, "<|speech_10|>", "<|speech_9|>");
         rename(t, "<|a|>", "<|speech_10|>");
     });
-    w.model("codes of another codec", Mismatch, "codes", move |t| rename(t, "<|speech_15|>", "<|x|>"));
+    w.model("codes of another codec", Mismatch, "codes", move |t| {
+        rename(t, "<|speech_15|>", "<|x|>")
+    });
     w.model("id beyond", Mismatch, "another model", |t| {
         let added = t.tokenizer["added_tokens"].as_array_mut().unwrap();
         added.push(json!({
@@ -1029,9 +1053,7 @@ pub fn wrong_torch(w: &mut Wrong) {
     w.torch("torch that makes objects", Unsupported, "instruction", |_| {
         zip(b"\x80\x02(icollections\nOrderedDict\n.", &[])
     });
-    w.torch("torch without a pickle", Malformed, "data.pkl", |_| {
-        zip_with(b"", &[], "a/b", &[])
-    });
+    w.torch("torch without a pickle", Malformed, "data.pkl", |_| zip_with(b"", &[], "a/b", &[]));
     w.torch("torch without tensors", Malformed, "no tensor", |_| zip(b"\x80\x02}.", &[]));
     w.torch("torch stack", Malformed, "stack", |_| zip(b"\x80\x02R.", &[]));
     w.torch("torch without end", Malformed, "too early", |_| zip(b"\x80\x02}", &[]));
