@@ -8,6 +8,7 @@ mod calibrate;
 mod files;
 mod find;
 mod hints;
+mod import;
 mod inspect;
 mod interrupt;
 #[cfg(feature = "lab")]
@@ -20,6 +21,7 @@ mod sink;
 mod stats;
 mod table;
 mod text;
+mod voice;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -83,6 +85,10 @@ enum Command {
     Eval(lab::eval::Eval),
     /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
     Pack(pack::Pack),
+    /// Make a bundle of a speech language model that you have
+    Import(import::Import),
+    /// Add reference voices to an imported bundle
+    Voice(voice::Voice),
     #[cfg(feature = "lab")]
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
@@ -107,6 +113,8 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "lab")]
         Command::Eval(c) => c.run(),
         Command::Pack(c) => c.run(),
+        Command::Import(c) => c.run(),
+        Command::Voice(c) => c.run(),
         #[cfg(feature = "lab")]
         Command::Passes(c) => c.run(),
     };

@@ -1,11 +1,15 @@
 //! From text to utterances, and from samples to files and ears.
 
+#[cfg(feature = "bpe")]
+pub mod bpe;
 #[cfg(feature = "engine")]
 pub mod calibrate;
 #[cfg(feature = "engine")]
 pub mod calibration;
 #[cfg(feature = "engine")]
 pub mod codec;
+#[cfg(feature = "bpe")]
+pub mod command;
 #[cfg(feature = "engine")]
 mod described;
 #[cfg(feature = "engine")]
@@ -13,8 +17,12 @@ mod models;
 pub mod phonemes;
 #[cfg(feature = "audio")]
 pub mod play;
+#[cfg(feature = "bpe")]
+pub mod prompt;
 #[cfg(feature = "engine")]
 mod queue;
+#[cfg(feature = "bpe")]
+pub mod reader;
 #[cfg(feature = "engine")]
 pub mod stream;
 #[cfg(feature = "engine")]

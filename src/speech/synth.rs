@@ -125,7 +125,7 @@ impl Synthesizer {
         self.done = true;
         self.started = Instant::now();
         let prompt = self.voice.prompt(text)?;
-        self.limit = Voice::limit(&prompt);
+        self.limit = self.voice.limit_of(text, &prompt);
         self.speculator.start(&prompt)?;
         self.codec.reset();
         self.tokens.clear();
