@@ -38,6 +38,7 @@ STAGES = {
     "evaluate": ("measure.evaluate", "", "intelligibility of the decoding arms"),
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
+    "foreign": ("fixtures.foreign", "", "random models of other families as Hugging Face folders, with their logits"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
 }
 

@@ -114,6 +114,25 @@ def embed() -> onnx.FunctionProto:
     return _function("Embed", ["tokens", "table"], ["embedding"], b)
 
 
+def q_embed() -> onnx.FunctionProto:
+    b = _Body()
+    bits = b.int_attr("bits")
+    rows = b.op("Gather", "q", "tokens", axis=0)
+    # Nibble by nibble, the low ones first: [planes, S, K/32, bytes] -> [S, K/32, planes, bytes].
+    shifts = b.op("Reshape", b.op("Range", b.const(0), b.const(8), bits), b.const([-1, 1, 1, 1]))
+    planes = b.op("Unsqueeze", rows, b.const([0]))
+    planes = b.op("BitShift", planes, b.op("Cast", shifts, to=TensorProto.UINT8), direction="RIGHT")
+    two = b.op("Pow", b.const(2), bits)
+    mask = b.op("Cast", b.op("Sub", two, b.const(1)), to=TensorProto.UINT8)
+    planes = b.f32(b.op("BitwiseAnd", planes, mask))
+    planes = b.op("Sub", planes, b.f32(b.op("Div", two, b.const(2))))
+    blocks = b.op("Reshape", b.op("Transpose", planes, perm=[1, 2, 0, 3]), b.const([0, 0, 32]))
+    scales = b.f32(b.op("Gather", "scales", "tokens", axis=0))
+    values = b.op("Mul", blocks, b.op("Unsqueeze", scales, b.const([-1])))
+    b.op("Reshape", values, b.shape(b.const(-1), b.int_attr("K")), out="embedding")
+    return _function("QEmbed", ["tokens", "q", "scales"], ["embedding"], b, ["K", "bits"])
+
+
 def rms_norm() -> onnx.FunctionProto:
     b = _Body()
     mean = b.op("ReduceMean", b.op("Mul", "x", "x"), b.const([-1]), keepdims=1)
@@ -151,7 +170,18 @@ def q_matmul() -> onnx.FunctionProto:
     return _function("QMatMul", ["x", "packed", "scales", "bias", "residual"], ["y"], b, ["N", "K", "bits"])
 
 
-def attention() -> onnx.FunctionProto:
+# Inputs of Attention behind those that it always has.
+ATTENTION_OPTIONS = ("frequencies", "q_norm", "k_norm")
+
+
+def attention_form(node: onnx.NodeProto) -> tuple[str, ...]:
+    """The optional inputs that a node has."""
+    return tuple(o for o, i in zip(ATTENTION_OPTIONS, node.input[3:]) if i)
+
+
+def attention(form: tuple[str, ...] = ()) -> onnx.FunctionProto:
+    """For nodes with these optional inputs: a function cannot ask whether an input is there, so a file has the one
+    that all of its nodes need."""
     b = _Body()
     heads, kv_heads, size = (b.int_attr(n) for n in ("heads", "kv_heads", "head_dim"))
     steps, past = b.dim("qkv", 0), b.dim("past_key", 1)
@@ -163,9 +193,19 @@ def attention() -> onnx.FunctionProto:
         split = b.op("Reshape", value, b.shape(steps, count, size))
         return b.op("Transpose", split, perm=[1, 0, 2])
 
-    half = b.op("Div", size, b.const(2))
-    ramp = b.op("Div", b.f32(b.arange(b.const(0), half)), b.f32(half))
-    frequency = b.op("Pow", b.float_attr("rope_base"), b.op("Neg", ramp))
+    def normed(value, weight):
+        if weight not in form:
+            return value
+        mean = b.op("ReduceMean", b.op("Mul", value, value), b.const([-1]), keepdims=1)
+        root = b.op("Sqrt", b.op("Add", mean, b.float_attr("epsilon")))
+        return b.op("Mul", b.op("Div", value, root), weight)
+
+    if "frequencies" in form:
+        frequency = "frequencies"
+    else:
+        half = b.op("Div", size, b.const(2))
+        ramp = b.op("Div", b.f32(b.arange(b.const(0), half)), b.f32(half))
+        frequency = b.op("Pow", b.float_attr("rope_base"), b.op("Neg", ramp))
     position = b.op("Unsqueeze", b.f32(b.arange(past, total)), b.const([-1]))
     angle = b.op("Mul", position, frequency)
     cos, sin = b.op("Cos", angle), b.op("Sin", angle)
@@ -176,8 +216,9 @@ def attention() -> onnx.FunctionProto:
         second = b.op("Add", b.op("Mul", c, cos), b.op("Mul", a, sin))
         return b.op("Concat", first, second, axis=-1)
 
-    q = rotate(by_head(q, heads))
-    k = b.op("Concat", "past_key", rotate(by_head(k, kv_heads)), axis=1, out="present_key")
+    q = rotate(normed(by_head(q, heads), "q_norm"))
+    k = rotate(normed(by_head(k, kv_heads), "k_norm"))
+    k = b.op("Concat", "past_key", k, axis=1, out="present_key")
     v = b.op("Concat", "past_value", by_head(v, kv_heads), axis=1, out="present_value")
     # Query heads that share a key head become extra rows of that key head's product.
     minus = b.const(-1)
@@ -192,12 +233,20 @@ def attention() -> onnx.FunctionProto:
     weights = b.op("Reshape", weights, b.shape(kv_heads, minus, total))
     mixed = b.op("Reshape", b.op("MatMul", weights, v), b.shape(heads, steps, size))
     b.op("Reshape", b.op("Transpose", mixed, perm=[1, 0, 2]), b.shape(steps, q_width), out="y")
+    # Absent ones at the end are left out, others have a name that nothing reads.
+    last = max((ATTENTION_OPTIONS.index(o) + 1 for o in form), default=0)
     return _function(
         "Attention",
-        ["qkv", "past_key", "past_value"],
+        ["qkv", "past_key", "past_value", *ATTENTION_OPTIONS[:last]],
         ["y", "present_key", "present_value"],
         b,
-        ["heads", "kv_heads", "head_dim", "rope_base"],
+        [
+            "heads",
+            "kv_heads",
+            "head_dim",
+            *([] if "frequencies" in form else ["rope_base"]),
+            *(["epsilon"] if {"q_norm", "k_norm"} & set(form) else []),
+        ],
     )
 
 
@@ -283,6 +332,7 @@ def upsample() -> onnx.FunctionProto:
 ALL = {
     "FactorEmbed": factor_embed,
     "Embed": embed,
+    "QEmbed": q_embed,
     "RmsNorm": rms_norm,
     "QMatMul": q_matmul,
     "Attention": attention,
@@ -296,7 +346,16 @@ ALL = {
 }
 
 
-def functions(names: Iterable[str]) -> list[onnx.FunctionProto]:
-    """The function definitions of these operators, each once, in a fixed order."""
+def functions(names: Iterable[str], form: tuple[str, ...] = ()) -> list[onnx.FunctionProto]:
+    """The function definitions of these operators, each once, in a fixed order; `form` is that of the Attention."""
     wanted = set(names)
-    return [make() for name, make in ALL.items() if name in wanted]
+    return [attention(form) if name == "Attention" else make() for name, make in ALL.items() if name in wanted]
+
+
+def functions_of(nodes: Iterable[onnx.NodeProto], *more: str) -> list[onnx.FunctionProto]:
+    """What a graph of these nodes carries along."""
+    nodes = list(nodes)
+    forms = {attention_form(n) for n in nodes if n.op_type == "Attention"}
+    if len(forms) > 1:
+        raise ValueError(f"the layers differ in the optional inputs of their attention: {sorted(forms)}")
+    return functions({n.op_type for n in nodes} | set(more), *forms)
