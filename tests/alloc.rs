@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use voxgrain::Voice;
+use voxgrain::core::Penalties;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{
     Arm, Costs, DraftLength, MAX_GAMMA, PREFILL_ROWS, RoundEnd, Speculator, TokenModel,
@@ -71,11 +72,18 @@ type Spoken = (RoundEnd, usize, usize);
 /// Six utterances of a warm engine. What is warm: both sessions have met every size of pass at
 /// their longest context, the codec every size of pass, and the speculator an utterance that
 /// filled its context. Nothing here asks the clock, so every run of it is the same.
-fn utterances(voice: &Voice, arm: Arm, gamma: DraftLength, threads: usize) -> Vec<Spoken> {
+fn utterances(
+    voice: &Voice,
+    arm: Arm,
+    gamma: DraftLength,
+    penalties: Penalties,
+    threads: usize,
+) -> Vec<Spoken> {
     let audio = &voice.bundle().audio;
     let pool = Pool::new(kernel::best(), threads);
     let mut options = voice.options(arm);
     options.gamma = gamma;
+    options.sampling.penalties = penalties;
     let (target, draft) = (warm(voice.target(), &pool), warm(voice.draft().unwrap(), &pool));
     let groups = voice.groups().cloned();
     let mut s = Speculator::new(target, draft, groups, options).unwrap();
@@ -116,25 +124,28 @@ fn utterances(voice: &Voice, arm: Arm, gamma: DraftLength, threads: usize) -> Ve
 fn rounds_do_not_allocate_once_warm() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let adaptive = DraftLength::Adaptive(Costs { draft: 0.1, row: 0.1 });
+    let off = Penalties::default();
+    let on = Penalties { repetition: 1.2, window: 20, min_tokens: 8 };
     for name in ["tiny", "voice"] {
         let voice = Voice::open(root.join(name)).unwrap();
-        for (arm, gamma) in [
-            (Arm::Ar, DraftLength::Fixed(0)),
-            (Arm::Sd, DraftLength::Fixed(4)),
-            (Arm::Tolerance { beta: 0.4 }, DraftLength::Fixed(6)),
-            (Arm::Pcg { emission: Emission::StandIn }, adaptive),
-            (Arm::Pcg { emission: Emission::Resample }, DraftLength::Fixed(7)),
-            (Arm::Transport, DraftLength::Fixed(5)),
+        for (arm, gamma, penalties) in [
+            (Arm::Ar, DraftLength::Fixed(0), off),
+            (Arm::Ar, DraftLength::Fixed(0), on),
+            (Arm::Sd, DraftLength::Fixed(4), off),
+            (Arm::Tolerance { beta: 0.4 }, DraftLength::Fixed(6), off),
+            (Arm::Pcg { emission: Emission::StandIn }, adaptive, off),
+            (Arm::Pcg { emission: Emission::Resample }, DraftLength::Fixed(7), off),
+            (Arm::Transport, DraftLength::Fixed(5), on),
         ] {
             for threads in [1, 2] {
-                let what = format!("{name}, {arm:?}, {threads} threads");
-                let first = utterances(&voice, arm, gamma, threads);
+                let what = format!("{name}, {arm:?}, {penalties:?}, {threads} threads");
+                let first = utterances(&voice, arm, gamma, penalties, threads);
                 let rounds: usize = first.iter().map(|u| u.1).sum();
                 assert!(rounds >= 10, "{what}: only {rounds} rounds were watched");
                 if first.iter().any(|u| u.2 > 0) {
                     // The harness has a thread that reports slow tests, and it allocates. What is
                     // ours comes again in the same utterance.
-                    let again = utterances(&voice, arm, gamma, threads);
+                    let again = utterances(&voice, arm, gamma, penalties, threads);
                     let same = |(a, b): (&Spoken, &Spoken)| (a.0, a.1) == (b.0, b.1);
                     assert!(first.iter().zip(&again).all(same), "{what}: {first:?}, {again:?}");
                     let ours = first.iter().zip(&again).any(|(a, b)| a.2 > 0 && b.2 > 0);

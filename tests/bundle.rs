@@ -155,12 +155,16 @@ fn every_contradiction_is_refused() {
         ("fsq_digits = 8", "fsq_digits = 80", "fsq_digits"),
         ("fsq_levels = 4", "fsq_levels = 1", "fsq_levels"),
         ("layers = 2", "layers = 0", "target.layers"),
-        ("hidden = 64", "hidden = 65", "target.hidden"),
-        ("hidden = 32", "hidden = 64", "draft.hidden"),
+        ("hidden = 64", "hidden = 0", "target.hidden"),
+        ("hidden = 32", "hidden = 70000", "draft.hidden"),
         ("kv_heads = 2", "kv_heads = 3", "kv_heads"),
         ("kv_heads = 2", "kv_heads = 0", "kv_heads"),
         ("ffn = 64", "ffn = 999999999", "ffn"),
         ("rope_base = 10000.0", "rope_base = inf", "rope_base"),
+        ("rope_base = 10000.0", "qk_norm = 1", "qk_norm"),
+        ("fsq_levels = 4", "", "fsq_levels"),
+        ("fsq_levels = 4", "fsq_levels = 4\nfirst_speech_id = 9", "vocabulary.size"),
+        ("fsq_levels = 4", "fsq_levels = 4\nsize = 70000", "characters"),
         ("max_positions = 1024", "max_positions = 0", "max_positions"),
         ("bits = 8", "bits = 5", "bits"),
         ("latency_samples = 560", "latency_samples = 16001", "latency_samples"),
@@ -170,6 +174,10 @@ fn every_contradiction_is_refused() {
         ("top_p = 1.0", "top_p = 0.0", "top_p"),
         ("top_p = 1.0", "top_p = 1.5", "top_p"),
         ("min_p = 0.0", "min_p = 1.0", "min_p"),
+        ("min_p = 0.0", "min_p = 0.0\nrepetition_penalty = 0.0", "repetition_penalty"),
+        ("min_p = 0.0", "min_p = 0.0\nrepetition_penalty = nan", "repetition_penalty"),
+        ("min_p = 0.0", "min_p = 0.0\nrepetition_window = -1", "repetition_window"),
+        ("min_p = 0.0", "min_p = 0.0\nmin_tokens = -1", "min_tokens"),
         ("gamma = 4", "gamma = 16", "gamma"),
         ("gamma = 4", "gamma = 33", "gamma"),
         ("gamma = 4", "gamma = 4\ndraft_cost = 101.0", "draft_cost"),
@@ -213,6 +221,76 @@ fn every_contradiction_is_refused() {
         let e = Bundle::parse(&text, "d").unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Unsupported, "{format}: {e}");
         assert!(e.to_string().contains("1 to 2"), "{format}: {e}");
+    }
+}
+
+/// A description whose ids are a tokenizer's, without a draft.
+fn imported() -> String {
+    let text = sound();
+    let cut = |text: &str, from: &str, to: &str| {
+        let (a, b) = (text.find(from).unwrap(), text.find(to).unwrap());
+        format!("{}{}", &text[..a], &text[b..])
+    };
+    let text = cut(&text, "begin = 65537", "[target]").replacen(
+        "[target]",
+        "size = 194256\nfirst_speech_id = 128262\nend_id = 128261\n[target]",
+        1,
+    );
+    cut(&text, "[draft]", "[codec]").replacen("format = 1", "format = 2", 1)
+}
+
+#[test]
+fn ids_of_a_tokenizer_and_no_draft() {
+    let b = Bundle::parse(&imported(), "d").unwrap();
+    assert!(b.draft.is_none() && b.draft_path().is_none());
+    let v = &b.vocabulary;
+    assert_eq!((v.len(), v.scored(), v.levels()), (194_256, 65_537, None));
+    // Speech first, then the end, then everything else in its order, each once.
+    for (t, id) in [
+        (128_262, 0),
+        (193_797, 65_535),
+        (128_261, 65_536),
+        (0, 65_537),
+        (128_260, 193_797),
+        (193_798, 193_798),
+        (194_255, 194_255),
+    ] {
+        assert_eq!(v.from_tokenizer(t), Some(id), "{t}");
+    }
+    let mut seen = vec![false; v.len()];
+    for t in 0..194_256 {
+        let id = v.from_tokenizer(t).unwrap() as usize;
+        assert!(!std::mem::replace(&mut seen[id], true), "{t} and another are {id}");
+    }
+    assert_eq!(v.from_tokenizer(194_256), None);
+    // The end behind the speech, as other families have it.
+    let behind = imported().replacen("end_id = 128261", "end_id = 194000", 1);
+    let v = &Bundle::parse(&behind, "d").unwrap().vocabulary;
+    let ids = [0, 128_261, 128_262, 193_999, 194_000, 194_001].map(|t| v.from_tokenizer(t));
+    assert_eq!(ids, [65_537, 193_798, 0, 194_000, 65_536, 194_001].map(Some));
+    assert_eq!(Bundle::parse(&sound(), "d").unwrap().vocabulary.from_tokenizer(5), None);
+    let sampling = "min_p = 0.0\nrepetition_penalty = 1.2\nrepetition_window = 20\nmin_tokens = 50";
+    let b = Bundle::parse(&imported().replacen("min_p = 0.0", sampling, 1), "d").unwrap();
+    let p = b.sampling.law().penalties;
+    assert_eq!((p.repetition, p.window, p.min_tokens), (1.2, 20, 50));
+    for (from, to, mention) in [
+        ("size = 194256", "size = 65536", "vocabulary.size"),
+        ("size = 194256", "size = 2000000", "vocabulary.size"),
+        ("size = 194256", "", "vocabulary.size"),
+        ("first_speech_id = 128262", "", "first_speech_id"),
+        ("first_speech_id = 128262", "first_speech_id = 128721", "first_speech_id"),
+        ("end_id = 128261", "end_id = 128262", "end_id"),
+        ("end_id = 128261", "end_id = 193797", "end_id"),
+        ("end_id = 128261", "end_id = 194256", "end_id"),
+        ("end_id = 128261", "end_id = 128261\nbegin = 70000", "characters"),
+        ("end_id = 128261", "end_id = 128261\nfsq_digits = 8", "fsq_levels"),
+        ("[codec]", "[draft]\nfile = \"draft.onnx\"\n[codec]", "layers"),
+    ] {
+        let text = imported();
+        assert!(text.contains(from), "{from}");
+        let e = Bundle::parse(&text.replacen(from, to, 1), "d").expect_err(to);
+        assert_eq!(e.kind(), ErrorKind::Malformed, "{from} -> {to}: {e}");
+        assert!(format!("{e:#}").contains(mention), "{from} -> {to}: {e:#}");
     }
 }
 
@@ -398,7 +476,8 @@ fn what_a_bundle_may_say_can_be_decoded_with() {
     // The same bound where an option says it.
     let off = SamplingTransforms::default();
     for (min_p, sound) in [(0.999, true), (1.0, false)] {
-        let law = Sampling { transforms: SamplingTransforms { min_p, ..off }, temperature: 1.0 };
+        let transforms = SamplingTransforms { min_p, ..off };
+        let law = Sampling { transforms, ..Sampling::default() };
         assert_eq!(law.check().is_ok(), sound, "min_p {min_p}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use voxgrain::asg::{BuildOptions, Index, IndexBuilder};
-use voxgrain::core::{Emission, Groups, RowMut, Singletons};
+use voxgrain::core::{Emission, Groups, Penalties, RowMut, Singletons};
 use voxgrain::decode::{Arm, Options, RoundEnd, Speculator, TokenModel};
 use voxgrain::{ErrorKind, Result};
 
@@ -201,8 +201,25 @@ fn a_seed_fixes_the_tokens() {
     }
 }
 
+/// The scripted logits after the penalties, by their definition over sets.
+fn penalised_logits(seed: u64, context: &[u32], p: Penalties) -> Vec<f64> {
+    let from = match p.window {
+        0 => 0,
+        n => context.len().saturating_sub(n as usize),
+    };
+    let said: std::collections::HashSet<_> = context[from..].iter().collect();
+    let (r, emitted) = (f64::from(p.repetition), context.len() - 3);
+    let penalised = |(t, z): (usize, &f32)| match f64::from(*z) {
+        _ if t as u32 == END && emitted < p.min_tokens as usize => f64::NEG_INFINITY,
+        z if !said.contains(&(t as u32)) => z,
+        z if z > 0.0 => z / r,
+        z => z * r,
+    };
+    scripted_logits(seed, context).iter().enumerate().map(penalised).collect()
+}
+
 /// Probability of every sequence of `n` tokens under the target alone.
-fn exact(n: usize) -> HashMap<Vec<u32>, f64> {
+fn exact(n: usize, penalties: Penalties) -> HashMap<Vec<u32>, f64> {
     let mut laws: HashMap<Vec<u32>, f64> = HashMap::from([(vec![], 1.0)]);
     for _ in 0..n {
         let mut next = HashMap::new();
@@ -213,7 +230,7 @@ fn exact(n: usize) -> HashMap<Vec<u32>, f64> {
             }
             let context: Vec<u32> = [0, 1, 2].iter().chain(&sequence).copied().collect();
             let e: Vec<f64> =
-                scripted_logits(1, &context).iter().map(|l| (*l as f64).exp()).collect();
+                penalised_logits(1, &context, penalties).iter().map(|l| l.exp()).collect();
             let total: f64 = e.iter().sum();
             for (t, e) in e.iter().enumerate() {
                 let mut s = sequence.clone();
@@ -246,11 +263,21 @@ fn chi_square(counts: &HashMap<Vec<u32>, f64>, law: &HashMap<Vec<u32>, f64>, n: 
 }
 
 fn law_of<G: Groups + Clone>(groups: Option<G>, arm: Arm, gamma: usize) -> f64 {
+    let mut counts = draw(groups, options(arm, gamma, 99, 1.0));
+    compare(&mut counts, Penalties::default())
+}
+
+fn compare(counts: &mut HashMap<Vec<u32>, f64>, penalties: Penalties) -> f64 {
+    let law = exact(3, penalties);
+    assert!((law.values().sum::<f64>() - 1.0).abs() < 1e-9);
+    chi_square(counts, &law, counts.values().sum())
+}
+
+/// How often each sequence of three tokens came.
+fn draw<G: Groups + Clone>(groups: Option<G>, o: Options) -> HashMap<Vec<u32>, f64> {
     const N: u64 = 200_000;
     let mut counts = HashMap::new();
-    let mut s =
-        Speculator::new(Scripted::new(1), Scripted::new(2), groups, options(arm, gamma, 99, 1.0))
-            .unwrap();
+    let mut s = Speculator::new(Scripted::new(1), Scripted::new(2), groups, o).unwrap();
     let mut out = vec![];
     for _ in 0..N {
         s.start(&[0, 1, 2]).unwrap();
@@ -264,9 +291,102 @@ fn law_of<G: Groups + Clone>(groups: Option<G>, arm: Arm, gamma: usize) -> f64 {
         out.truncate(3);
         *counts.entry(out.clone()).or_insert(0.0) += 1.0;
     }
-    let law = exact(3);
-    assert!((law.values().sum::<f64>() - 1.0).abs() < 1e-9);
-    chi_square(&counts, &law, N as f64)
+    counts
+}
+
+const PENALTIES: [Penalties; 4] = [
+    Penalties { repetition: 1.5, window: 0, min_tokens: 0 },
+    Penalties { repetition: 2.0, window: 2, min_tokens: 0 },
+    Penalties { repetition: 1.0, window: 0, min_tokens: 2 },
+    Penalties { repetition: 0.5, window: 3, min_tokens: 1 },
+];
+
+/// Every row is penalised by the drafts before it too, or the law would not be the target's.
+#[test]
+fn speculation_follows_the_penalised_target() {
+    let resample = Arm::Pcg { emission: Emission::Resample };
+    for penalties in PENALTIES {
+        for (arm, gamma) in [(Arm::Ar, 0), (Arm::Sd, 1), (Arm::Sd, 4), (resample, 2)] {
+            let mut o = options(arm, gamma, 7, 1.0);
+            o.sampling.penalties = penalties;
+            let mut counts = draw(Some(Line), o);
+            let chi = compare(&mut counts, penalties);
+            assert!(chi < 1.5, "{penalties:?}, {arm:?}, gamma {gamma}: {chi}");
+            // The same draws are far from the law without the penalties.
+            let off = compare(&mut counts, Penalties::default());
+            assert!(off > 5.0, "{penalties:?}: {off}");
+        }
+    }
+}
+
+#[test]
+fn greedy_speculation_is_greedy_decoding_under_penalties() {
+    let mut compared = 0;
+    for penalties in PENALTIES {
+        for seed in 1..30 {
+            let run = |arm, gamma| {
+                let mut o = options(arm, gamma, 0, 0.0);
+                o.sampling.penalties = penalties;
+                generate_from(seed, Some(Singletons), o, 40)
+            };
+            let mut want = vec![0, 1, 2];
+            while want.len() < 43 && want.last() != Some(&END) {
+                let logits = penalised_logits(seed, &want, penalties);
+                let best = (0..VOCABULARY).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+                want.push(best.unwrap() as u32);
+            }
+            let want = want.split_off(3);
+            compared += want.len();
+            for gamma in [0, 1, 3, 9] {
+                let arm = if gamma == 0 { Arm::Ar } else { Arm::Sd };
+                assert_eq!(run(arm, gamma), want, "{penalties:?}, seed {seed}, gamma {gamma}");
+            }
+        }
+    }
+    assert!(compared > 800, "only {compared} tokens were compared");
+}
+
+/// A draft that equals its target is never rejected: it sees the same penalty.
+#[test]
+fn the_draft_sees_the_targets_penalty() {
+    for penalties in PENALTIES {
+        let mut o = options(Arm::Sd, 4, 5, 1.0);
+        o.sampling.penalties = penalties;
+        let same = || Scripted::new(1);
+        let mut s = Speculator::new(same(), same(), None::<Singletons>, o).unwrap();
+        for _ in 0..1000 {
+            let mut out = vec![];
+            s.start(&[0, 1, 2]).unwrap();
+            while out.len() < 30 && s.round(&mut out).unwrap() == RoundEnd::More {}
+            assert!(out.len() >= penalties.min_tokens as usize);
+        }
+        assert!(s.stats().proposed > 1000, "{penalties:?}: {:?}", s.stats());
+        assert_eq!(s.stats().acceptance_rate(), Some(1.0), "{penalties:?}");
+    }
+}
+
+#[test]
+fn without_a_draft_tokens_are_decoded_plainly() {
+    for seed in 0..50 {
+        let o = options(Arm::Ar, 4, seed, 1.0);
+        let mut s =
+            Speculator::new(Scripted::new(1), None::<Scripted>, None::<Singletons>, o).unwrap();
+        s.start(&[0, 1, 2]).unwrap();
+        let mut out = vec![];
+        while out.len() < 30 && s.round(&mut out).unwrap() == RoundEnd::More {}
+        let mut want = generate::<Singletons>(None, o, 30);
+        want.pop_if(|t| *t == END);
+        assert_eq!(out, want);
+        assert_eq!(s.stats().proposed, 0);
+    }
+    for arm in [Arm::Sd, PCG, Arm::Transport, Arm::Tolerance { beta: 0.4 }] {
+        let o = options(arm, 4, 0, 1.0);
+        let e = Speculator::new(Scripted::new(1), None::<Scripted>, Some(Line), o).map(|_| ());
+        let e = e.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::InvalidArgument);
+        let said = e.to_string();
+        assert!(said.contains(arm.name()) && said.contains("arm ar"), "{said}");
+    }
 }
 
 #[test]

@@ -111,8 +111,8 @@ fn relative(got: &[f32], want: &[f32]) -> f64 {
 fn model(bundle: &Bundle, which: &str) -> Arc<Model> {
     let path = match which {
         "target" => bundle.target_path(),
-        "draft" => bundle.draft_path(),
-        "draft_plain" => bundle.draft_path().with_file_name("draft_plain.onnx"),
+        "draft" => bundle.draft_path().unwrap(),
+        "draft_plain" => bundle.target_path().with_file_name("draft_plain.onnx"),
         _ => bundle.codec_path(),
     };
     Model::load(path, 2048).unwrap()
@@ -210,7 +210,7 @@ fn a_draft_that_reads_features_wants_them() {
     let model = model(&bundle, "draft");
     let mut s = Session::new(&model, &Pool::new(kernel::best(), 1)).unwrap();
     let width = s.feature_width();
-    assert_eq!(width, bundle.draft.features);
+    assert_eq!(width, bundle.draft.as_ref().unwrap().features);
     for (tokens, features) in [(2, 0), (2, width), (1, 2 * width)] {
         let e = s.step_with(&vec![1; tokens], &vec![0.0; features], 1).unwrap_err();
         assert_eq!(e.kind(), voxgrain::ErrorKind::InvalidArgument);
@@ -352,7 +352,7 @@ fn loading_copies_no_weights() {
 fn a_model_says_what_it_keeps_on_the_heap() {
     for name in ["tiny", "voice"] {
         let Some((bundle, _)) = Golden::load(name, "target") else { continue };
-        for path in [bundle.target_path(), bundle.draft_path(), bundle.codec_path()] {
+        for path in [bundle.target_path(), bundle.draft_path().unwrap(), bundle.codec_path()] {
             let (model, _, kept) = measured(|| Model::load(&path, 2048).unwrap());
             let bytes = std::fs::metadata(&path).unwrap().len();
             assert_eq!(model.heap_bytes() as u64, Model::heap_bytes_for(bytes));
@@ -421,6 +421,126 @@ fn plain_tables_and_heads_match_the_reference() {
     assert_eq!(session.logits(), &got[19 * columns..]);
 }
 
+/// Golden values of other people's families, by transformers (`voxgrain_tools foreign`): a
+/// prompt, single steps, a pass of five rows, a rollback, another pass.
+struct Foreign(Golden);
+
+impl Foreign {
+    fn load(name: &str) -> (Arc<Model>, Self) {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/foreign").join(name);
+        Self::open(&dir)
+    }
+
+    fn open(dir: &Path) -> (Arc<Model>, Self) {
+        let bytes = std::fs::read(dir.join("golden.bin")).unwrap();
+        let end = bytes.iter().position(|&b| b == b'\n').unwrap();
+        let header: Value = serde_json::from_slice(&bytes[..end]).unwrap();
+        let model = Model::load(dir.join("target.onnx"), 2048).unwrap();
+        (model, Self(Golden { header, data: bytes[end + 1..].to_vec() }))
+    }
+
+    /// Logits of the columns that are kept, hidden states, and the best token of each row.
+    fn replay(&self, session: &mut Session) -> (Vec<f32>, Vec<f32>, Vec<usize>) {
+        let header = &self.0.header;
+        let columns = numbers(&header["columns"]);
+        let (mut logits, mut hidden, mut best) = (vec![], vec![], vec![]);
+        for call in header["calls"].as_array().unwrap() {
+            if call["kind"] == "rollback" {
+                session.rollback(session.len() - call["count"].as_u64().unwrap() as usize);
+                continue;
+            }
+            let tokens = numbers(&call["tokens"]);
+            let kept = match call["kind"] == "prefill" {
+                true => header["kept"].as_u64().unwrap() as usize,
+                false => tokens.len(),
+            };
+            // As prompts are read: in passes of bounded size.
+            let head = tokens.len() - kept;
+            TokenModel::prefill(session, &tokens[..head]).unwrap();
+            session.step(&tokens[head..], kept).unwrap();
+            hidden.extend_from_slice(session.hidden());
+            let v = session.vocabulary();
+            for row in session.logits().chunks_exact(v) {
+                logits.extend(columns.iter().map(|&c| row[c as usize]));
+                best.push((0..v).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap());
+            }
+        }
+        (logits, hidden, best)
+    }
+}
+
+#[test]
+fn other_peoples_models_match_transformers() {
+    for name in ["toy-llama", "toy-qwen2", "toy-qwen3"] {
+        let (model, golden) = Foreign::load(name);
+        let want = numbers(&golden.0.header["argmax"]);
+        let mut first = None;
+        for kernel in kernel::all() {
+            for threads in [1, 2, 3] {
+                let mut s = Session::new(&model, &Pool::new(kernel, threads)).unwrap();
+                let got = golden.replay(&mut s);
+                if first.is_none() {
+                    let logits = relative(&got.0, &golden.0.tensor("logits"));
+                    let hidden = relative(&got.1, &golden.0.tensor("hidden"));
+                    println!("{name}: logits {logits:.4}, hidden states {hidden:.4}");
+                    assert!(logits < 0.02 && hidden < 0.02, "{name}: {logits}, {hidden}");
+                    let same = got.2.iter().zip(&want).filter(|(a, b)| **a == **b as usize).count();
+                    assert!(same + 1 >= want.len(), "{name}: {same} of {} best tokens", want.len());
+                }
+                let first = first.get_or_insert_with(|| got.clone());
+                assert!(*first == got, "{name}: {kernel:?}, {threads} threads differ");
+            }
+        }
+    }
+}
+
+/// What the graphs say of themselves is what descriptions are held to.
+#[test]
+fn models_say_what_they_are_made_of() {
+    let shape = |name: &str| {
+        let (model, _) = Foreign::load(name);
+        let a = model.attention().to_vec();
+        assert!(a.iter().all(|l| *l == a[0]), "{name}");
+        assert_eq!(model.rows_per_token(), None, "the head makes the rows that are wanted");
+        (a.len(), a[0], model.feed_forward_columns(), model.known_tokens(), model.output_columns())
+    };
+    let (layers, a, ffn, known, scored) = shape("toy-llama");
+    assert_eq!((layers, a.heads, a.kv_heads, a.head_dim), (2, 3, 1, 32));
+    assert_eq!((a.rope_base, a.qk_norm, ffn), (None, false, Some(32)));
+    assert_eq!((known, scored), (90, 65));
+    let (_, a, _, _, _) = shape("toy-qwen2");
+    assert_eq!((a.heads, a.kv_heads, a.head_dim, a.rope_base), (4, 2, 16, Some(1e6)));
+    let (_, a, _, known, scored) = shape("toy-qwen3");
+    assert_eq!((a.heads * a.head_dim, a.qk_norm, a.rope_base), (128, true, None));
+    assert_eq!((known, scored), (112, 97));
+    let (bundle, _) = Golden::load("tiny", "codec").unwrap();
+    let codec = model(&bundle, "codec");
+    assert_eq!((codec.rows_per_token(), codec.attention().len()), (Some(2), 0));
+    // A tied table gives the rows that groups are built from, text rows left out.
+    let (model, _) = Foreign::load("toy-llama");
+    let (rows, hidden) = model.embedding_rows().unwrap();
+    assert_eq!((rows.len(), hidden), (64 * 96, 96));
+    let head = model.head_rows().unwrap().0;
+    assert!(relative(&rows, &head) < 1e-6, "the head is the table's speech rows");
+}
+
+/// True configurations, made by hand: `VOXGRAIN_FOREIGN=DIR[:DIR...]`, folders with `target.onnx`
+/// and `golden.bin` of `voxgrain_tools foreign --export`.
+#[test]
+#[ignore = "wants large folders"]
+fn large_foreign_models_match_transformers() {
+    let dirs = std::env::var("VOXGRAIN_FOREIGN").unwrap();
+    for dir in dirs.split(':') {
+        let (model, golden) = Foreign::open(Path::new(dir));
+        let mut s = Session::new(&model, &Pool::new(kernel::best(), 2)).unwrap();
+        let got = golden.replay(&mut s);
+        let logits = relative(&got.0, &golden.0.tensor("logits"));
+        let hidden = relative(&got.1, &golden.0.tensor("hidden"));
+        println!("{dir}: relative L2 of logits {logits:.4}, of hidden states {hidden:.4}");
+        assert!(logits < 0.02 && hidden < 0.02);
+    }
+}
+
 /// Seeded damage to a model file: an error or a model, never a panic, never a hang.
 #[test]
 fn damaged_models_never_panic() {
@@ -430,7 +550,8 @@ fn damaged_models_never_panic() {
     std::fs::create_dir_all(&dir).unwrap();
     let mut rng = StdRng::seed_from_u64(11);
     let (mut loaded, mut refused) = (0, 0);
-    for name in ["target.onnx", "codec.onnx"] {
+    let foreign = root.join("../../tests/data/foreign/toy-qwen3");
+    for (root, name) in [(&root, "target.onnx"), (&root, "codec.onnx"), (&foreign, "target.onnx")] {
         let sound = std::fs::read(root.join(name)).unwrap();
         let path = dir.join(name);
         let data = format!("{name}.data");

@@ -13,9 +13,10 @@ use std::cell::Cell;
 use voxgrain::core::accept::{self, residual};
 use voxgrain::core::dist::block_sum;
 use voxgrain::core::{
-    AcceptError, DistError, Emission, Groups, Origin, Outcome, Row, RowBuffer, RowMut, Rule,
-    SUM_BLOCK, SamplingTransforms, Scripted, SeededRng, Singletons, TransformScratch, Uniform,
-    Verdict, block_count, sample, transport, verify_position, verify_round,
+    AcceptError, Context, DistError, Emission, Groups, LazyRows, Origin, Outcome, Penalties, Row,
+    RowBuffer, RowMut, Rule, SUM_BLOCK, SamplingTransforms, Scripted, SeededRng, Singletons,
+    TransformScratch, Uniform, Verdict, block_count, sample, transport, verify_lazily,
+    verify_position, verify_round,
 };
 
 const DRAWS: usize = 1_000_000;
@@ -977,6 +978,155 @@ fn transport_refuses_what_it_cannot_use() {
         AcceptError::NotSymmetric
     );
     assert!(AcceptError::NotSymmetric.to_string().contains("symmetric group index"));
+}
+
+// ---------------------------------------------------------------- penalties
+
+/// Tokens of the penalty tests; the last one ends.
+const FEW: usize = 5;
+const LAST: u32 = FEW as u32 - 1;
+const PROMPT: [u32; 3] = [2, 77, 0];
+
+/// Logits of a model that looks at the last token alone, without ends of its own rows.
+fn few_logits(seed: u64, last: u32) -> [f32; FEW] {
+    let mut rng = SeededRng::with_stream(seed, u64::from(last));
+    std::array::from_fn(|_| 4.0 * rng.uniform() - 2.0)
+}
+
+/// The definition, over sets and in f64: the law of the token behind `before`.
+fn penalised(seed: u64, before: &[u32], emitted: usize, p: &Penalties) -> Vec<f64> {
+    let back = if p.window == 0 { before.len() } else { p.window as usize };
+    let said = &before[before.len().saturating_sub(back)..];
+    let e: Vec<f64> = few_logits(seed, *before.last().unwrap())
+        .iter()
+        .enumerate()
+        .map(|(t, &z)| {
+            let (t, z, r) = (t as u32, f64::from(z), f64::from(p.repetition));
+            match z {
+                _ if t == LAST && emitted < p.min_tokens as usize => 0.0,
+                _ if !said.contains(&t) => z.exp(),
+                z if z > 0.0 => (z / r).exp(),
+                z => (z * r).exp(),
+            }
+        })
+        .collect();
+    let total: f64 = e.iter().sum();
+    e.iter().map(|e| e / total).collect()
+}
+
+/// A row by the library: its penalties, then a softmax.
+fn few_row(seed: u64, last: u32, context: &Context<'_>, p: &Penalties) -> Buf {
+    let mut out = [0.0; FEW];
+    p.apply(&few_logits(seed, last), context, &mut out);
+    Buf::new(&out.map(|z| f64::from(z).exp()))
+}
+
+/// Target rows behind drafts; a wrong one forgets the drafts before its row.
+struct PenalisedRows<'a> {
+    context: Context<'a>,
+    penalties: Penalties,
+    forgets: bool,
+    row: Buf,
+}
+
+impl LazyRows for PenalisedRows<'_> {
+    type Error = AcceptError;
+    fn make(&mut self, i: usize) -> Result<Row<'_>, AcceptError> {
+        let drafted = &self.context.drafted[..i];
+        let last = *drafted.last().or(self.context.tokens.last()).unwrap();
+        let drafted = if self.forgets { &[] } else { drafted };
+        self.row = few_row(1, last, &Context { drafted, ..self.context }, &self.penalties);
+        Ok(self.row.row())
+    }
+}
+
+/// Counts of the first three tokens, as one number each.
+fn penalised_rounds(
+    p: Penalties,
+    gamma: usize,
+    draft_penalties: Penalties,
+    forgets: bool,
+) -> Vec<u64> {
+    let (mut drafter, mut verifier) = (SeededRng::with_stream(3, 1), SeededRng::with_stream(3, 2));
+    let mut counts = vec![0; FEW.pow(3)];
+    for _ in 0..DRAWS / 4 {
+        let mut tokens = PROMPT.to_vec();
+        while tokens.len() < PROMPT.len() + 3 && tokens.last() != Some(&LAST) {
+            let emitted = tokens.len() - PROMPT.len();
+            let (mut drafted, mut probs, mut sums) = (vec![], vec![], vec![]);
+            for _ in 0..gamma {
+                let context = Context { tokens: &tokens, drafted: &drafted, emitted, end: LAST };
+                let last = *drafted.last().or(tokens.last()).unwrap();
+                let row = few_row(2, last, &context, &draft_penalties);
+                probs.extend_from_slice(&row.probs);
+                sums.extend_from_slice(&row.sums);
+                drafted.push(sample(row.row(), &mut drafter).unwrap());
+            }
+            let context = Context { tokens: &tokens, drafted: &drafted, emitted, end: LAST };
+            let mut rows = PenalisedRows { context, penalties: p, forgets, row: Buf::new(&[1.0]) };
+            let draft = RowBuffer::new(&probs, &sums, FEW, gamma).unwrap();
+            let rule: Rule<'_, Singletons> = Rule::TokenLevel;
+            let verdict = verify_lazily(&mut rows, &draft, &drafted, &rule, &mut verifier).unwrap();
+            let new = drafted[..verdict.accepted].iter().copied().chain([verdict.next]);
+            let new: Vec<u32> = new.collect();
+            let end = new.iter().position(|&t| t == LAST).map_or(new.len(), |at| at + 1);
+            tokens.extend_from_slice(&new[..end]);
+        }
+        tokens.resize(PROMPT.len() + 3, LAST);
+        let number = |n: usize, t: &u32| n * FEW + *t as usize;
+        counts[tokens[PROMPT.len()..].iter().fold(0, number)] += 1;
+    }
+    counts
+}
+
+/// The product of the penalised laws; behind an end there are ends.
+fn penalised_sequences(p: &Penalties) -> Vec<f64> {
+    let mut law = vec![0.0; FEW.pow(3)];
+    for (number, law) in law.iter_mut().enumerate() {
+        let three = [number / FEW / FEW, number / FEW % FEW, number % FEW].map(|t| t as u32);
+        let mut before = PROMPT.to_vec();
+        *law = 1.0;
+        for (i, &t) in three.iter().enumerate() {
+            *law *= match i > 0 && three[i - 1] == LAST {
+                true => f64::from(t == LAST),
+                false => penalised(1, &before, i, p)[t as usize],
+            };
+            before.push(t);
+        }
+    }
+    law
+}
+
+const PENALTIES: [Penalties; 4] = [
+    Penalties { repetition: 3.0, window: 0, min_tokens: 0 },
+    Penalties { repetition: 3.0, window: 2, min_tokens: 0 },
+    Penalties { repetition: 1.0, window: 0, min_tokens: 2 },
+    Penalties { repetition: 0.4, window: 1, min_tokens: 1 },
+];
+
+#[test]
+fn acceptance_is_exact_for_the_penalised_target() {
+    let off = Penalties::default();
+    for p in PENALTIES {
+        let law = penalised_sequences(&p);
+        for gamma in [0, 1, 3] {
+            follows(&penalised_rounds(p, gamma, p, false), &law, &format!("{p:?}, {gamma}"));
+        }
+        // Whatever the draft's own penalties: they are a matter of speed.
+        follows(&penalised_rounds(p, 2, off, false), &law, "a draft without penalties");
+        let plain = penalised_sequences(&off);
+        if p.min_tokens == 0 {
+            fails_hugely(&penalised_rounds(p, 3, p, false), &plain, "no penalties at all");
+        }
+    }
+}
+
+#[test]
+fn rows_that_forget_their_drafts_fail_the_same_test() {
+    for p in &PENALTIES[..2] {
+        let counts = penalised_rounds(*p, 3, *p, true);
+        fails_hugely(&counts, &penalised_sequences(p), "a context without drafts");
+    }
 }
 
 // ---------------------------------------------------------------- edges

@@ -593,8 +593,7 @@ fn characters_have_ids() {
         pad: 19,
         first_character: 20,
         characters: ALPHABET.to_string(),
-        fsq_digits: 2,
-        fsq_levels: 4,
+        ..Vocabulary::default()
     };
     assert_eq!(tokens(&vocabulary, "a z.").unwrap(), [26, 20, 51, 23]);
     vocabulary.characters = " ab".to_string();

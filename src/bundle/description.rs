@@ -90,9 +90,8 @@ impl Audio {
 /// produce. The other ids only occur in prompts: begin, start of speech, padding and characters
 /// of a voice that was trained for this runtime; of one that was imported, the text ids of its
 /// tokenizer, in their order.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[non_exhaustive]
 pub struct Vocabulary {
     /// Number of speech tokens.
     pub speech: u32,

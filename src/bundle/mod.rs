@@ -10,13 +10,15 @@
 //! attribution = "..."
 //! [audio]        # sample_rate_hz, frame_rate_hz, fft_size, hop, max_log_magnitude
 //! [vocabulary]   # speech, end_of_speech, begin, start_of_speech, pad, first_character, characters, fsq_digits, fsq_levels
+//!                # or, of a tokenizer's ids: speech, end_of_speech, size, first_speech_id, end_id
 //! [text]         # front_end (letters, phonemes or bpe), lexicon, tempo_symbols, tempos, tokenizer
 //! [prompt]       # for bpe: parts, text_is, emotions
 //! [[speakers]]   # optional: name, begin, description of each speaker; the first is the default
-//! [target]       # file, layers, hidden, heads, kv_heads, head_dim, ffn, rope_base, max_positions, bits
-//! [draft]        # the same
+//! [target]       # file, layers, hidden, heads, kv_heads, head_dim, ffn, max_positions, bits; optionally rope_base, qk_norm
+//! [draft]        # optional; the same, and features
 //! [codec]        # file, latency_samples, and optionally context_frames, lookahead_frames
-//! [sampling]     # temperature, top_k, top_p, min_p, gamma: the voice's defaults
+//! [sampling]     # temperature, top_k, top_p, min_p, gamma: the voice's defaults; optionally
+//!                # repetition_penalty, repetition_window, min_tokens, draft_cost, row_cost
 //! [groups]       # optional; file, which may lie outside the folder
 //! [[files]]      # path, bytes, sha256 of every .onnx and .onnx.data
 //! [training]     # optional, free-form facts

@@ -184,8 +184,11 @@ impl Loader {
             first_output.clone_from(input);
             graph.output[0].name.clone_from(input);
         }
-        let head = select_rows(&graph, &first_output, &states, &mut nodes);
-        let head = head.filter(|_| needs.embedding.is_some());
+        // A codec's rows are all wanted.
+        let head = match &needs.embedding {
+            Some(_) => select_rows(&graph, &first_output, &states, &mut nodes),
+            None => None,
+        };
         let gated = gated_columns(&graph, &nodes);
         self.copy_small(&mut graph, stored, &weights)?;
         graph.input.retain(|i| !i.name.starts_with("past_"));

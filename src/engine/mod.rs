@@ -15,13 +15,15 @@ mod ops;
 mod pool;
 mod program;
 mod session;
+mod shape;
 mod state;
 mod weight;
 
-pub use model::{AttentionShape, Model};
+pub use model::Model;
 pub use node::TensorInfo;
 pub use pool::{Pool, cpus, pin};
 pub use session::{CodecSession, Session};
+pub use shape::AttentionShape;
 
 /// ONNX files as messages, for the converter.
 #[cfg(feature = "convert")]

@@ -5,8 +5,9 @@ use super::node::TensorInfo;
 use super::ops::WANTED;
 use super::pool::Pool;
 use super::program::Program;
+use super::shape::{AttentionShape, Embedding};
 use super::state::{SIZES_KEPT, State};
-use super::weight::{Table, Weight};
+use super::weight::Weight;
 use crate::kernel::{CODES, FACTORS, factor_rows};
 use crate::map::Map;
 use std::sync::Arc;
@@ -15,50 +16,6 @@ use tract_onnx::tract_hir::internal::*;
 /// What tract keeps on the heap for each byte of a graph file; tests/engine.rs holds it against an
 /// allocator that counts.
 const HEAP_PER_GRAPH_BYTE: u64 = 24;
-
-/// One attention layer, as its graph has it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct AttentionShape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Channels of a head.
-    pub head_dim: usize,
-    /// What positions turn by; `None` where the graph has a table of frequencies instead.
-    pub rope_base: Option<f32>,
-    /// Whether queries or keys are normalised before they are turned.
-    pub qk_norm: bool,
-}
-
-/// What tokens are looked up in.
-#[derive(Debug, Clone)]
-pub(super) struct Embedding {
-    pub table: Table,
-    /// Columns.
-    pub hidden: usize,
-    /// Tokens that can be read; those of a factorised table have no row each.
-    pub tokens: usize,
-}
-
-impl Embedding {
-    /// Whether the rows are sums of factors.
-    fn is_factored(&self) -> bool {
-        self.tokens > self.table.rows(self.hidden)
-    }
-
-    /// The row of a speech token.
-    fn read(&self, token: u32, out: &mut [f32]) {
-        match &self.table {
-            Table::Half(factors) if self.is_factored() => {
-                out.fill(0.0);
-                factor_rows(token as usize).iter().for_each(|&r| factors.add_row(r as usize, out));
-            }
-            plain => plain.read_row(token as usize, out),
-        }
-    }
-}
 
 /// A loaded graph: immutable, shared by any number of sessions.
 pub struct Model {

@@ -1,7 +1,7 @@
 //! A node as the file has it: attributes and weights, checked as they are read.
 
 use super::kv::Frequencies;
-use super::model::{AttentionShape, Embedding};
+use super::shape::{AttentionShape, Embedding};
 use super::weight::Floats;
 use crate::map::MappedSlice;
 use crate::{Error, ErrorKind, Result};

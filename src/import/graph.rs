@@ -367,7 +367,7 @@ impl<'p> Graph<'p> {
     /// Writes the graph. The files have their names once the caller finishes the parts, the
     /// weights first.
     pub fn finish(self, kind: &str) -> Result<Written> {
-        let kinds: BTreeSet<&str> = self.nodes.iter().map(|n| n.op_type.as_str()).collect();
+        let kinds: BTreeSet<String> = self.nodes.iter().map(function_of).collect();
         let functions = functions(&kinds)?;
         let opset =
             |domain: &str, version| pb::OperatorSetIdProto { domain: domain.into(), version };
@@ -506,20 +506,44 @@ fn attribute((name, value): &(&str, Attribute)) -> pb::AttributeProto {
     a
 }
 
+/// Optional inputs of the attention, behind the cache.
+const ATTENTION_OPTIONS: [&str; 3] = ["frequencies", "q_norm", "k_norm"];
+
+/// Which function a node wants: a function cannot ask whether an input is there, so the attention
+/// has one for each set of optional inputs.
+fn function_of(node: &pb::NodeProto) -> String {
+    let mut name = node.op_type.clone();
+    if name == "Attention" {
+        let given = ATTENTION_OPTIONS.iter().zip(node.input.iter().skip(3));
+        let form: Vec<&str> = given.filter(|(_, i)| !i.is_empty()).map(|(o, _)| *o).collect();
+        if !form.is_empty() {
+            name += &format!(":{}", form.join(","));
+        }
+    }
+    name
+}
+
 /// The functions of these operators as fields of a model.
-fn functions(kinds: &BTreeSet<&str>) -> Result<Vec<u8>> {
+fn functions(kinds: &BTreeSet<String>) -> Result<Vec<u8>> {
     let damaged = || Error::new(ErrorKind::Internal, "the operators' functions are damaged");
     let mut out = Vec::new();
     let mut missing = kinds.clone();
     for f in wire::fields(FUNCTIONS).ok_or_else(damaged)? {
-        // 25: a function; 1: its name.
+        // 25: a function; 1: its name, 8: its description, which is the form of an attention.
         if f.number != 25 {
             continue;
         }
         let parts = wire::fields(f.payload).ok_or_else(damaged)?;
-        let name = parts.iter().find(|p| p.number == 1).ok_or_else(damaged)?;
-        let name = std::str::from_utf8(name.payload).map_err(|_| damaged())?;
-        if missing.remove(name) {
+        let text = |number: u64| {
+            let part = parts.iter().find(|p| p.number == number);
+            part.map(|p| std::str::from_utf8(p.payload)).transpose().map_err(|_| damaged())
+        };
+        let name = text(1)?.ok_or_else(damaged)?;
+        let name = match text(8)?.filter(|form| !form.is_empty()) {
+            Some(form) => format!("{name}:{form}"),
+            None => name.to_owned(),
+        };
+        if missing.remove(&name) {
             out.extend_from_slice(f.raw);
         }
     }

@@ -228,8 +228,10 @@ impl<'a> LanguageModel<'a> {
                 ("heads", Attribute::Int(c.heads as i64)),
                 ("kv_heads", Attribute::Int(c.kv_heads as i64)),
                 ("head_dim", Attribute::Int(size as i64)),
-                ("rope_base", Attribute::Float(c.rope_base)),
             ];
+            if frequencies.is_empty() {
+                attributes.push(("rope_base", Attribute::Float(c.rope_base)));
+            }
             if !q_norm.is_empty() {
                 attributes.push(("epsilon", Attribute::Float(c.epsilon)));
             }

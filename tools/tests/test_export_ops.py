@@ -8,7 +8,15 @@ import pytest
 from onnx import TensorProto, helper
 
 from voxgrain_tools.export import quantize
-from voxgrain_tools.export.onnx_functions import ALL, DOMAIN, IR_VERSION, OPSET, functions
+from voxgrain_tools.export.onnx_functions import (
+    ALL,
+    ATTENTION_OPTIONS,
+    DOMAIN,
+    IR_VERSION,
+    OPSET,
+    attention_form,
+    functions_of,
+)
 
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
 TYPES |= {"int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
@@ -28,7 +36,7 @@ def run(op, inputs, outputs=1, **attributes):
     )
     model = helper.make_model(
         graph,
-        functions=functions([op]),
+        functions=functions_of([node]),
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
         ir_version=IR_VERSION,
     )
@@ -73,6 +81,19 @@ def test_op_embed(rng):
     assert got[0].dtype == np.float32 and (got[0] == table[tokens]).all()
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_op_q_embed(rng, bits):
+    matrix = quantize.quantise(normal(rng, 9, 64), bits)
+    values, scales = quantize.pack_table(matrix)
+    back = quantize.unpack_table(values, scales, bits)
+    assert (back.values == matrix.values).all() and (back.scales == matrix.scales).all()
+    if bits == 4:
+        assert values[2, 1, 3] == (matrix.values[2, 35] + 8) | (matrix.values[2, 51] + 8) << 4
+    tokens = np.array([8, 0, 3, 3])
+    got = run("QEmbed", [tokens, values, scales], K=64, bits=bits)
+    assert got[0].dtype == np.float32 and (got[0] == matrix.dequantise()[tokens]).all()
+
+
 def test_op_factor_embed(rng):
     factors = normal(rng, 480, 6).astype(np.float16)
     extra = normal(rng, 36, 6).astype(np.float16)
@@ -108,21 +129,31 @@ def test_op_q_mat_mul(rng, bits, rows, with_bias, with_residual):
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("past", [0, 7])
 @pytest.mark.parametrize("steps", [1, 5])
-def test_op_attention(rng, kv_heads, past, steps):
-    heads, size, base = 4, 8, 10000.0
+@pytest.mark.parametrize("form", [(), ("frequencies",), ("q_norm", "k_norm"), ("k_norm",), ATTENTION_OPTIONS])
+def test_op_attention(rng, kv_heads, past, steps, form):
+    heads, size, base, epsilon = 4, 8, 10000.0, 0.1
+    options = {"frequencies": np.abs(normal(rng, size // 2)), "q_norm": normal(rng, size), "k_norm": normal(rng, size)}
+    options = {name: value for name, value in options.items() if name in form}
+    table = options.get("frequencies", base ** (-2 * np.arange(size // 2) / size))
     qkv = normal(rng, steps, (heads + 2 * kv_heads) * size)
     past_key, past_value = normal(rng, kv_heads, past, size), normal(rng, kv_heads, past, size)
 
     def rope(vector, position):
         out = np.zeros(size)
         for d in range(size // 2):
-            angle = position * base ** (-2 * d / size)
+            angle = position * table[d]
             a, b = vector[d], vector[d + size // 2]
             out[d] = a * math.cos(angle) - b * math.sin(angle)
             out[d + size // 2] = b * math.cos(angle) + a * math.sin(angle)
         return out
 
+    def norm(vectors, weight):
+        root = np.sqrt((vectors**2).mean(-1, keepdims=True) + epsilon)
+        return vectors / root * options[weight] if weight in form else vectors
+
     rows = qkv.astype(np.float64).reshape(steps, -1, size)
+    rows[:, :heads] = norm(rows[:, :heads], "q_norm")
+    rows[:, heads : heads + kv_heads] = norm(rows[:, heads : heads + kv_heads], "k_norm")
     key = np.zeros((kv_heads, past + steps, size))
     value = np.zeros_like(key)
     key[:, :past], value[:, :past] = past_key, past_value
@@ -138,18 +169,30 @@ def test_op_attention(rng, kv_heads, past, steps):
             score = key[shared, :seen] @ rope(rows[s, h], past + s) / math.sqrt(size)
             weight = np.exp(score - score.max())
             out[s, h] = weight / weight.sum() @ value[shared, :seen]
+    last = max((ATTENTION_OPTIONS.index(o) for o in form), default=-1)
     got = run(
         "Attention",
-        [qkv, past_key, past_value],
+        [qkv, past_key, past_value, *(options.get(o) for o in ATTENTION_OPTIONS[: 1 + last])],
         outputs=3,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=size,
-        rope_base=base,
+        **({} if "frequencies" in form else {"rope_base": base}),
+        **({"epsilon": epsilon} if "k_norm" in form else {}),
     )
     close(got[0], out.reshape(steps, -1))
     close(got[1], key)
     close(got[2], value)
+
+
+def test_layers_of_one_file_have_attention_of_one_form():
+    def node(*options):
+        return helper.make_node("Attention", ["qkv", "k", "v", *options], ["y"], domain=DOMAIN)
+
+    assert attention_form(node()) == () and attention_form(node("", "q")) == ("q_norm",)
+    assert len(functions_of([node("f"), node("g")])) == 1
+    with pytest.raises(ValueError, match="differ"):
+        functions_of([node("f"), node()])
 
 
 def test_op_swi_glu(rng):

@@ -34,6 +34,7 @@ STAGES = {
     "hf-folder": ("fixtures.hf_folder", "", "a voice as a plain Hugging Face folder, to try imports on"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
     "taps": ("fixtures.taps", "", "a random tiny pair whose draft reads states of several layers, for tests"),
+    "foreign": ("fixtures.foreign", "", "random models of other families as Hugging Face folders, with their logits"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
 }
 

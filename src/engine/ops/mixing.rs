@@ -3,9 +3,9 @@
 use super::{Input, Operator};
 use crate::Result;
 use crate::engine::kv::Frequencies;
-use crate::engine::model::AttentionShape;
 use crate::engine::node::NodeReader;
 use crate::engine::pool::AttentionTask;
+use crate::engine::shape::AttentionShape;
 use crate::engine::state::State;
 use crate::engine::weight::Floats;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 
 use super::{Input, Operator, rows};
 use crate::Result;
-use crate::engine::model::Embedding;
 use crate::engine::node::NodeReader;
+use crate::engine::shape::Embedding;
 use crate::engine::state::State;
 use crate::engine::weight::{Floats, HalfTable, QuantizedTable, Table};
 use crate::kernel::{Bits, CODES, FACTORS, SCALE_BLOCK, factor_rows};

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from voxgrain_tools.export.export import ALIGNMENT, Graph
-from voxgrain_tools.export.onnx_functions import DOMAIN, IR_VERSION, OPSET, functions
+from voxgrain_tools.export.onnx_functions import DOMAIN, IR_VERSION, OPSET, functions_of
 from voxgrain_tools.export.quantize import BLOCK, Quantised, pack
 
 from .model import rows_of
@@ -95,13 +95,7 @@ def voxgrain(weights, path: Path) -> None:
         x = g.op("SwiGlu", f"{at}.swiglu", x)
         h = g.quantised(f"{at}.down", x, weights.matrix(f"{at}.down"), residual=h)
     g.quantised("head", norm("final_norm", h), weights.matrix("head"), outputs=["logits"])
-    g.finish(
-        inputs,
-        outputs,
-        {"": OPSET, DOMAIN: 1},
-        functions=functions(n.op_type for n in g.nodes),
-        producer_name="voxgrain_compare",
-    )
+    g.finish(inputs, outputs, {"": OPSET, DOMAIN: 1}, functions=functions_of(g.nodes), producer_name="voxgrain_compare")
 
 
 def n_bits(matrix: Quantised) -> tuple[np.ndarray, np.ndarray]:

@@ -15,9 +15,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from . import bundle
-from .onnx_functions import DIGITS, DOMAIN, FACTORS, IR_VERSION, OPSET, SPEECH, functions
+from .onnx_functions import DIGITS, DOMAIN, FACTORS, IR_VERSION, OPSET, SPEECH, functions_of
 from .onnx_read import language_model as read_language_model
-from .quantize import BLOCK, Quantised, pack, pack_rows, quantise
+from .quantize import BLOCK, Quantised, pack, pack_rows, pack_table, quantise
 
 EXAMPLE = "python -m voxgrain_tools export --checkpoints /tmp/vx --out models/voice"
 
@@ -201,7 +201,7 @@ class Graph:
         model = helper.make_model(
             graph,
             # Stock files bring QMatMul along, so that `voxgrain pack` need not write it.
-            functions=functions({n.op_type for n in self.nodes} | {"QMatMul"}),
+            functions=functions_of(self.nodes, "QMatMul"),
             opset_imports=[
                 helper.make_opsetid("", OPSET),
                 helper.make_opsetid(DOMAIN, 1),
@@ -226,11 +226,12 @@ def language_model(
     matmul: str = "packed",
     edit: Callable[..., Any] | None = None,
     taps: Sequence[int] | None = None,
+    embedding_bits: int | None = None,
 ) -> dict:
     """Writes `<name>.onnx` and returns its bundle section. `edit` may change the graph first.
 
     `taps`: counts of layers after which a target puts its residual stream out, for a draft that was trained so; what
-    its checkpoint says if None."""
+    its checkpoint says if None. A plain embedding is halves, or blocks of `embedding_bits`."""
     g = Graph(name, matmul, checkpoint.ready)
     hidden = checkpoint["final_norm.weight"].shape[0]
     layers = checkpoint.count("layers")
@@ -240,6 +241,11 @@ def language_model(
     kv_heads = checkpoint.setting("nkv", "kv_heads", default=heads)
     qkv_rows = checkpoint["layers.0.qkv.weight"].shape[0]
     size = qkv_rows // (heads + 2 * kv_heads)
+    if hidden % BLOCK or heads * size % BLOCK or size % 16:
+        raise ValueError(
+            f"{name}: hidden {hidden} and {heads} heads of {size} must be multiples of {BLOCK}, a head of 16: other"
+            " widths cannot be padded without changing their norms"
+        )
     true_ffn = checkpoint["layers.0.down.weight"].shape[1]
     ffn = true_ffn + -true_ffn % BLOCK
     epsilon = float(checkpoint.setting("eps", "rms_eps", "norm_epsilon", default=1e-5))
@@ -251,7 +257,14 @@ def language_model(
     # A free row for every code, or sums of factors.
     plain = "output_head.weight" in checkpoint
     if plain:
-        h = g.op("Embed", "embedding", "tokens", table("weight"))
+        embedding_bits = embedding_bits or checkpoint.setting("embedding_bits", default=None)
+        if embedding_bits:
+            matrix = g.ready.get("embedding") or quantise(checkpoint["input_embedding.weight"], embedding_bits)
+            values, scales = pack_table(matrix)
+            values, scales = g.weight("embedding.q", values), g.weight("embedding.scales", scales)
+            h = g.op("QEmbed", "embedding", "tokens", values, scales, K=hidden, bits=embedding_bits)
+        else:
+            h = g.op("Embed", "embedding", "tokens", table("weight"))
         head = checkpoint["output_head.weight"]
         logits = len(head)
     else:
@@ -282,6 +295,17 @@ def language_model(
         weight = g.f32(f"{node}.weight", checkpoint[f"{node}.weight"])
         return g.op("RmsNorm", node, x, weight, outputs=outputs, epsilon=epsilon)
 
+    # Attributes and inputs that only some models have.
+    frequencies, rope = "", {"rope_base": rope_base}
+    if "rope.frequencies" in checkpoint:
+        frequencies, rope = g.f32("rope.frequencies", checkpoint["rope.frequencies"]), {}
+    qk_norm = "layers.0.q_norm.weight" in checkpoint
+    if qk_norm:
+        rope["epsilon"] = epsilon
+
+    def option(node):
+        return g.f32(f"{node}.weight", checkpoint[f"{node}.weight"]) if qk_norm else ""
+
     for i in range(layers):
         at = f"layers.{i}"
         past = [f"past_key_{i}", f"past_value_{i}"]
@@ -289,17 +313,22 @@ def language_model(
         inputs += [(p, TensorProto.FLOAT, [kv_heads, "P", size]) for p in past]
         outputs += [(p, TensorProto.FLOAT, [kv_heads, "P + S", size]) for p in present]
         x = norm(f"{at}.attn_norm", h)
-        qkv = g.matmul(f"{at}.qkv", x, checkpoint[f"{at}.qkv.weight"], bits)
+        bias = checkpoint[f"{at}.qkv.bias"] if f"{at}.qkv.bias" in checkpoint else None
+        qkv = g.matmul(f"{at}.qkv", x, checkpoint[f"{at}.qkv.weight"], bits, bias)
+        more = [frequencies, option(f"{at}.q_norm"), option(f"{at}.k_norm")]
+        while more and not more[-1]:
+            more.pop()
         x = g.op(
             "Attention",
             f"{at}.attention",
             qkv,
             *past,
+            *more,
             outputs=[f"{at}.attention.out", *present],
             heads=heads,
             kv_heads=kv_heads,
             head_dim=size,
-            rope_base=rope_base,
+            **rope,
         )
         h = g.matmul(f"{at}.attn_out", x, checkpoint[f"{at}.attn_out.weight"], bits, residual=h)
         x = norm(f"{at}.mlp_norm", h)
@@ -326,7 +355,8 @@ def language_model(
         "kv_heads": kv_heads,
         "head_dim": size,
         "ffn": ffn,
-        "rope_base": rope_base,
+        **({} if frequencies else {"rope_base": rope_base}),
+        **({"qk_norm": True} if qk_norm else {}),
         "max_positions": max_positions,
         "bits": bits.default,
     }

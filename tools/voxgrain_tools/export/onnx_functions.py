@@ -117,21 +117,21 @@ def embed() -> onnx.FunctionProto:
 
 
 def q_embed() -> onnx.FunctionProto:
-    """Row-major blocks of 32: of four bits, low nibbles are the first 16 columns, high ones the others."""
     b = _Body()
     bits = b.int_attr("bits")
-    shifts = b.op("Range", b.const(0), b.const(8), bits)
-    shifts = b.op("Cast", b.op("Reshape", shifts, b.const([1, 1, -1, 1])), to=TensorProto.UINT8)
-    planes = b.op("Unsqueeze", b.op("Gather", "q", "tokens", axis=0), b.const([2]))
-    planes = b.op("BitShift", planes, shifts, direction="RIGHT")
+    rows = b.op("Gather", "q", "tokens", axis=0)
+    # Nibble by nibble, the low ones first: [planes, S, K/32, bytes] -> [S, K/32, planes, bytes].
+    shifts = b.op("Reshape", b.op("Range", b.const(0), b.const(8), bits), b.const([-1, 1, 1, 1]))
+    planes = b.op("Unsqueeze", rows, b.const([0]))
+    planes = b.op("BitShift", planes, b.op("Cast", shifts, to=TensorProto.UINT8), direction="RIGHT")
     two = b.op("Pow", b.const(2), bits)
     mask = b.op("Cast", b.op("Sub", two, b.const(1)), to=TensorProto.UINT8)
-    values = b.op("Sub", b.f32(b.op("BitwiseAnd", planes, mask)), b.f32(b.op("Div", two, b.const(2))))
-    # [S, K / 32, plane, bytes]: planes are the halves of a block.
-    values = b.op("Reshape", values, b.const([0, 0, 32]))
+    planes = b.f32(b.op("BitwiseAnd", planes, mask))
+    planes = b.op("Sub", planes, b.f32(b.op("Div", two, b.const(2))))
+    blocks = b.op("Reshape", b.op("Transpose", planes, perm=[1, 2, 0, 3]), b.const([0, 0, 32]))
     scales = b.f32(b.op("Gather", "scales", "tokens", axis=0))
-    values = b.op("Mul", values, b.op("Unsqueeze", scales, b.const([-1])))
-    b.op("Reshape", values, b.shape(b.dim("tokens", 0), b.int_attr("K")), out="embedding")
+    values = b.op("Mul", blocks, b.op("Unsqueeze", scales, b.const([-1])))
+    b.op("Reshape", values, b.shape(b.const(-1), b.int_attr("K")), out="embedding")
     return _function("QEmbed", ["tokens", "q", "scales"], ["embedding"], b, ["K", "bits"])
 
 
@@ -172,7 +172,18 @@ def q_matmul() -> onnx.FunctionProto:
     return _function("QMatMul", ["x", "packed", "scales", "bias", "residual"], ["y"], b, ["N", "K", "bits"])
 
 
-def attention() -> onnx.FunctionProto:
+# Inputs of Attention behind those that it always has.
+ATTENTION_OPTIONS = ("frequencies", "q_norm", "k_norm")
+
+
+def attention_form(node: onnx.NodeProto) -> tuple[str, ...]:
+    """The optional inputs that a node has."""
+    return tuple(o for o, i in zip(ATTENTION_OPTIONS, node.input[3:]) if i)
+
+
+def attention(form: tuple[str, ...] = ()) -> onnx.FunctionProto:
+    """For nodes with these optional inputs: a function cannot ask whether an input is there, so a file has the one
+    that all of its nodes need."""
     b = _Body()
     heads, kv_heads, size = (b.int_attr(n) for n in ("heads", "kv_heads", "head_dim"))
     steps, past = b.dim("qkv", 0), b.dim("past_key", 1)
@@ -184,9 +195,19 @@ def attention() -> onnx.FunctionProto:
         split = b.op("Reshape", value, b.shape(steps, count, size))
         return b.op("Transpose", split, perm=[1, 0, 2])
 
-    half = b.op("Div", size, b.const(2))
-    ramp = b.op("Div", b.f32(b.arange(b.const(0), half)), b.f32(half))
-    frequency = b.op("Pow", b.float_attr("rope_base"), b.op("Neg", ramp))
+    def normed(value, weight):
+        if weight not in form:
+            return value
+        mean = b.op("ReduceMean", b.op("Mul", value, value), b.const([-1]), keepdims=1)
+        root = b.op("Sqrt", b.op("Add", mean, b.float_attr("epsilon")))
+        return b.op("Mul", b.op("Div", value, root), weight)
+
+    if "frequencies" in form:
+        frequency = "frequencies"
+    else:
+        half = b.op("Div", size, b.const(2))
+        ramp = b.op("Div", b.f32(b.arange(b.const(0), half)), b.f32(half))
+        frequency = b.op("Pow", b.float_attr("rope_base"), b.op("Neg", ramp))
     position = b.op("Unsqueeze", b.f32(b.arange(past, total)), b.const([-1]))
     angle = b.op("Mul", position, frequency)
     cos, sin = b.op("Cos", angle), b.op("Sin", angle)
@@ -197,8 +218,9 @@ def attention() -> onnx.FunctionProto:
         second = b.op("Add", b.op("Mul", c, cos), b.op("Mul", a, sin))
         return b.op("Concat", first, second, axis=-1)
 
-    q = rotate(by_head(q, heads))
-    k = b.op("Concat", "past_key", rotate(by_head(k, kv_heads)), axis=1, out="present_key")
+    q = rotate(normed(by_head(q, heads), "q_norm"))
+    k = rotate(normed(by_head(k, kv_heads), "k_norm"))
+    k = b.op("Concat", "past_key", k, axis=1, out="present_key")
     v = b.op("Concat", "past_value", by_head(v, kv_heads), axis=1, out="present_value")
     # Query heads that share a key head become extra rows of that key head's product.
     minus = b.const(-1)
@@ -213,12 +235,20 @@ def attention() -> onnx.FunctionProto:
     weights = b.op("Reshape", weights, b.shape(kv_heads, minus, total))
     mixed = b.op("Reshape", b.op("MatMul", weights, v), b.shape(heads, steps, size))
     b.op("Reshape", b.op("Transpose", mixed, perm=[1, 0, 2]), b.shape(steps, q_width), out="y")
+    # Absent ones at the end are left out, others have a name that nothing reads.
+    last = max((ATTENTION_OPTIONS.index(o) + 1 for o in form), default=0)
     return _function(
         "Attention",
-        ["qkv", "past_key", "past_value"],
+        ["qkv", "past_key", "past_value", *ATTENTION_OPTIONS[:last]],
         ["y", "present_key", "present_value"],
         b,
-        ["heads", "kv_heads", "head_dim", "rope_base"],
+        [
+            "heads",
+            "kv_heads",
+            "head_dim",
+            *([] if "frequencies" in form else ["rope_base"]),
+            *(["epsilon"] if {"q_norm", "k_norm"} & set(form) else []),
+        ],
     )
 
 
@@ -318,19 +348,34 @@ ALL = {
 }
 
 
-def functions(names: Iterable[str]) -> list[onnx.FunctionProto]:
-    """The function definitions of these operators, each once, in a fixed order."""
+def functions(names: Iterable[str], form: tuple[str, ...] = ()) -> list[onnx.FunctionProto]:
+    """The function definitions of these operators, each once, in a fixed order; `form` is that of the Attention."""
     wanted = set(names)
-    return [make() for name, make in ALL.items() if name in wanted]
+    return [attention(form) if name == "Attention" else make() for name, make in ALL.items() if name in wanted]
+
+
+def functions_of(nodes: Iterable[onnx.NodeProto], *more: str) -> list[onnx.FunctionProto]:
+    """What a graph of these nodes carries along."""
+    nodes = list(nodes)
+    forms = {attention_form(n) for n in nodes if n.op_type == "Attention"}
+    if len(forms) > 1:
+        raise ValueError(f"the layers differ in the optional inputs of their attention: {sorted(forms)}")
+    return functions({n.op_type for n in nodes} | set(more), *forms)
 
 
 EXAMPLE = "python -m voxgrain_tools functions --out src/import/functions.onnx"
 
 
 def library() -> bytes:
-    """A model without a graph that carries every function: what `voxgrain import` copies from."""
-    model = onnx.ModelProto(functions=functions(ALL))
-    return model.SerializeToString(deterministic=True)
+    """A model without a graph that carries every function: what `voxgrain import` copies from. Each form of the
+    Attention is there, its optional inputs in the text that describes it."""
+    all_of_them = [f for f in functions(ALL) if f.name != "Attention"]
+    for norms in ((), ("q_norm", "k_norm")):
+        for form in (norms, ("frequencies", *norms)):
+            function = attention(form)
+            function.doc_string = ",".join(form)
+            all_of_them.append(function)
+    return onnx.ModelProto(functions=all_of_them).SerializeToString(deterministic=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .quantize import Quantised, unpack, unpack_rows
+from .quantize import Quantised, unpack, unpack_rows, unpack_table
 
 TYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 10: "<f2"}
 FACTORS = 480
@@ -143,14 +143,22 @@ def language_model(path: Path) -> tuple[dict[str, np.ndarray], dict, dict[str, Q
     matrices = {n: file.matrix(n) for n, node in file.nodes.items() if node["op"] in MATMULS}
     plain = {f"{n}.weight": m.dequantise() for n, m in matrices.items() if n != "head"}
     for name, value in file.tensors.items():
-        if name.endswith("norm.weight"):
+        if name.endswith(("norm.weight", "qkv.bias")) or name == "rope.frequencies":
             plain[name] = np.asarray(value, np.float32)
     head, tables = matrices["head"].dequantise(), {}
-    if file.nodes["embedding"]["op"] == "Embed":
-        plain["input_embedding.weight"] = file.tensors["embedding.weight"].astype(np.float32)
+    if file.nodes["embedding"]["op"] in ("Embed", "QEmbed"):
+        if file.nodes["embedding"]["op"] == "QEmbed":
+            bits = file.nodes["embedding"]["attributes"]["bits"]
+            values, scales = (np.asarray(file.tensors[f"embedding.{part}"]) for part in ("q", "scales"))
+            matrices["embedding"] = unpack_table(values, scales, bits)
+            plain["input_embedding.weight"] = matrices["embedding"].dequantise()
+            tables["embedding_bits"] = bits
+        else:
+            plain["input_embedding.weight"] = file.tensors["embedding.weight"].astype(np.float32)
         plain["output_head.weight"] = head
         codes = len(head) - 1
-        extra, tables = len(plain["input_embedding.weight"]) - codes, {"table": "plain", "codes": codes}
+        extra = len(plain["input_embedding.weight"]) - codes
+        tables |= {"table": "plain", "codes": codes}
     else:
         for part in ("factors", "extra"):
             plain[f"input_embedding.{part}"] = file.tensors[f"embedding.{part}"].astype(np.float32)
@@ -166,7 +174,7 @@ def language_model(path: Path) -> tuple[dict[str, np.ndarray], dict, dict[str, Q
         "I": plain["layers.0.down.weight"].shape[1],
         "nph": extra,
         "rms_eps": file.nodes["final_norm"]["attributes"]["epsilon"],
-        "rope_base": attention["rope_base"],
+        **({"rope_base": attention["rope_base"]} if "rope_base" in attention else {}),
         **tables,
     }
     if "feature.weight" in plain:

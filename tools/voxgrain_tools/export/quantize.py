@@ -106,6 +106,23 @@ def pack_rows(matrix: Quantised) -> tuple[np.ndarray, np.ndarray]:
     return (np.ascontiguousarray(stored.reshape(n, k // BLOCK, -1)), matrix.scales.astype(np.float32))
 
 
+def pack_table(matrix: Quantised) -> tuple[np.ndarray, np.ndarray]:
+    """The values u8 [N, K/32, 32 or 16] and the scales f16 [N, K/32] of QEmbed: row by row, column i of a block in
+    the low nibble of its byte i and column i + 16 in the high one."""
+    n, k = matrix.values.shape
+    stored = (matrix.values.astype(np.int16) + (1 << (matrix.bits - 1))).astype(np.uint8).reshape(n, k // BLOCK, BLOCK)
+    if matrix.bits == 4:
+        stored = stored[:, :, :16] | (stored[:, :, 16:] << 4)
+    return np.ascontiguousarray(stored), np.ascontiguousarray(matrix.scales)
+
+
+def unpack_table(values: np.ndarray, scales: np.ndarray, bits: int) -> Quantised:
+    """The inverse of `pack_table`."""
+    whole = values if bits == 8 else np.concatenate([values & 15, values >> 4], axis=2)
+    whole = whole.astype(np.int16) - (1 << (bits - 1))
+    return Quantised(whole.astype(np.int8).reshape(len(values), -1), np.ascontiguousarray(scales), bits)
+
+
 def dequantise_rows(
     weights: np.ndarray, scales: np.ndarray, bits: int, zero_points: np.ndarray | None = None
 ) -> np.ndarray:
