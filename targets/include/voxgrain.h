@@ -95,7 +95,8 @@ typedef struct vx_build {
 } vx_build;
 
 /* Fills `build`, whose size must be set (or zero). The environment variable VOXGRAIN_KERNEL,
- * read once a process, picks a narrower kernel. */
+ * read once a process, picks a narrower kernel. A voice reads what `voxgrain calibrate` kept of
+ * this machine when it is opened; VOXGRAIN_CALIBRATION names another file, or is `off`. */
 VX_API vx_status vx_build_info(vx_build *build);
 
 /* ---------------------------------------------------------------- the voice */
@@ -250,7 +251,8 @@ typedef struct vx_options {
   uint64_t max_memory;    /* bytes for the voice and this engine, see vx_memory; 0: no limit */
   uint32_t max_positions; /* longest context; the voice's if 0 or larger */
   uint32_t threads;       /* that compute, the caller's included, 1..64; 0: cores, at most 4 */
-  int32_t gamma;          /* tokens drafted a round, 1..15; VX_OFF, VX_GAMMA_MEASURED; 0: the voice's */
+  int32_t gamma;          /* tokens drafted a round, 1..15; VX_OFF, VX_GAMMA_MEASURED; 0: what pays, by the
+                             voice's costs or this machine's (`voxgrain calibrate`) */
   int32_t emission;       /* VX_EMIT_* */
   float beta;             /* tolerance, up to 1; 0: 0.4 */
   float temperature;      /* up to 100; VX_OFF: the most probable token; 0: the voice's */

@@ -12,7 +12,7 @@ from voxgrain_tools.export import bundle, export, onnx_read, quantize
 from voxgrain_tools.export.export import Bits, Checkpoint
 from voxgrain_tools.export.onnx_functions import DOMAIN
 from voxgrain_tools.export.runtime import Codec, LanguageModel, Voice, istft
-from voxgrain_tools.fixtures import golden, tiny
+from voxgrain_tools.fixtures import golden, tiny, widen
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -160,6 +160,24 @@ def test_a_draft_needs_the_targets_width(tmp_path):
     target = tiny.language_model(2, layers=1, hidden=64, heads=1, kv_heads=1, ffn=32)
     with pytest.raises(ValueError, match="32 features"):
         export.write(tmp_path, target, draft, tiny.codec(3), name="x")
+
+
+def test_a_wider_target_says_the_same(made, tmp_path):
+    pytest.importorskip("onnxruntime")
+    widen.make(made, 600e3, tmp_path)
+    assert bundle.check(tmp_path) == []
+    old, new = bundle.read(made), bundle.read(tmp_path)
+    assert new["target"]["ffn"] > 4 * old["target"]["ffn"] and new["draft"] == old["draft"]
+    held = sum(
+        file.matrix(n).values.size
+        for file in [onnx_read.OnnxFile(tmp_path / "target.onnx")]
+        for n, node in file.nodes.items()
+        if node["op"] == "QMatMul"
+    )
+    assert abs(held - 600e3) < 20e3
+    tokens = [65537, 65540, 65571, 65538, 5, 600]
+    a, b = (LanguageModel(folder / "target.onnx").step(tokens) for folder in (made, tmp_path))
+    assert golden.relative(b, a) < 1e-5
 
 
 def test_taps_are_outputs_that_the_draft_asks_for(tmp_path):

@@ -33,6 +33,7 @@ STAGES = {
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
     "hf-folder": ("fixtures.hf_folder", "", "a voice as a plain Hugging Face folder, to try imports on"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
+    "widen": ("fixtures.widen", "", "a bundle with a target as large as one likes and the same speech, for speed"),
     "taps": ("fixtures.taps", "", "a random tiny pair whose draft reads states of several layers, for tests"),
     "foreign": ("fixtures.foreign", "", "random models of other families as Hugging Face folders, with their logits"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),

@@ -7,6 +7,7 @@
 //! with the feature `lab` (`cli/lab/bench.rs`): `--kernels`, matrix kernels alone against the
 //! memory, and `--predict` with `--from`, boards that are not there.
 
+mod caches;
 mod cold;
 mod compare;
 mod html;
@@ -20,9 +21,11 @@ use super::files::{read_file, sha256, write_whole};
 use super::output::{self, progress};
 use super::sink::is_stdout;
 use super::usage;
+use caches::Caches;
 use clap::{Args, ValueEnum};
 use run::{Lane, Report, Sentence, Settings, VoiceFacts};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use voxgrain::Voice;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{DEFAULT_BETA, Options};
@@ -44,6 +47,7 @@ Examples:
   voxgrain bench --threads 1 --json > one.json        all that was measured
   voxgrain bench --json=a.json --csv=a.csv --html=a.html
   voxgrain bench --arm ar --arm pcg --gamma 6 --set long -n 20
+  voxgrain bench --cold -n 10 --no-cold-start         every round reads its weights from memory
   voxgrain bench --compare a.json b.json              paired ratios with intervals
 
 Directions: rtf, milliseconds and bytes are better low; tokens a second and speed-up are
@@ -74,6 +78,12 @@ pub struct Bench {
     /// Seed of every random choice
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Empty the caches before every round, outside the clock: each round then reads its weights from
+    /// memory, as on a board or with a model that no cache holds. MIB is how much is read for that
+    /// [default: twice the largest cache, at least 64 and at most 512]
+    #[arg(long, value_name = "MIB", num_args = 0..=1, require_equals = true,
+        default_missing_value = "0", value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    cold: Option<u32>,
     /// Leave out the fresh processes: no cold start, no memory of one engine
     #[arg(long)]
     no_cold_start: bool,
@@ -307,6 +317,13 @@ impl Bench {
         let voice = self.open()?;
         let rate = voice.bundle().audio.sample_rate_hz;
         let mut lanes = self.lanes(&voice, &names)?;
+        let machine = machine::describe(self.voice.threads());
+        let caches = self.cold.map(|mib| {
+            Arc::new(match mib {
+                0 => Caches::of(machine.cache_bytes, machine.threads),
+                mib => Caches::new(u64::from(mib) << 20, machine.threads),
+            })
+        });
         let total = self.utterances.map_or(if self.quick { 3 } else { 100 }, |n| n as usize);
         output::status(&format!(
             "bench: warming up, then {total} utterances by {} arms in turn",
@@ -317,6 +334,7 @@ impl Bench {
                 lane.warm_up(sentence)?;
             }
         }
+        lanes.iter_mut().for_each(|lane| lane.caches.clone_from(&caches));
         let mut watch = machine::Watch::new();
         let bar = progress(total as u64, false);
         let mut all = Vec::with_capacity(total * lanes.len());
@@ -340,7 +358,7 @@ impl Bench {
         Ok(Report {
             voxgrain_bench: run::FORMAT,
             build: machine::build(),
-            machine: machine::describe(self.voice.pool().threads()),
+            machine,
             conditions,
             voice: VoiceFacts {
                 name: bundle.name.clone(),
@@ -364,6 +382,7 @@ impl Bench {
                 sets,
                 seed: self.seed,
                 gamma: self.gamma.to_string(),
+                emptied_bytes: caches.map(|c| c.bytes()),
                 costs: voice.costs(kernel::best(), threads).map(|c| run::Costs {
                     draft: c.draft,
                     row: c.row,

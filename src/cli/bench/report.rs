@@ -116,6 +116,11 @@ pub fn facts(r: &Report) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    if let Some(bytes) = s.emptied_bytes {
+        let what =
+            format!("emptied before every round, outside the clock, by reading {}", mb(bytes));
+        facts.push(("caches", what));
+    }
     if let Some(costs) = &s.costs {
         let whose = match costs.calibrated {
             true => "calibrated on this machine",

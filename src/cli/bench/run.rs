@@ -1,11 +1,13 @@
 //! The run: every sentence by every arm in turn, each round timed.
 
+use super::caches::Caches;
 use super::cold::ColdStart;
 use super::machine::{Build, Conditions, Machine, Watch};
 use super::pace::Pace;
 use crate::cli::stats::{self, Spread, spread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 use voxgrain::Stream;
 use voxgrain::decode::{self, Arm, Options, SpecStats};
@@ -72,6 +74,9 @@ pub struct Settings {
     pub seed: u64,
     /// A number, `auto` or `measured`.
     pub gamma: String,
+    /// Bytes read before every round to empty the caches; none where they were left alone.
+    #[serde(default)]
+    pub emptied_bytes: Option<u64>,
     /// By which `auto` chooses, in target passes of one row; runs of before do not say.
     #[serde(default)]
     pub costs: Option<Costs>,
@@ -243,6 +248,8 @@ pub struct Lane {
     lengths: Vec<u64>,
     later: (u64, Split),
     trace: (usize, Vec<[f64; 2]>, Option<usize>),
+    /// Emptied before every round.
+    pub caches: Option<Arc<Caches>>,
 }
 
 fn difference(a: &SpeechStats, b: &SpeechStats) -> Split {
@@ -271,6 +278,7 @@ impl Lane {
             lengths: vec![0; options.gamma.most() + 1],
             later: Default::default(),
             trace: Default::default(),
+            caches: None,
         }
     }
 
@@ -290,6 +298,9 @@ impl Lane {
             let mut before = stats(&self.stream);
             let mut begin = 0.0;
             loop {
+                if let Some(caches) = &self.caches {
+                    caches.empty();
+                }
                 let clock = Instant::now();
                 let step = self.stream.step()?;
                 let seconds = clock.elapsed().as_secs_f64();
