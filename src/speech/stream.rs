@@ -29,7 +29,7 @@ use super::queue::{Queue, TEXT_GROWTH, TEXT_PASS};
 use super::synth::{CODEC_TOKENS, SpeechStats, Synthesizer};
 use super::text::{self, TextFrontend};
 pub use super::utterance::{OWN_SILENCE, Utterance};
-use super::voice::{Voice, VoiceMemory, within};
+use super::voice::{Voice, VoiceMemory, ask, within};
 use super::wav::to_i16;
 use crate::core::Emission;
 use crate::decode::{self, Arm, MAX_GAMMA, PREFILL_ROWS};
@@ -157,8 +157,11 @@ impl Options {
         let passes =
             language(target, rows) + language(draft, 1) + codec.pass_bytes(codec_rows, codec_rows);
         // What one product reads and writes: two gates, the residual stream, factors of a head.
-        let widest = |m: &bundle::LanguageModel| 2 * m.ffn + m.hidden + kernel::FACTORS;
-        let products = Pool::work_bytes(PREFILL_ROWS, widest(&b.target).max(widest(&b.draft)), n);
+        let widest = |m: &bundle::LanguageModel, model: &Model| {
+            m.hidden + (2 * m.ffn + kernel::FACTORS).max(model.widest())
+        };
+        let widest = widest(&b.target, target).max(widest(&b.draft, draft));
+        let products = Pool::work_bytes(PREFILL_ROWS, widest, n);
         let samples =
             (codec_rows + 2) * b.audio.samples_per_frame() + 8 * b.audio.fft_size as usize;
         let text = TEXT_GROWTH * self.max_text + TEXT_PASS;
@@ -374,19 +377,14 @@ impl Stream {
     /// - `Memory`: [`Options::memory`] exceeds the budget, or the system refuses so much;
     ///   nothing was made then.
     pub fn new(voice: &Voice, options: &Options) -> Result<Self> {
+        // Before there are threads.
         let memory = options.memory(voice)?;
         within(options.max_memory, memory.total(), "the voice and what speaks with it")?;
-        // A system that refuses memory outright is asked first: later it would be too late.
-        let own = usize::try_from(memory.state + memory.work).unwrap_or(usize::MAX);
-        if Vec::<u8>::new().try_reserve_exact(own).is_err() {
-            let what = format!("the system does not give {own} bytes");
-            return Err(Error::new(ErrorKind::Memory, what));
-        }
+        ask(memory.state.saturating_add(memory.work))?;
         Self::with_pool(voice, options, &options.pool())
     }
 
-    /// The same on threads that are there already, `options.threads` or not, and without
-    /// asking the system for the memory first.
+    /// The same on threads that are there already, `options.threads` or not.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -394,6 +392,7 @@ impl Stream {
         let positions = options.check(voice)?;
         let memory = options.memory(voice)?;
         within(options.max_memory, memory.total(), "the voice and what speaks with it")?;
+        ask(memory.state.saturating_add(memory.work))?;
         let synthesizer = Synthesizer::with_positions(voice, options.decode, pool, positions)?;
         let stats = Stats { threads: pool.threads(), ..Stats::default() };
         let queue = Queue::new(voice, options.rate, positions, options.text, options.max_text)?;
