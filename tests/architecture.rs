@@ -440,3 +440,58 @@ fn arrows_are_found_wherever_they_are_written() {
     assert_eq!(circle(&root), Some(vec!["a".into(), "b".into(), "a".into()]));
     assert_eq!(circle(&a), None);
 }
+
+/// Files in which `unsafe` may stand: maps, vectors, libasound, the C interface, SIGBUS.
+const UNSAFE: [&str; 14] = [
+    "capi.rs",
+    "capi/bare.rs",
+    "capi/explain.rs",
+    "capi/speech.rs",
+    "cli/bus.rs",
+    "kernel/neon/dotprod.rs",
+    "kernel/neon/mod.rs",
+    "kernel/neon/plain.rs",
+    "kernel/tiles.rs",
+    "kernel/x86/avx2.rs",
+    "kernel/x86/avx512.rs",
+    "kernel/x86/mod.rs",
+    "map.rs",
+    "speech/play.rs",
+];
+
+/// The compiler denies it at both roots; which files allow it again is written here too.
+#[test]
+fn unsafe_stands_in_the_listed_files_only() {
+    fn files(dir: &Path, all: &mut Vec<std::path::PathBuf>) {
+        for e in std::fs::read_dir(dir).unwrap() {
+            let path = e.unwrap().path();
+            if path.is_dir() {
+                files(&path, all);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                all.push(path);
+            }
+        }
+    }
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    files(&src, &mut all);
+    let mut found = BTreeSet::new();
+    for path in &all {
+        let code = code_of(&std::fs::read_to_string(path).unwrap());
+        let uses = code.match_indices("unsafe").any(|(at, word)| {
+            let before = code[..at].chars().next_back();
+            let after = code[at + word.len()..].chars().next();
+            !before.is_some_and(is_word) && !after.is_some_and(is_word)
+        });
+        if uses {
+            let name = path.strip_prefix(&src).unwrap().to_str().unwrap();
+            found.insert(name.replace('\\', "/"));
+        }
+    }
+    let listed: BTreeSet<String> = UNSAFE.iter().map(|f| f.to_string()).collect();
+    assert_eq!(found, listed);
+    for root in ["lib.rs", "main.rs"] {
+        let text = std::fs::read_to_string(src.join(root)).unwrap();
+        assert!(text.contains("#![deny(unsafe_code)]"), "{root}");
+    }
+}

@@ -79,8 +79,14 @@ fn bundle(name: &str) -> Bundle {
 }
 
 /// What `inspect` and `say` do, with a short context.
-fn use_it(files: &[(&str, Map)], text: &str, pool: &Arc<Pool>) -> Result<usize, Error> {
+fn use_it(
+    files: &[(&str, Map)],
+    text: &str,
+    pool: &Arc<Pool>,
+    opened: &AtomicBool,
+) -> Result<usize, Error> {
     let voice = Voice::from_files(files)?;
+    opened.store(true, Ordering::Relaxed);
     for model in [voice.target(), voice.draft().unwrap(), voice.codec()] {
         assert!(model.tensors().len() < 100_000);
     }
@@ -131,7 +137,7 @@ fn run(name: &str, trials: u64, seed: u64) -> Counts {
     });
     // Sound, it speaks.
     let sound: Vec<(&str, Map)> = bundle.files.iter().map(|f| (&f.0[..], f.1.clone())).collect();
-    assert!(use_it(&sound, bundle.text, &pool).unwrap() > 0);
+    assert!(use_it(&sound, bundle.text, &pool, &AtomicBool::new(false)).unwrap() > 0);
     for trial in 0..trials {
         let which = rng.random_range(0..bundle.files.len());
         let (file, map) = &bundle.files[which];
@@ -146,10 +152,7 @@ fn run(name: &str, trials: u64, seed: u64) -> Counts {
         let mut files = sound.clone();
         files[which].1 = Map::from_vec(bytes);
         let opened = AtomicBool::new(false);
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            opened.store(Voice::from_files(&files).is_ok(), Ordering::Relaxed);
-            use_it(&files, bundle.text, &pool)
-        }));
+        let result = catch_unwind(AssertUnwindSafe(|| use_it(&files, bundle.text, &pool, &opened)));
         match result {
             Ok(Ok(_)) => counts.spoken += 1,
             Ok(Err(e)) => {

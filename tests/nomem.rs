@@ -6,7 +6,8 @@
 //! there is no other end: an error or that abort, never a hang, a wrong result or another signal;
 //! and that the loop which speaks asks for nothing once it is warm (tests/alloc.rs).
 //!
-//! The test starts itself once for every n. `VOXGRAIN_NOMEM=1` takes every n, otherwise some.
+//! The test starts itself once for every n. `VOXGRAIN_NOMEM=25` takes every 25th, `=1` all; otherwise
+//! a few of them.
 #![cfg(all(feature = "capi", target_os = "linux"))]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -14,7 +15,7 @@ use std::ffi::{CString, c_void};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use voxgrain::capi::*;
 use voxgrain::{ErrorKind, Options, Stream, Voice};
 
@@ -25,15 +26,21 @@ static ASKED: AtomicI64 = AtomicI64::new(0);
 
 struct Failing;
 
-fn refuses() -> bool {
+/// Requests of more bytes than this are refused.
+static LARGEST: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+fn refuses(bytes: usize) -> bool {
     ASKED.fetch_add(1, Ordering::Relaxed);
+    if bytes > LARGEST.load(Ordering::Relaxed) {
+        return true;
+    }
     LEFT.load(Ordering::Relaxed) >= 0 && LEFT.fetch_sub(1, Ordering::Relaxed) == 0
 }
 
 // SAFETY: everything is passed on to the system's allocator or refused, which an allocator may.
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if refuses() {
+        if refuses(layout.size()) {
             return std::ptr::null_mut();
         }
         // SAFETY: the caller's layout, as it came.
@@ -96,11 +103,22 @@ fn c_interface(dir: &CString) -> Result<u64, vx_status> {
     Ok(samples)
 }
 
+/// The largest request of all is the question whether there is enough: refused, it is an error.
+#[test]
+fn too_little_memory_is_told_before_anything_is_made() {
+    // Whatever its number: everything of more than a mebibyte is refused.
+    let o = start("large", 0);
+    assert_eq!(o.status.code(), Some(REFUSED), "{:?}", o.status);
+}
+
 /// The child: one run with a refusal, which says by its exit code how that ended.
 fn child(door: &str, n: i64) -> ! {
     let (dir, c_dir) = (tiny(), CString::new(tiny()).unwrap());
     ASKED.store(0, Ordering::SeqCst);
-    LEFT.store(n, Ordering::SeqCst);
+    match door {
+        "large" => LARGEST.store(1 << 20, Ordering::SeqCst),
+        _ => LEFT.store(n, Ordering::SeqCst),
+    }
     let code = match door {
         "c" => match c_interface(&c_dir) {
             Ok(samples) if samples > 0 => SPOKEN,
@@ -114,6 +132,7 @@ fn child(door: &str, n: i64) -> ! {
         },
     };
     LEFT.store(-1, Ordering::SeqCst);
+    LARGEST.store(usize::MAX, Ordering::SeqCst);
     if n < 0 {
         println!("asked {}", ASKED.load(Ordering::SeqCst));
     }
@@ -135,14 +154,14 @@ fn a_refused_request_is_an_error_or_the_end() {
         let (door, n) = job.split_once(' ').unwrap();
         child(door, n.parse().unwrap());
     }
-    let all = std::env::var("VOXGRAIN_NOMEM").is_ok();
+    let every: Option<i64> = std::env::var("VOXGRAIN_NOMEM").ok().map(|s| s.parse().unwrap());
     for door in ["library", "c"] {
         let o = start(door, -1);
         assert_eq!(o.status.code(), Some(SPOKEN), "{door}");
         let text = String::from_utf8_lossy(&o.stdout).into_owned();
         let asked: i64 =
             text.lines().find_map(|l| l.strip_prefix("asked ")).unwrap().parse().unwrap();
-        let step = if all { 1 } else { (asked / 60).max(1) };
+        let step = every.unwrap_or(asked / 10).max(1);
         let (mut aborts, mut errors, mut spoken) = (0, 0, 0);
         for n in (0..asked).step_by(step as usize) {
             let o = start(door, n);
@@ -154,9 +173,8 @@ fn a_refused_request_is_an_error_or_the_end() {
             }
         }
         println!(
-            "{door}: {asked} requests; refused one by one{}: {aborts} ended by abort, {errors} \
-             came back as errors, {spoken} made no difference",
-            if all { "" } else { " (some of them)" }
+            "{door}: {asked} requests; every {step}th refused by itself: {aborts} ended by abort, \
+             {errors} came back as errors, {spoken} made no difference"
         );
         assert!(aborts > 0);
     }

@@ -543,16 +543,20 @@ fn malformed_nodes_are_refused() {
         ("a name twice", Malformed, "is empty or used twice", |f| {
             f.node("layers.0.qkv").name = "head".into()
         }),
-        ("activations of another width", Malformed, "broken graph", |f| {
+        ("what it makes itself", Malformed, "in a circle", |f| {
             f.node("layers.0.qkv").input[0] = "layers.0.gate_up.out".into()
         }),
-        ("no activations", Malformed, "broken graph", |f| {
+        ("activations of another width", Malformed, "columns", |f| {
+            let wide = f.node("layers.0.qkv").output[0].clone();
+            f.node("layers.0.gate_up").input[0] = wide
+        }),
+        ("no activations", Malformed, "inputs", |f| {
             f.node("layers.0.qkv").input[0] = String::new()
         }),
         ("large weights of a standard operator", Unsupported, "only ai.voxgrain", |f| {
             f.set("layers.0.qkv.bias", F32, &[1 << 19], &vec![0; 1 << 21])
         }),
-        ("an unknown operator of the domain", Malformed, "broken graph", |f| {
+        ("an unknown operator of the domain", Unsupported, "MatMulBnb4", |f| {
             f.node("layers.0.qkv").op_type = "MatMulBnb4".into()
         }),
     ];

@@ -2,9 +2,12 @@
 //! for. The voice is the tiny one with another description: its models are never run here.
 #![cfg(feature = "engine")]
 
+use prost::Message;
 use std::path::{Path, PathBuf};
 
+use tract_onnx::pb;
 use voxgrain::decode::Arm;
+use voxgrain::kernel;
 use voxgrain::map::Map;
 use voxgrain::speech::phonemes::{SYMBOLS, UserLexicon};
 use voxgrain::speech::stream::Utterance;
@@ -35,35 +38,70 @@ fn all_characters() -> String {
     format!("{SYMBOLS}12345")
 }
 
-/// A language model of the tiny bundle with rows for phonemes: the table of characters goes on into
-/// the weights behind it, which nobody makes speak. As long as it was.
-fn with_room(mut graph: Vec<u8>) -> Vec<u8> {
-    let find = |graph: &[u8], what: &[u8]| {
-        graph.windows(what.len()).position(|w| w == what).expect("the tiny bundle has changed")
+/// A model of the tiny voice whose table has rows for all these ids: its graph and its data.
+fn with_rows(name: &str, ids: usize) -> [Vec<u8>; 2] {
+    let read = |end: &str| std::fs::read(models().join(format!("tiny/{name}{end}"))).unwrap();
+    let (mut proto, mut data) = (pb::ModelProto::decode(&read("")[..]).unwrap(), read(".data"));
+    let graph = proto.graph.as_mut().unwrap();
+    let embed = graph.node.iter().find(|n| n.op_type == "FactorEmbed").unwrap();
+    let table = graph.initializer.iter_mut().find(|t| t.name == embed.input[2]).unwrap();
+    let field = |t: &pb::TensorProto, key: &str| -> usize {
+        t.external_data.iter().find(|e| e.key == key).unwrap().value.parse().unwrap()
     };
-    // 36 rows of 64 halves, in a protobuf.
-    let at = find(&graph, b"\x08\x24\x08\x40\x10\x0aB\x0fembedding.extra");
-    graph[at + 1] = 78;
-    let length = at + find(&graph[at..], b"\x044608");
-    graph[length + 1..][..4].copy_from_slice(b"9984");
-    graph
+    let (at, len) = (field(table, "offset"), field(table, "length"));
+    let rows = ids - kernel::CODES;
+    let mut bytes = data[at..at + len].to_vec();
+    bytes.resize(rows * len / table.dims[0] as usize, 0);
+    table.dims[0] = rows as i64;
+    data.resize(data.len().next_multiple_of(64), 0);
+    for e in &mut table.external_data {
+        match &*e.key {
+            "offset" => e.value = data.len().to_string(),
+            "length" => e.value = bytes.len().to_string(),
+            _ => {}
+        }
+    }
+    data.extend(bytes);
+    [proto.encode_to_vec(), data]
+}
+
+/// With the lengths that the files have.
+fn listed(text: &str, files: &[(String, Map)]) -> String {
+    let (mut out, mut path) = (String::new(), "");
+    for line in text.lines() {
+        if let Some(p) = line.strip_prefix("path = \"") {
+            path = p.trim_end_matches('"');
+        }
+        match files.iter().find(|f| f.0 == path) {
+            Some((_, map)) if line.starts_with("bytes = ") => {
+                out += &format!("bytes = {}\n", map.len())
+            }
+            _ => out += &format!("{line}\n"),
+        }
+    }
+    out
 }
 
 /// What a voice in memory is made from, the lexicon under `lexicon`.
 fn files(characters: &str, lexicon: &str) -> Vec<(String, Map)> {
-    let mut all = vec![
-        ("bundle.toml".into(), Map::copy_of(description(characters).as_bytes(), "bundle.toml")),
-        (lexicon.into(), Map::open(models().join("lexicon/en-us.lexicon")).unwrap()),
-    ];
+    let map = models().join("lexicon/en-us.lexicon");
+    let mut all = vec![(lexicon.to_owned(), Map::open(map).unwrap())];
     for f in std::fs::read_dir(models().join("tiny")).unwrap() {
         let path = f.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        if ["target.onnx", "draft.onnx"].contains(&name) {
-            all.push((name.into(), Map::copy_of(&with_room(std::fs::read(&path).unwrap()), name)));
-        } else if name != "bundle.toml" {
+        let own = name.starts_with("target") || name.starts_with("draft.");
+        if name != "bundle.toml" && !own {
             all.push((name.into(), Map::open(&path).unwrap()));
         }
     }
+    let ids = 65_540 + characters.chars().count();
+    for name in ["target.onnx", "draft.onnx"] {
+        let [graph, data] = with_rows(name, ids);
+        all.push((name.into(), Map::copy_of(&graph, name)));
+        all.push((format!("{name}.data"), Map::copy_of(&data, name)));
+    }
+    let text = listed(&description(characters), &all);
+    all.push(("bundle.toml".into(), Map::copy_of(text.as_bytes(), "bundle.toml")));
     all
 }
 

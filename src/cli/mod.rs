@@ -52,7 +52,7 @@ Exit codes:
   0  done
   1  a model produced what it cannot (not a number); the bundle may be damaged
   2  an argument or option is wrong
-  3  a file is missing or cannot be read
+  3  a file is missing or cannot be read, or there is too little memory
   4  a file is damaged, of another version, or does not belong to the others
   5  the output cannot be written
   6  the text cannot be spoken
@@ -134,7 +134,7 @@ fn exit_code(e: &anyhow::Error) -> u8 {
     }
     match e.downcast_ref::<Error>().map(Error::kind) {
         Some(ErrorKind::InvalidArgument) => 2,
-        Some(ErrorKind::Unreadable) => 3,
+        Some(ErrorKind::Unreadable | ErrorKind::Memory) => 3,
         Some(ErrorKind::Malformed | ErrorKind::Mismatch | ErrorKind::Unsupported) => 4,
         Some(ErrorKind::Unwritable) => 5,
         Some(ErrorKind::InvalidText) => 6,

@@ -77,6 +77,8 @@ pub(super) struct Sizes {
 pub(super) struct Made {
     /// Rows of each output for one token.
     pub rows: Vec<usize>,
+    /// Columns of the widest value but the first output.
+    pub widest: usize,
 }
 
 /// Checks `proto`, whose own nodes have been read as `nodes`, and strips what tract has no need
@@ -192,7 +194,10 @@ pub(super) fn check(
             }
         }
     }
-    Ok(Made { rows })
+    let first = graph.output.first().map(|o| &*o.name);
+    let inner = values.iter().filter(|(name, _)| Some(&***name) != first);
+    let columns = inner.filter_map(|(_, v)| v.matrix()).map(|(_, c)| c as usize);
+    Ok(Made { rows, widest: columns.max().unwrap_or(0) })
 }
 
 /// Drops what tract would only keep: texts, training, annotations.

@@ -251,6 +251,7 @@ impl Loader {
             name: self.name,
             outputs,
             rows: made.rows[0],
+            widest: made.widest,
             codes,
             factored,
             features,

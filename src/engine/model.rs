@@ -40,6 +40,8 @@ pub struct Model {
     pub(super) outputs: usize,
     /// Rows of the first output for each token.
     pub(super) rows: usize,
+    /// Columns of the widest value but the first output.
+    pub(super) widest: usize,
     /// Speech tokens of a language model: 65,536 of a factorised head, else all that are scored
     /// but the end of speech.
     pub(super) codes: usize,
@@ -124,6 +126,11 @@ impl Model {
     /// Rows of the output for each token: 1 of a language model, the spectra of a codec's.
     pub fn rows_per_token(&self) -> usize {
         self.rows
+    }
+
+    /// Columns of the widest value but the output.
+    pub fn widest(&self) -> usize {
+        self.widest
     }
 
     /// Tokens that the model can read: those with a row in its embedding. 0 for a codec.

@@ -28,6 +28,12 @@ enum Runner {
     },
 }
 
+/// A model that is where another one belongs.
+fn misplaced(model: &Model, is: &str, wanted: &str) -> Error {
+    let what = format!("{} is {is} and stands for {wanted}: restore the bundle", model.name);
+    Error::new(ErrorKind::Mismatch, what)
+}
+
 /// What is told where tract panics in the middle of a pass.
 fn broken() -> String {
     "a model pass failed in a standard operator; the model is damaged: restore the file".into()
@@ -156,13 +162,13 @@ impl Session {
 
     /// An empty context that holds `positions` at most, or the model's own limit if that is
     /// less: its caches are as large as that.
+    ///
+    /// # Errors
+    /// `Mismatch` for a codec's network.
     pub fn with_positions(model: &Arc<Model>, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
-        if model.rows_per_token() != 1 {
-            let what = format!(
-                "{model:?} gives {} rows a token, a language model gives one: it is another file's place",
-                model.rows_per_token()
-            );
-            return Err(Error::new(ErrorKind::Mismatch, what));
+        // Its context grows and shrinks by positions alone: what a convolution keeps cannot go back.
+        if model.rows_per_token() != 1 || !model.tails.is_empty() {
+            return Err(misplaced(model, "a codec's network", "a language model"));
         }
         let positions = positions.min(model.max_positions());
         let runner = Runner::new(model, pool, positions)?;
@@ -359,7 +365,13 @@ impl std::fmt::Debug for CodecSession {
 
 impl CodecSession {
     /// The start of a stream.
+    ///
+    /// # Errors
+    /// `Mismatch` if the model has attention or reads features: a codec's has neither.
     pub fn new(model: &Arc<Model>, pool: &Arc<Pool>) -> Result<Self> {
+        if !model.caches.is_empty() || model.features > 0 {
+            return Err(misplaced(model, "a language model", "a codec's network"));
+        }
         Ok(Self { model: model.clone(), runner: Runner::new(model, pool, 0)? })
     }
 

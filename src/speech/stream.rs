@@ -30,7 +30,7 @@ use super::synth::{CODEC_TOKENS, SpeechStats, Synthesizer};
 use super::text::{self, TextFrontend};
 pub use super::utterance::{OWN_SILENCE, Utterance};
 pub use super::voice::default_threads;
-use super::voice::{Voice, VoiceMemory, within};
+use super::voice::{Voice, VoiceMemory, ask, within};
 use super::wav::to_i16;
 use crate::core::Emission;
 use crate::decode::{self, Arm, MAX_GAMMA, PREFILL_ROWS};
@@ -164,11 +164,12 @@ impl Options {
             + draft.map_or(0, |d| language(d, 1))
             + codec.pass_bytes(codec_rows, codec_rows);
         // What one product reads and writes: two gates, the residual stream, factors of a head.
-        let of = |m: &bundle::LanguageModel| {
+        let of = |m: &bundle::LanguageModel, model: &Model| {
             let heads = (m.heads + 2 * m.kv_heads) * m.head_dim;
-            heads.max(2 * m.ffn) + m.hidden + kernel::FACTORS
+            heads.max(2 * m.ffn).max(model.widest()) + m.hidden + kernel::FACTORS
         };
-        let widest = of(&b.target).max(b.draft.as_ref().map_or(0, of));
+        let drafting = b.draft.as_ref().zip(draft);
+        let widest = of(&b.target, target).max(drafting.map_or(0, |(m, model)| of(m, model)));
         // A head has few rows, but may have as many columns as tokens.
         let head = [Some(target), draft].into_iter().flatten().map(|m| m.score_columns()).max();
         let products = Pool::work_bytes(PREFILL_ROWS, widest, n)
@@ -382,19 +383,14 @@ impl Stream {
     /// - `Memory`: [`Options::memory`] exceeds the budget, or the system refuses so much;
     ///   nothing was made then.
     pub fn new(voice: &Voice, options: &Options) -> Result<Self> {
+        // Before there are threads.
         let memory = options.memory(voice)?;
         within(options.max_memory, memory.total(), "the voice and what speaks with it")?;
-        // A system that refuses memory outright is asked first: later it would be too late.
-        let own = usize::try_from(memory.state + memory.work).unwrap_or(usize::MAX);
-        if Vec::<u8>::new().try_reserve_exact(own).is_err() {
-            let what = format!("the system does not give {own} bytes");
-            return Err(Error::new(ErrorKind::Memory, what));
-        }
+        ask(memory.state.saturating_add(memory.work))?;
         Self::with_pool(voice, options, &options.pool())
     }
 
-    /// The same on threads that are there already, `options.threads` or not, and without
-    /// asking the system for the memory first.
+    /// The same on threads that are there already, `options.threads` or not.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -402,6 +398,7 @@ impl Stream {
         let positions = options.check(voice)?;
         let memory = options.memory(voice)?;
         within(options.max_memory, memory.total(), "the voice and what speaks with it")?;
+        ask(memory.state.saturating_add(memory.work))?;
         let synthesizer = Synthesizer::with_positions(voice, options.decode, pool, positions)?;
         let stats = Stats { threads: pool.threads(), ..Stats::default() };
         let queue = Queue::new(voice, options.rate, positions, options.text, options.max_text)?;

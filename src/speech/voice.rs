@@ -30,6 +30,9 @@ const PROMPT_MARKS: usize = 2;
 /// Tokens that have to have room behind a prompt.
 const LEAST_SPEECH: usize = 16;
 
+/// What loading takes besides, for moments.
+const LOADING: u64 = 8 << 20;
+
 /// How [`Voice::open_with`] opens. `OpenOptions::default()` is [`Voice::open`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -103,6 +106,20 @@ pub fn within(budget: Option<u64>, need: u64, what: &str) -> Result<()> {
     }
 }
 
+/// Asks the system for `bytes` and gives them back: where it refuses outright, later it would be too
+/// late to tell.
+///
+/// # Errors
+/// `Memory` if it does not give them.
+pub(super) fn ask(bytes: u64) -> Result<()> {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
+        let what = format!("the system does not give {bytes} bytes");
+        return Err(Error::new(ErrorKind::Memory, what));
+    }
+    Ok(())
+}
+
 /// A bundle with its models mapped and its group index opened: immutable, to be shared by
 /// any number of [`Synthesizer`](super::synth::Synthesizer)s and
 /// [`Stream`](super::stream::Stream)s.
@@ -139,8 +156,8 @@ impl Voice {
     /// The same with options.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and `Memory` if the budget does not suffice: nothing is
-    /// mapped or read then but the description.
+    /// As [`open`](Self::open), and `Memory` if the budget does not suffice or the system does not
+    /// give the memory: nothing is mapped or read then but the description.
     pub fn open_with(dir: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let clock = Instant::now();
         let bundle = Bundle::open(dir)?;
@@ -167,6 +184,7 @@ impl Voice {
         let lexicon = bundle.lexicon_path();
         let beside = length(&groups) + length(&lexicon);
         within(options.max_memory, memory.total() + beside, "the voice")?;
+        ask(memory.heap + LOADING)?;
         if options.verify {
             bundle.verify(|_| ControlFlow::Continue(()))?;
         }
