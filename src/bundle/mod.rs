@@ -14,7 +14,8 @@
 //! [[speakers]]   # optional: name, begin, description of each speaker; the first is the default
 //! [target]       # file, layers, hidden, heads, kv_heads, head_dim, ffn, rope_base, max_positions, bits
 //! [draft]        # the same
-//! [codec]        # file, latency_samples, and optionally context_frames, lookahead_frames
+//! [codec]        # file, latency_samples, and optionally context_frames, lookahead_frames; kind (causal or windowed),
+//!                # of a windowed one first_frames, new_frames, ahead_frames, back_frames
 //! [sampling]     # temperature, top_k, top_p, min_p, gamma: the voice's defaults
 //! [groups]       # optional; file, which may lie outside the folder
 //! [[files]]      # path, bytes, sha256 of every .onnx and .onnx.data
@@ -28,8 +29,8 @@ mod check;
 mod description;
 
 pub use description::{
-    Audio, Codec, Description, FileEntry, FrontEnd, Groups, LanguageModel, Sampling, Speaker, Text,
-    Vocabulary,
+    Audio, Codec, CodecKind, Description, FileEntry, FrontEnd, Groups, LanguageModel, Sampling,
+    Speaker, Text, Vocabulary, Windows,
 };
 
 use std::fs::File;

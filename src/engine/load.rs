@@ -146,6 +146,10 @@ impl Loader {
             let own = Node { name, operator, slot, selects_rows: false };
             nodes.insert(node.name.clone(), own);
         }
+        needs.both_ways |= !needs.edges.is_empty() || !needs.norms.is_empty();
+        if needs.both_ways && needs.upsampled > 1 {
+            return Err(self.bad("rows that see later rows cannot be upsampled as well"));
+        }
         // Logits that are sums of factors are made outside of the plan, if at all: sampling
         // needs their softmax, which is cheaper from the factors.
         let last = graph.node.iter().position(|n| n.output.first() == Some(&first_output));
@@ -204,6 +208,10 @@ impl Loader {
             plan,
             caches: needs.caches,
             tails: needs.tails,
+            both_ways: needs.both_ways,
+            edges: needs.edges,
+            norms: needs.norms,
+            upsampled: needs.upsampled,
             slots,
             max_positions: self.max_positions,
             tensors,

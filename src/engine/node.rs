@@ -24,14 +24,35 @@ pub struct TensorInfo {
 pub(crate) type Tensors = HashMap<String, (MappedSlice, TensorInfo)>;
 
 /// What the operators of a graph need of its sessions and give to its model.
-#[derive(Default)]
 pub(super) struct Needs {
     /// `(kv_heads, head_dim)` of each attention layer.
     pub caches: Vec<(usize, usize)>,
     /// `(k - 1) * C` of each causal convolution.
     pub tails: Vec<usize>,
+    /// Floats that each convolution keeps of the rows before.
+    pub edges: Vec<usize>,
+    /// Channels of each group norm.
+    pub norms: Vec<usize>,
+    /// Whether rows see later rows of the same pass.
+    pub both_ways: bool,
+    /// Rows of the output for one token.
+    pub upsampled: usize,
     /// The table that tokens are looked up in, and its width.
     pub embedding: Option<(HalfTable, usize)>,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        Self {
+            caches: Vec::new(),
+            tails: Vec::new(),
+            edges: Vec::new(),
+            norms: Vec::new(),
+            both_ways: false,
+            upsampled: 1,
+            embedding: None,
+        }
+    }
 }
 
 pub(super) fn malformed(name: &str, what: &str, source: Option<TractError>) -> Error {

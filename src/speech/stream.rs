@@ -140,7 +140,11 @@ impl Options {
         let n = self.check(voice)?;
         let (target, draft, codec) = (voice.target(), voice.draft(), voice.codec());
         let b = voice.bundle();
-        let state = target.state_bytes(n) + draft.state_bytes(n) + codec.state_bytes(0);
+        let state = target.state_bytes(n) + draft.state_bytes(n);
+        let windows = b.codec.windows();
+        // A reference may be as long as what a window sees of the past.
+        let positions = windows.map_or(0, |w| w.room(w.back) + w.longest());
+        let state = state + codec.state_bytes(positions);
         let gamma = match self.decode.arm {
             Arm::Ar => 0,
             _ => self.decode.gamma.most().min(MAX_GAMMA),
@@ -153,12 +157,17 @@ impl Options {
             m.pass_bytes(PREFILL_ROWS, 1).max(m.pass_bytes(rows, wanted))
                 + wanted * 4 * m.output_columns()
         };
-        let codec_rows = rows + CODEC_TOKENS;
+        let codec_rows = windows.map_or(rows + CODEC_TOKENS, |w| w.longest());
         let passes =
             language(target, rows) + language(draft, 1) + codec.pass_bytes(codec_rows, codec_rows);
         // What one product reads and writes: two gates, the residual stream, factors of a head.
         let widest = |m: &bundle::LanguageModel| 2 * m.ffn + m.hidden + kernel::FACTORS;
-        let products = Pool::work_bytes(PREFILL_ROWS, widest(&b.target).max(widest(&b.draft)), n);
+        let mut products =
+            Pool::work_bytes(PREFILL_ROWS, widest(&b.target).max(widest(&b.draft)), n);
+        if windows.is_some() {
+            let columns = codec.widest_product();
+            products = products.max(Pool::work_bytes(codec_rows, columns, positions));
+        }
         let samples =
             (codec_rows + 2) * b.audio.samples_per_frame() + 8 * b.audio.fft_size as usize;
         let text = TEXT_GROWTH * self.max_text + TEXT_PASS;

@@ -93,7 +93,8 @@ impl Synthesizer {
         let target = Session::with_positions(voice.target(), pool, positions)?;
         let draft = Session::with_positions(voice.draft(), pool, positions)?;
         let speculator = Speculator::new(target, draft, voice.groups().cloned(), options)?;
-        let codec = CodecDecoder::new(voice.codec(), pool, &voice.bundle().audio)?;
+        let codec =
+            CodecDecoder::new(voice.codec(), pool, &voice.bundle().audio, &voice.bundle().codec)?;
         Ok(Self {
             voice: voice.clone(),
             speculator,
@@ -187,7 +188,7 @@ impl Synthesizer {
             self.spoken = self.tokens.len();
         }
         if !more {
-            self.codec.finish(pcm);
+            self.codec.finish(pcm)?;
             self.stats.utterances += 1;
             self.stats.cut += cut as u64;
             self.stats.tokens += self.spoken as u64;

@@ -1,5 +1,6 @@
 //! A voice: a bundle with its models and its group index.
 
+use super::codec;
 use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
 use super::text::{self, Chunk};
 use super::utterance::Utterance;
@@ -219,7 +220,8 @@ impl Voice {
         };
         let target = load(&bundle.target.file, bundle.target.max_positions)?;
         let draft = load(&bundle.draft.file, bundle.draft.max_positions)?;
-        let codec = load(&bundle.codec.file, 0)?;
+        let decoder = load(&bundle.codec.file, 0)?;
+        codec::check(&decoder, &bundle.audio, &bundle.codec)?;
         for (model, file) in [(&target, &bundle.target.file), (&draft, &bundle.draft.file)] {
             if model.output_columns() != bundle.vocabulary.scored() {
                 return Err(Error::new(
@@ -244,7 +246,7 @@ impl Voice {
             bundle: bundle.into(),
             target,
             draft,
-            codec,
+            codec: decoder,
             groups: None,
             phonemizer,
             speaker: 0,

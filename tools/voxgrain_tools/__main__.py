@@ -37,6 +37,7 @@ STAGES = {
     "golden": ("fixtures.golden", "", "reference values for the runtime's tests"),
     "evaluate": ("measure.evaluate", "", "intelligibility of the decoding arms"),
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
+    "neucodec": ("fixtures.neucodec", "", "reference sound of NeuCodec and X-codec2 for the runtime's tests"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
 }
