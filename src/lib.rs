@@ -43,6 +43,8 @@
 //! | `std`    | index builder, SIMD [`kernel`]s, the decoding loop ([`decode`]), bundles, text, WAV |
 //! | `engine` | the models: tract as executor over mapped weights; with them voices and streams |
 //! | `convert` | [`convert`]: stock models and bundles rewritten for faster products |
+//! | `bpe`    | byte-level BPE, which prompts of imported models are written in |
+//! | `import` | [`import`]: language models of others as bundles |
 //! | `audio`  | playback |
 //! | `cli`    | the `voxgrain` program |
 //! | `capi`, `capi-core` | the C ABI, and its bare-metal half |
@@ -66,6 +68,8 @@ pub mod decode;
 pub mod engine;
 #[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "import")]
+pub mod import;
 #[cfg(feature = "std")]
 pub mod kernel;
 #[cfg(feature = "std")]

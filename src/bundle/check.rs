@@ -24,7 +24,9 @@ impl Description {
         check_speakers(&self.speakers, &self.vocabulary)?;
         self.check_text()?;
         self.target.check("target")?;
-        self.draft.check("draft")?;
+        if let Some(draft) = &self.draft {
+            draft.check("draft")?;
+        }
         self.sampling.check()?;
         let a = &self.audio;
         ensure!(
@@ -59,11 +61,9 @@ impl Description {
                 f.path
             );
         }
-        for (section, file) in [
-            ("target", &self.target.file),
-            ("draft", &self.draft.file),
-            ("codec", &self.codec.file),
-        ] {
+        let draft = self.draft.iter().map(|d| ("draft", &d.file));
+        let others = [("target", &self.target.file), ("codec", &self.codec.file)];
+        for (section, file) in others.into_iter().chain(draft) {
             ensure!(
                 self.files.iter().any(|f| f.path == *file),
                 "{section}.file {file:?} is not listed under [[files]]"
@@ -234,19 +234,34 @@ impl Vocabulary {
 
     fn check(&self) -> std::result::Result<(), String> {
         ensure!(
-            self.fsq_digits > 0
-                && self.fsq_levels > 1
-                && self.fsq_levels.checked_pow(self.fsq_digits) == Some(self.speech),
-            "vocabulary.speech {} is not fsq_levels {} to the power fsq_digits {}",
+            self.fsq_digits.is_some() == self.fsq_levels.is_some(),
+            "vocabulary has one of fsq_digits and fsq_levels: both are needed or neither"
+        );
+        if let (Some(digits), Some(levels)) = (self.fsq_digits, self.fsq_levels) {
+            ensure!(
+                digits > 0 && levels > 1 && levels.checked_pow(digits) == Some(self.speech),
+                "vocabulary.speech {} is not fsq_levels {levels} to the power fsq_digits {digits}",
+                self.speech,
+            );
+        }
+        ensure!(
+            (1..Self::MAX_ID).contains(&self.speech),
+            "vocabulary.speech {} is not within 1..{}",
             self.speech,
-            self.fsq_levels,
-            self.fsq_digits
+            Self::MAX_ID
         );
         ensure!(
             self.end_of_speech == self.speech,
             "vocabulary.end_of_speech {} does not follow the {} speech tokens",
             self.end_of_speech,
             self.speech
+        );
+        if let Some(size) = self.size {
+            return self.check_tokenizer(size);
+        }
+        ensure!(
+            self.first_speech_id.is_none() && self.end_id.is_none(),
+            "vocabulary.first_speech_id and end_id are a tokenizer's: vocabulary.size is missing"
         );
         let characters: Vec<char> = self.characters.chars().collect();
         ensure!(
@@ -289,6 +304,35 @@ impl Vocabulary {
         }
         Ok(())
     }
+
+    /// Of a voice whose prompts a tokenizer makes: ids of its own, and no characters.
+    fn check_tokenizer(&self, size: u32) -> std::result::Result<(), String> {
+        ensure!(
+            self.characters.is_empty()
+                && [self.begin, self.start_of_speech, self.pad, self.first_character] == [0; 4],
+            "vocabulary has size {size} and characters or their symbols: ids are a tokenizer's or \
+             characters"
+        );
+        ensure!(
+            size > self.speech && size <= Self::MAX_ID,
+            "vocabulary.size {size} is not within {}..={}",
+            self.speech + 1,
+            Self::MAX_ID
+        );
+        let (Some(first), Some(end)) = (self.first_speech_id, self.end_id) else {
+            return Err(format!("vocabulary has size {size} without first_speech_id and end_id"));
+        };
+        ensure!(
+            first <= size - self.speech,
+            "vocabulary.first_speech_id {first} leaves no room for {} speech tokens within size {size}",
+            self.speech
+        );
+        ensure!(
+            end < size && !(first..first + self.speech).contains(&end),
+            "vocabulary.end_id {end} is a speech token or not below size {size}"
+        );
+        Ok(())
+    }
 }
 
 impl LanguageModel {
@@ -312,13 +356,6 @@ impl LanguageModel {
         small("ffn", self.ffn, 1 << 20)?;
         small("max_positions", self.max_positions, 1 << 20)?;
         ensure!(
-            self.hidden == self.heads * self.head_dim,
-            "{section}.hidden {} is not heads {} times head_dim {}",
-            self.hidden,
-            self.heads,
-            self.head_dim
-        );
-        ensure!(
             self.heads.is_multiple_of(self.kv_heads),
             "{section}.kv_heads {} does not divide heads {}",
             self.kv_heads,
@@ -329,11 +366,9 @@ impl LanguageModel {
             "{section}.head_dim {} is odd, and positions rotate pairs",
             self.head_dim
         );
-        ensure!(
-            self.rope_base.is_finite() && self.rope_base > 1.0,
-            "{section}.rope_base {} is not above 1",
-            self.rope_base
-        );
+        if let Some(base) = self.rope_base {
+            ensure!(base.is_finite() && base > 1.0, "{section}.rope_base {base} is not above 1");
+        }
         ensure!(matches!(self.bits, 4 | 8), "{section}.bits {} is neither 4 nor 8", self.bits);
         Ok(())
     }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::FILE_NAME;
 use crate::core::dist::SamplingTransforms;
+use crate::core::penalty::Penalties;
 use crate::{Error, ErrorKind, Result, decode};
 
 /// The content of `bundle.toml`.
@@ -32,8 +33,8 @@ pub struct Description {
     pub speakers: Vec<Speaker>,
     /// The large model, whose distribution is the voice.
     pub target: LanguageModel,
-    /// The small model, which proposes.
-    pub draft: LanguageModel,
+    /// The small model, which proposes; without it the voice decodes plainly.
+    pub draft: Option<LanguageModel>,
     /// The codec decoder.
     pub codec: Codec,
     /// Defaults for sampling.
@@ -84,35 +85,73 @@ impl Audio {
 /// `[vocabulary]`: token ids.
 ///
 /// Speech tokens are `0..speech`, then comes `end_of_speech`; these are what the model can
-/// produce. The other ids only occur in prompts.
+/// produce. The other ids only occur in prompts: begin, start of speech, padding and characters
+/// of a voice that was trained for this runtime; of one that was imported, the text ids of its
+/// tokenizer, in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Vocabulary {
     /// Number of speech tokens.
     pub speech: u32,
     /// Ends an utterance; always equal to `speech`.
     pub end_of_speech: u32,
-    /// Begins every prompt, unless `[[speakers]]` says otherwise.
+    /// Begins every prompt, unless `[[speakers]]` says otherwise. 0, as the other ids that follow,
+    /// where prompts have no characters.
+    #[serde(default)]
     pub begin: u32,
     /// Stands between the characters and the speech.
+    #[serde(default)]
     pub start_of_speech: u32,
     /// Padding of training batches. Never fed to a model as such, so a speaker may have it.
+    #[serde(default)]
     pub pad: u32,
     /// Id of the first of `characters`; the others follow.
+    #[serde(default)]
     pub first_character: u32,
-    /// The characters that the voice was trained on, in the order of their ids.
+    /// The characters that the voice was trained on, in the order of their ids; empty where a
+    /// tokenizer makes the prompts.
+    #[serde(default)]
     pub characters: String,
-    /// Digits of a speech token.
-    pub fsq_digits: u32,
+    /// Digits of a speech token; absent for a codebook without such digits.
+    pub fsq_digits: Option<u32>,
     /// Levels of a digit: `speech == fsq_levels ^ fsq_digits`.
-    pub fsq_levels: u32,
+    pub fsq_levels: Option<u32>,
+    /// Number of all ids, where a tokenizer makes the prompts.
+    pub size: Option<u32>,
+    /// The tokenizer's id of the first speech token; the others follow.
+    pub first_speech_id: Option<u32>,
+    /// The tokenizer's id of the token that ends an utterance.
+    pub end_id: Option<u32>,
 }
 
 impl Vocabulary {
+    /// The levels of each digit of a speech token; `None` for a codebook without digits.
+    pub fn levels(&self) -> Option<Vec<u8>> {
+        let (digits, levels) = (self.fsq_digits?, u8::try_from(self.fsq_levels?).ok()?);
+        Some(vec![levels; digits as usize])
+    }
+
     /// The id of a character, or `None` if the voice does not have it.
     pub fn character(&self, c: char) -> Option<u32> {
         let index = self.characters.chars().position(|known| known == c)?;
         Some(self.first_character + index as u32)
+    }
+
+    /// The id by which the models know the tokenizer's id `t`: speech tokens first, the end of
+    /// speech behind them, then all others in their order. `None` where there is no tokenizer, or
+    /// no such id.
+    pub fn from_tokenizer(&self, t: u32) -> Option<u32> {
+        let (size, first, end) = (self.size?, self.first_speech_id?, self.end_id?);
+        match t {
+            t if t >= size => None,
+            t if t == end => Some(self.end_of_speech),
+            t if t >= first && t - first < self.speech => Some(t - first),
+            t => {
+                let speech_before = if t > first { self.speech } else { 0 };
+                Some(self.speech + 1 + t - speech_before - u32::from(end < t))
+            }
+        }
     }
 
     /// Number of ids that the model scores: the speech tokens and `end_of_speech`.
@@ -122,14 +161,17 @@ impl Vocabulary {
 
     /// One more than the largest id.
     pub fn len(&self) -> usize {
+        if let Some(size) = self.size {
+            return size as usize;
+        }
         let last = self.first_character + self.characters.chars().count() as u32 - 1;
         let ids = [self.end_of_speech, self.begin, self.start_of_speech, self.pad, last];
         ids.into_iter().max().unwrap_or(0) as usize + 1
     }
 
-    /// Always false: a checked vocabulary has characters.
+    /// Always false: a checked vocabulary has speech tokens.
     pub fn is_empty(&self) -> bool {
-        self.characters.is_empty()
+        self.speech == 0
     }
 }
 
@@ -203,7 +245,7 @@ pub struct LanguageModel {
     pub file: String,
     /// Number of transformer layers.
     pub layers: usize,
-    /// Width of the residual stream; `heads * head_dim`.
+    /// Width of the residual stream.
     pub hidden: usize,
     /// Query heads.
     pub heads: usize,
@@ -213,8 +255,10 @@ pub struct LanguageModel {
     pub head_dim: usize,
     /// Width of the feed-forward layer.
     pub ffn: usize,
-    /// Base of the rotary position angles.
-    pub rope_base: f32,
+    /// Base of the rotary position angles; absent where the graph has a table of frequencies.
+    pub rope_base: Option<f32>,
+    /// Whether queries and keys are normalised head by head; looked at only if it is stated.
+    pub qk_norm: Option<bool>,
     /// Longest sequence, prompt included, in tokens.
     pub max_positions: usize,
     /// Bits of a quantized weight: 4 or 8.
@@ -308,6 +352,16 @@ pub struct Sampling {
     pub top_p: f32,
     /// Drops tokens below this fraction of the likeliest; 0 drops none.
     pub min_p: f32,
+    /// Divides positive logits of tokens that are in the context, and multiplies negative ones; 1
+    /// does neither.
+    #[serde(default = "one")]
+    pub repetition_penalty: f32,
+    /// How many of the context's last tokens that looks at; 0: all.
+    #[serde(default)]
+    pub repetition_window: u32,
+    /// Speech tokens before an utterance may end.
+    #[serde(default)]
+    pub min_tokens: u32,
     /// Tokens proposed a round, at most [`MAX_GAMMA`](decode::MAX_GAMMA); 0 decodes without a draft.
     pub gamma: usize,
     /// What a draft step costs in target passes of one row. With `row_cost` it lets the
@@ -321,6 +375,11 @@ impl Sampling {
     /// How logits become the law that tokens are drawn from.
     pub fn law(&self) -> decode::Sampling {
         decode::Sampling {
+            penalties: Penalties {
+                repetition: self.repetition_penalty,
+                window: self.repetition_window,
+                min_tokens: self.min_tokens,
+            },
             temperature: self.temperature,
             transforms: SamplingTransforms {
                 top_k: u32::try_from(self.top_k).unwrap_or(u32::MAX),
@@ -377,4 +436,8 @@ impl FileEntry {
 
 fn eight() -> u32 {
     8
+}
+
+fn one() -> f32 {
+    1.0
 }

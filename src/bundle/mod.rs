@@ -282,9 +282,9 @@ impl Bundle {
         self.path(&self.target.file)
     }
 
-    /// The draft's ONNX file.
-    pub fn draft_path(&self) -> PathBuf {
-        self.path(&self.draft.file)
+    /// The draft's ONNX file, of a bundle that has one.
+    pub fn draft_path(&self) -> Option<PathBuf> {
+        self.draft.as_ref().map(|d| self.path(&d.file))
     }
 
     /// The codec decoder's ONNX file.

@@ -601,7 +601,7 @@ pub(super) unsafe fn resolve(voice: &Voice, o: &vx_options) -> Outcome<(Voice, O
             }
         },
     };
-    let Sampling { temperature, transforms } = &mut decode.sampling;
+    let Sampling { temperature, transforms, .. } = &mut decode.sampling;
     let off = VX_OFF as f32;
     let or = |given: f32, none: f32, default: f32| match given {
         0.0 => default,

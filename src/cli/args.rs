@@ -41,6 +41,13 @@ impl ArmName {
     }
 }
 
+/// What `--draft` takes.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum DraftName {
+    /// No draft: plain decoding, the arm ar
+    None,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 pub enum EmissionName {
     /// An accepted draft stands in for its group

@@ -255,8 +255,7 @@ impl Build {
             progress: &on_progress,
         };
         let built = if fsq {
-            let v = &bundle.vocabulary;
-            let levels = vec![v.fsq_levels as u8; v.fsq_digits as usize];
+            let levels = bundle.vocabulary.levels().ok_or_else(crate::cli::no_digits)?;
             IndexBuilder::from_fsq(&levels, metric, family, &options)
         } else {
             let model = Model::load(bundle.target_path(), 0)?;

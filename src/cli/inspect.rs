@@ -2,7 +2,7 @@ use super::args::VoiceArgs;
 use super::{find, output};
 use clap::Args;
 use serde_json::json;
-use voxgrain::bundle::{Bundle, LanguageModel};
+use voxgrain::bundle::{Bundle, LanguageModel, Sampling};
 use voxgrain::engine::Model;
 
 /// Show what is in a bundle: shapes, bytes, quantization, hashes, groups
@@ -31,6 +31,22 @@ fn language_model(m: &LanguageModel, model: &Model) -> serde_json::Value {
         "max_positions": m.max_positions, "vocabulary": model.output_columns(),
         "mapped_bytes": model.mapped_bytes(),
     })
+}
+
+/// What is in force of them, for a line.
+fn penalties(s: &Sampling) -> String {
+    let mut text = String::new();
+    if s.repetition_penalty != 1.0 {
+        let over = match s.repetition_window {
+            0 => String::new(),
+            n => format!(" over {n}"),
+        };
+        text += &format!(", repetition penalty {}{over}", s.repetition_penalty);
+    }
+    if s.min_tokens > 0 {
+        text += &format!(", at least {} tokens", s.min_tokens);
+    }
+    text
 }
 
 fn tensors(model: &Model) -> Vec<serde_json::Value> {
@@ -69,11 +85,14 @@ impl Inspect {
                 "tempos": b.text.tempos,
             },
             "target": language_model(&b.target, voice.target()),
-            "draft": language_model(&b.draft, voice.draft()),
+            "draft": b.draft.as_ref().zip(voice.draft()).map(|(m, model)| language_model(m, model)),
             "codec": {"file": b.codec.file, "mapped_bytes": voice.codec().mapped_bytes(), "bits": b.codec.bits},
             "sampling": {
                 "temperature": b.sampling.temperature, "top_k": b.sampling.top_k,
                 "top_p": b.sampling.top_p, "min_p": b.sampling.min_p, "gamma": b.sampling.gamma,
+                "repetition_penalty": b.sampling.repetition_penalty,
+                "repetition_window": b.sampling.repetition_window,
+                "min_tokens": b.sampling.min_tokens,
             },
             "groups": groups,
             "files": b.files.iter().map(|f| json!({"path": f.path, "bytes": f.bytes, "sha256": f.sha256})).collect::<Vec<_>>(),
@@ -83,7 +102,9 @@ impl Inspect {
             let mut value = value;
             if self.tensors {
                 value["target"]["tensors"] = tensors(voice.target()).into();
-                value["draft"]["tensors"] = tensors(voice.draft()).into();
+                if let Some(draft) = voice.draft() {
+                    value["draft"]["tensors"] = tensors(draft).into();
+                }
                 value["codec"]["tensors"] = tensors(voice.codec()).into();
             }
             return Ok(output::json(&value)?);
@@ -114,9 +135,12 @@ impl Inspect {
             let many = b.text.tempos.len();
             row("rate", format!("{many} tempos, {low} to {high} times its natural one"));
         }
-        for (name, m, model) in
-            [("target", &b.target, voice.target()), ("draft", &b.draft, voice.draft())]
-        {
+        let target = Some(("target", &b.target, voice.target()));
+        let draft = b.draft.as_ref().zip(voice.draft()).map(|(m, model)| ("draft", m, model));
+        if draft.is_none() {
+            row("draft", "none: tokens are decoded plainly (ar)".into());
+        }
+        for (name, m, model) in target.into_iter().chain(draft) {
             row(
                 name,
                 format!(
@@ -143,12 +167,13 @@ impl Inspect {
         row(
             "sampling",
             format!(
-                "temperature {}, top-k {}, top-p {}, min-p {}, gamma {}",
+                "temperature {}, top-k {}, top-p {}, min-p {}, gamma {}{}",
                 b.sampling.temperature,
                 b.sampling.top_k,
                 b.sampling.top_p,
                 b.sampling.min_p,
-                b.sampling.gamma
+                b.sampling.gamma,
+                penalties(&b.sampling)
             ),
         );
         row("loaded in", format!("{:.1} ms", voice.load_time().as_secs_f64() * 1e3));
@@ -156,9 +181,9 @@ impl Inspect {
             row("file", format!("{:<18} {:>10} bytes  {}", f.path, f.bytes, f.sha256));
         }
         if self.tensors {
-            for (name, model) in
-                [("target", voice.target()), ("draft", voice.draft()), ("codec", voice.codec())]
-            {
+            let all = [Some(voice.target()), voice.draft(), Some(voice.codec())];
+            for (name, model) in ["target", "draft", "codec"].into_iter().zip(all) {
+                let Some(model) = model else { continue };
                 for t in model.tensors() {
                     row(name, format!("{:<40} {:<4} {:?}", t.name, t.data_type, t.dims));
                 }

@@ -6,6 +6,7 @@ mod bench;
 mod files;
 mod find;
 mod hints;
+mod import;
 mod inspect;
 mod interrupt;
 #[cfg(feature = "lab")]
@@ -76,6 +77,8 @@ enum Command {
     Eval(lab::eval::Eval),
     /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
     Pack(pack::Pack),
+    /// Make a bundle of a speech language model that you have
+    Import(import::Import),
     #[cfg(feature = "lab")]
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
@@ -102,6 +105,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "lab")]
         Command::Eval(c) => c.run(),
         Command::Pack(c) => c.run(),
+        Command::Import(c) => c.run(),
         #[cfg(feature = "lab")]
         Command::Passes(c) => c.run(),
         #[cfg(feature = "lab")]
@@ -159,6 +163,18 @@ impl std::fmt::Display for Cut {
 impl std::error::Error for Cut {}
 
 /// `InvalidArgument`, for what clap cannot check.
+/// Of a command that needs the digits of tokens.
+fn no_digits() -> Error {
+    let what = "the codebook of this voice has no digits: compare rows of its model instead";
+    Error::new(ErrorKind::Unsupported, what)
+}
+
+/// Of a command that is about drafts.
+fn no_draft() -> Error {
+    let what = "this voice has no draft: only plain decoding (ar) works with it";
+    Error::new(ErrorKind::Unsupported, what)
+}
+
 fn usage(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, what)
 }

@@ -1,5 +1,5 @@
 use super::args::{
-    ArmName, EmissionName, Gamma, Reading, VoiceArgs, WeightsName, parse_gamma, stream,
+    ArmName, DraftName, EmissionName, Gamma, Reading, VoiceArgs, WeightsName, parse_gamma, stream,
     user_lexicon,
 };
 use super::files::{make_folder, read_file};
@@ -70,9 +70,12 @@ pub struct Say {
     #[arg(long, visible_alias = "voice", value_name = "NAME")]
     speaker: Option<String>,
     /// How tokens are decoded [default: transport; pcg with --emission resample, --weights
-    /// similarity or an index that is not symmetric; sd without an index]
+    /// similarity or an index that is not symmetric; sd without an index; ar without a draft]
     #[arg(long, value_enum)]
     arm: Option<ArmName>,
+    /// `none`: plain decoding, the arm ar [default: the voice's draft, if it has one]
+    #[arg(long, value_enum, value_name = "none", conflicts_with = "arm")]
+    draft: Option<DraftName>,
     /// Tokens drafted a round: 0 to 15; `auto` follows the running acceptance and the voice's
     /// costs; `measured` follows the clock as well, which is fastest and not reproducible
     #[arg(long, value_name = "N|auto|measured", value_parser = parse_gamma, default_value = "auto", allow_negative_numbers = true)]
@@ -92,6 +95,16 @@ pub struct Say {
     /// Drop tokens less probable than this share of the best; 0 is off [default: the voice's]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
+    /// Divides positive logits of tokens that were said, and multiplies negative ones; 1 is off
+    /// [default: the voice's]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    repetition_penalty: Option<f32>,
+    /// Only of the last N tokens, prompt included; 0: all of them [default: the voice's]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    repetition_window: Option<u32>,
+    /// Speech tokens before an utterance may end [default: the voice's]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    min_tokens: Option<u32>,
     /// Added to the acceptance probability by the tolerance arm
     #[arg(long, default_value_t = DEFAULT_BETA, allow_negative_numbers = true)]
     beta: f32,
@@ -196,6 +209,7 @@ impl Say {
         };
         let arm = match self.arm {
             Some(name) => name.arm(self.beta, emission),
+            None if self.draft == Some(DraftName::None) => Arm::Ar,
             None => voice.default_arm(emission),
         };
         if self.arm.is_none() && arm == Arm::Sd && !self.quiet {
@@ -212,6 +226,10 @@ impl Say {
         s.transforms.top_k = self.top_k.unwrap_or(s.transforms.top_k);
         s.transforms.top_p = self.top_p.unwrap_or(s.transforms.top_p);
         s.transforms.min_p = self.min_p.unwrap_or(s.transforms.min_p);
+        let p = &mut s.penalties;
+        p.repetition = self.repetition_penalty.unwrap_or(p.repetition);
+        p.window = self.repetition_window.unwrap_or(p.window);
+        p.min_tokens = self.min_tokens.unwrap_or(p.min_tokens);
         o.sampling.check()?;
         Ok(o)
     }

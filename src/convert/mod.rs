@@ -4,7 +4,9 @@
 //! which follow a model that changes. Nothing that speaks needs it, so it has a feature of its
 //! own that device builds leave out.
 
+mod output;
 mod pack;
-mod wire;
+pub(crate) mod wire;
 
+pub(crate) use output::{Output, unwritable};
 pub use pack::{PackReport, pack, pack_bundle, stock_nodes};

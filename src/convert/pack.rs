@@ -1,5 +1,6 @@
 //! Stock models to the interleaved layout, without loss.
 
+use super::output::{Output, unwritable};
 use super::wire;
 use crate::bundle::{self, Bundle};
 use crate::engine::load::{DOMAIN, Loader};
@@ -7,14 +8,13 @@ use crate::engine::nbits::{self, Stock};
 use crate::engine::node::Tensors;
 use crate::engine::pb;
 use crate::kernel::{PackedShape, RowMajor, RowScales, TILE};
-use crate::map::{ALIGNMENT, Map, MappedSlice};
+use crate::map::{Map, MappedSlice};
 use crate::part::{self, Part};
 use crate::{Error, ErrorKind, Result, asg};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What [`pack`] made of one model.
@@ -149,7 +149,7 @@ fn pack_parts(
         progress(done, total);
         stored.insert(t.name.clone(), to);
     }
-    report.bytes_after = writer.offset;
+    report.bytes_after = writer.offset();
 
     let location = format!("{}.data", file_name(output));
     let rewrite =
@@ -158,7 +158,7 @@ fn pack_parts(
     let mut graph_writer = Output::create(output)?;
     graph_writer.write(&rewritten)?;
     // The graph makes sense of the data.
-    Ok((report, vec![writer.end()?, graph_writer.end()?]))
+    Ok((report, vec![writer.end()?.0, graph_writer.end()?.0]))
 }
 
 /// Packs every model of the bundle in the folder `input` into a bundle in `output`: the other
@@ -221,7 +221,7 @@ pub fn pack_bundle(
         }
         let mut out = Output::create(&to)?;
         out.write(&Map::open(bundle.dir().join(&f.path))?)?;
-        parts.push(out.end()?);
+        parts.push(out.end()?.0);
     }
 
     let mut facts = HashMap::new();
@@ -250,7 +250,7 @@ pub fn pack_bundle(
         free(&to, force)?;
         let mut out = Output::create(&to)?;
         out.write(&bytes)?;
-        parts.push(out.end()?);
+        parts.push(out.end()?.0);
         groups = Some(name);
     }
 
@@ -272,7 +272,7 @@ pub fn pack_bundle(
     }
     let mut out = Output::create(&description)?;
     out.write(text.as_bytes())?;
-    parts.push(out.end()?);
+    parts.push(out.end()?.0);
     part::finish_all(parts).map_err(|e| unwritable(output, e))?;
     Ok(reports)
 }
@@ -372,12 +372,12 @@ fn write_tensor(
     mut progress: impl FnMut(u64),
 ) -> Result<Stored> {
     out.align()?;
-    let offset = out.offset;
+    let offset = out.offset();
     let changed = match content {
         Content::Same(slice) => {
             for part in slice.chunks(1 << 20) {
                 out.write(part)?;
-                progress(out.offset - offset);
+                progress(out.offset() - offset);
             }
             None
         }
@@ -388,7 +388,7 @@ fn write_tensor(
             for rows in slice.chunks(row * TILE) {
                 RowMajor::interleave(bits, shape.blocks(), rows, &mut tile);
                 out.write(&tile)?;
-                progress((out.offset - offset).min(slice.len() as u64));
+                progress((out.offset() - offset).min(slice.len() as u64));
             }
             let (tiles, blocks) = (shape.tiles() as u64, shape.blocks() as u64);
             let dims = [tiles, blocks, shape_bits(shape), TILE as u64, 4];
@@ -418,7 +418,7 @@ fn write_tensor(
             Some((10, vec![shape.tiles() as u64, blocks as u64, TILE as u64]))
         }
     };
-    Ok(Stored { offset, length: out.offset - offset, changed })
+    Ok(Stored { offset, length: out.offset() - offset, changed })
 }
 
 fn shape_bits(shape: PackedShape) -> u64 {
@@ -645,38 +645,4 @@ fn free(path: &Path, force: bool) -> Result<()> {
         ErrorKind::InvalidArgument,
         format!("{} exists: name another output, or give --force", path.display()),
     ))
-}
-
-fn unwritable(path: &Path, e: std::io::Error) -> Error {
-    let what = format!("cannot write {}", path.display());
-    Error::with_source(ErrorKind::Unwritable, what, e)
-}
-
-/// A file on its way, and how long it is.
-struct Output {
-    part: Part,
-    offset: u64,
-}
-
-impl Output {
-    fn create(path: &Path) -> Result<Self> {
-        let part = Part::create(path).map_err(|e| unwritable(path, e))?;
-        Ok(Self { part, offset: 0 })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.offset += bytes.len() as u64;
-        self.part.write_all(bytes).map_err(|e| unwritable(self.part.path(), e))
-    }
-
-    fn align(&mut self) -> Result<()> {
-        let gap = self.offset.next_multiple_of(ALIGNMENT as u64) - self.offset;
-        self.write(&[0; ALIGNMENT][..gap as usize])
-    }
-
-    /// Written to its end.
-    fn end(mut self) -> Result<Part> {
-        self.part.flush().map_err(|e| unwritable(self.part.path(), e))?;
-        Ok(self.part)
-    }
 }

@@ -2,7 +2,7 @@
 //! byte, fields that this build does not know included.
 
 /// One field of a message.
-pub(super) struct Field<'a> {
+pub(crate) struct Field<'a> {
     pub number: u64,
     /// The whole field, its key included.
     pub raw: &'a [u8],
@@ -11,7 +11,7 @@ pub(super) struct Field<'a> {
 }
 
 /// The fields of `message` in order, or `None` if it is damaged.
-pub(super) fn fields(message: &[u8]) -> Option<Vec<Field<'_>>> {
+pub(crate) fn fields(message: &[u8]) -> Option<Vec<Field<'_>>> {
     let mut out = Vec::new();
     let mut rest = message;
     while !rest.is_empty() {
@@ -58,14 +58,14 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends a length-delimited field.
-pub(super) fn put_bytes(out: &mut Vec<u8>, number: u64, payload: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u64, payload: &[u8]) {
     put_varint(out, number << 3 | 2);
     put_varint(out, payload.len() as u64);
     out.extend_from_slice(payload);
 }
 
 /// Appends an integer field.
-pub(super) fn put_int(out: &mut Vec<u8>, number: u64, value: u64) {
+pub(crate) fn put_int(out: &mut Vec<u8>, number: u64, value: u64) {
     put_varint(out, number << 3);
     put_varint(out, value);
 }

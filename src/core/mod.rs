@@ -1,12 +1,14 @@
 //! The acceptance rules and what they stand on: no `std`, no allocation, no `unsafe`.
 //!
-//! Everything here takes probabilities, never logits. A row is one probability a token
+//! Everything here takes probabilities, never logits, except [`penalty`], whose transforms are
+//! defined on logits. A row is one probability a token
 //! over the whole vocabulary (for the default voice 65,537: the codebook and
 //! end-of-speech) together with the sums of its blocks of [`dist::SUM_BLOCK`] tokens, in
 //! buffers of the caller.
 //!
 //! - [`rng`]: the uniforms, one trait and a seeded generator whose values never change.
 //! - [`dist`]: rows, draws by inverse CDF, top-k, top-p and min-p without sorting.
+//! - [`penalty`]: repetition penalty and least length, which come before the softmax.
 //! - [`rule`]: groups, rules, verdicts and errors, the words of the two that follow.
 //! - [`accept`]: one position and one round of speculative decoding, by token, by token
 //!   with a tolerance, by group, or by transport between similar tokens.
@@ -46,6 +48,7 @@
 
 pub mod accept;
 pub mod dist;
+pub mod penalty;
 mod residual;
 pub mod rng;
 pub mod rule;
@@ -55,6 +58,7 @@ pub use accept::{LazyRows, RowBuffer, Rows, sample, verify_lazily, verify_positi
 pub use dist::{
     DistError, Row, RowMut, SUM_BLOCK, SamplingTransforms, TransformScratch, block_count,
 };
+pub use penalty::{Context, Penalties};
 pub use residual::Residual;
 pub use rng::{Scripted, SeededRng, Uniform};
 pub use rule::{

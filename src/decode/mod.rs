@@ -10,11 +10,12 @@ mod speculate;
 mod stats;
 
 pub use gamma::{Costs, DraftLength, MAX_GAMMA};
-pub use sampler::Sampling;
+pub use sampler::{Sampling, Scratch};
 pub use speculate::{Arm, DEFAULT_BETA, Options, RoundEnd, Speculator};
 pub use stats::SpecStats;
 
-use crate::Result;
+use crate::core::dist::RowMut;
+use crate::{Error, ErrorKind, Result};
 
 /// Most rows of one pass of a prompt.
 pub const PREFILL_ROWS: usize = 16;
@@ -36,6 +37,21 @@ pub trait TokenModel {
         probs: &mut [f32],
         sums: &mut [f32],
     ) -> bool;
+    /// [`softmax`](Self::softmax) of logits that are not the pass's own, `[vocabulary]`: those
+    /// that penalties have changed.
+    fn softmax_of(
+        &mut self,
+        logits: &[f32],
+        inverse_temperature: f32,
+        probs: &mut [f32],
+        sums: &mut [f32],
+    ) -> bool {
+        let max = logits.iter().fold(f32::NEG_INFINITY, |max, &z| if z > max { z } else { max });
+        for (p, z) in probs.iter_mut().zip(logits) {
+            *p = libm::expf((z - max) * inverse_temperature);
+        }
+        RowMut::new(probs, sums).and_then(|mut row| row.normalise()).is_ok()
+    }
     /// Hidden states of every token of the last pass, `[tokens][hidden_width]`.
     fn hidden(&self) -> &[f32] {
         &[]
@@ -66,5 +82,60 @@ pub trait TokenModel {
     /// that read no features.
     fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
         tokens.chunks(PREFILL_ROWS).try_for_each(|c| self.step(c, &[], 1))
+    }
+}
+
+/// A model that may be absent. None scores nothing, holds nothing and refuses every pass: a draft
+/// that is not there, for [`Arm::Ar`].
+impl<M: TokenModel> TokenModel for Option<M> {
+    fn step(&mut self, tokens: &[u32], features: &[f32], wanted: usize) -> Result<()> {
+        match self {
+            Some(model) => model.step(tokens, features, wanted),
+            None => Err(Error::new(ErrorKind::InvalidArgument, "there is no model to run")),
+        }
+    }
+    fn logits(&mut self) -> &[f32] {
+        self.as_mut().map_or(&[], |m| m.logits())
+    }
+    fn softmax(
+        &mut self,
+        row: usize,
+        inverse_temperature: f32,
+        probs: &mut [f32],
+        sums: &mut [f32],
+    ) -> bool {
+        self.as_mut().is_some_and(|m| m.softmax(row, inverse_temperature, probs, sums))
+    }
+    fn softmax_of(
+        &mut self,
+        logits: &[f32],
+        inverse_temperature: f32,
+        probs: &mut [f32],
+        sums: &mut [f32],
+    ) -> bool {
+        self.as_mut().is_some_and(|m| m.softmax_of(logits, inverse_temperature, probs, sums))
+    }
+    fn hidden(&self) -> &[f32] {
+        self.as_ref().map_or(&[], |m| m.hidden())
+    }
+    fn hidden_width(&self) -> usize {
+        self.as_ref().map_or(0, |m| m.hidden_width())
+    }
+    fn feature_width(&self) -> usize {
+        self.as_ref().map_or(0, |m| m.feature_width())
+    }
+    fn len(&self) -> usize {
+        self.as_ref().map_or(0, |m| m.len())
+    }
+    fn room(&self) -> usize {
+        self.as_ref().map_or(0, |m| m.room())
+    }
+    fn vocabulary(&self) -> usize {
+        self.as_ref().map_or(0, |m| m.vocabulary())
+    }
+    fn rollback(&mut self, len: usize) {
+        if let Some(model) = self {
+            model.rollback(len);
+        }
     }
 }

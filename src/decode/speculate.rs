@@ -1,10 +1,11 @@
 use super::gamma::{Chooser, DraftLength, MAX_GAMMA};
 use super::stats::POSITIONS;
-use super::{PREFILL_ROWS, Sampling, SpecStats, TokenModel};
+use super::{PREFILL_ROWS, Sampling, Scratch, SpecStats, TokenModel};
 use crate::core::accept::{
     self, AcceptError, Emission, Groups, LazyRows, RowBuffer, Rule, Verdict,
 };
-use crate::core::dist::{DistError, Row, TransformScratch, block_count};
+use crate::core::dist::{DistError, Row, block_count};
+use crate::core::penalty::Context;
 use crate::core::rng::SeededRng;
 use crate::{Error, ErrorKind, Result};
 use std::time::Instant;
@@ -120,7 +121,10 @@ pub struct Speculator<T, D, G> {
     target_sums: Vec<f32>,
     draft_probs: Vec<f32>,
     draft_sums: Vec<f32>,
-    scratch: Box<TransformScratch>,
+    scratch: Box<Scratch>,
+    /// The prompt and what was emitted, if penalties look at it, and how much of it that is.
+    history: Vec<u32>,
+    emitted: usize,
     stats: SpecStats,
 }
 
@@ -128,7 +132,7 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
     /// Checks that the parts belong together.
     ///
     /// # Errors
-    /// `InvalidArgument` for options out of range, an arm that needs groups without them, or
+    /// `InvalidArgument` for options out of range, an arm that needs a draft or groups without them, or
     /// `transport` with groups that are not symmetric, `Mismatch` if the models do not score the
     /// same tokens, or fewer than the groups cover.
     pub fn new(target: T, draft: D, groups: Option<G>, options: Options) -> Result<Self> {
@@ -167,7 +171,15 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             _ => {}
         }
         let vocabulary = target.vocabulary();
-        if draft.vocabulary() != vocabulary {
+        let plain = draft.vocabulary() == 0;
+        if plain && options.arm != Arm::Ar {
+            return invalid(format!(
+                "the arm {} needs a draft, and this voice has none: choose the arm ar, or train a \
+                 draft (`python -m voxgrain_tools draft-features`)",
+                options.arm.name()
+            ));
+        }
+        if !plain && draft.vocabulary() != vocabulary {
             return Err(Error::new(
                 ErrorKind::Mismatch,
                 format!(
@@ -207,6 +219,7 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         let blocks = block_count(vocabulary);
         // A draft that has not paid for long has all of the context to catch up with.
         let positions = target.len() + target.room();
+        let penalised = !options.sampling.penalties.are_off();
         Ok(Self {
             target,
             draft,
@@ -226,7 +239,9 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             target_sums: vec![0.0; blocks],
             draft_probs: vec![0.0; gamma * vocabulary],
             draft_sums: vec![0.0; gamma * blocks],
-            scratch: Box::default(),
+            scratch: Box::new(Scratch::new(&options.sampling, vocabulary)),
+            history: Vec::with_capacity(if penalised { positions + MAX_GAMMA + 1 } else { 0 }),
+            emitted: 0,
             stats: SpecStats::default(),
         })
     }
@@ -238,6 +253,8 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         self.draft.rollback(0);
         self.base = 0;
         self.recent.clear();
+        self.history.clear();
+        self.emitted = 0;
         let Some((_, head)) = prompt.split_last() else {
             return Err(Error::new(ErrorKind::InvalidArgument, "the prompt is empty"));
         };
@@ -271,6 +288,9 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         self.sure = self.draft.len();
         self.base = if later { 0 } else { head.len() };
         self.recent.extend_from_slice(&prompt[self.base..]);
+        if !self.options.sampling.penalties.are_off() {
+            self.history.extend_from_slice(prompt);
+        }
         self.stats.prefill += clock.elapsed();
         Ok(())
     }
@@ -339,6 +359,10 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             }
             out.push(token);
             self.recent.push(token);
+            if !self.options.sampling.penalties.are_off() {
+                self.history.push(token);
+                self.emitted += 1;
+            }
         }
         self.forget();
         Ok(RoundEnd::More)
@@ -362,8 +386,10 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             let clock = Instant::now();
             let probs = &mut self.draft_probs[i * v..][..v];
             let sums = &mut self.draft_sums[i * b..][..b];
-            let draft = &mut self.draft;
-            self.options.sampling.apply(draft, 0, probs, sums, &mut self.scratch)?;
+            let (draft, end) = (&mut self.draft, self.options.end);
+            let (tokens, drafted, emitted) = (&self.history[..], &self.drafted[..], self.emitted);
+            let context = Context { tokens, drafted, emitted, end };
+            self.options.sampling.apply(draft, 0, &context, probs, sums, &mut self.scratch)?;
             let row = accept::sample(Row::new(probs, sums).map_err(numeric)?, &mut self.draft_rng);
             let token = row.map_err(numeric)?;
             self.stats.sampling += clock.elapsed();
@@ -403,6 +429,12 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         };
         let mut target = TargetRows {
             model: &mut self.target,
+            context: Context {
+                tokens: &self.history,
+                drafted: &self.drafted,
+                emitted: self.emitted,
+                end: self.options.end,
+            },
             sampling: &self.options.sampling,
             probs: &mut self.target_probs,
             sums: &mut self.target_sums,
@@ -437,17 +469,21 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
 /// The target's laws after its last pass, made where verification gets to them.
 struct TargetRows<'a, T> {
     model: &'a mut T,
+    /// Of the last row, with all drafts.
+    context: Context<'a>,
     sampling: &'a Sampling,
     probs: &'a mut [f32],
     sums: &'a mut [f32],
-    scratch: &'a mut TransformScratch,
+    scratch: &'a mut Scratch,
 }
 
 impl<T: TokenModel> LazyRows for TargetRows<'_, T> {
     type Error = Error;
     fn make(&mut self, i: usize) -> Result<Row<'_>> {
-        let Self { model, sampling, probs, sums, scratch } = self;
-        sampling.apply(*model, i, probs, sums, scratch)?;
+        let Self { model, context, sampling, probs, sums, scratch } = self;
+        // Row `i` is reached if the drafts before it were accepted: they are its context.
+        let context = Context { drafted: &context.drafted[..i], ..*context };
+        sampling.apply(*model, i, &context, probs, sums, scratch)?;
         Row::new(probs, sums).map_err(numeric)
     }
 }

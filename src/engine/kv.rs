@@ -71,28 +71,50 @@ impl HeadCache {
     }
 }
 
-/// Sines and cosines of rotary position embedding, one table a model, grown on demand.
-#[derive(Clone, Default)]
+/// What a pair of channels turns by from one position to the next, in radians: `[head_dim/2]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Frequencies(Vec<f64>);
+
+impl Frequencies {
+    /// `base^(-2i / head_dim)`.
+    pub fn of_base(base: f32, head_dim: usize) -> Self {
+        let exponent = |i: usize| -2.0 * i as f64 / head_dim as f64;
+        // libm, not the platform's: the same bits on every machine.
+        Self((0..head_dim / 2).map(|i| libm::pow(base as f64, exponent(i))).collect())
+    }
+
+    /// A file's own; `None` where one is no number or below zero.
+    pub fn of_table(table: &[f32]) -> Option<Self> {
+        let sound = table.iter().all(|f| f.is_finite() && *f >= 0.0);
+        sound.then(|| Self(table.iter().map(|&f| f64::from(f)).collect()))
+    }
+
+    /// Channels of a head.
+    pub fn head_dim(&self) -> usize {
+        2 * self.0.len()
+    }
+}
+
+/// Sines and cosines of rotary position embedding, one table for all layers that turn alike,
+/// grown on demand.
 pub(super) struct Rope {
-    base: f32,
-    head_dim: usize,
+    frequencies: Frequencies,
     /// `[positions][head_dim/2]` each.
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
 impl Rope {
+    pub fn new(frequencies: &Frequencies) -> Self {
+        Self { frequencies: frequencies.clone(), cos: Vec::new(), sin: Vec::new() }
+    }
+
     /// Makes the table cover `positions`.
-    pub fn cover(&mut self, base: f32, head_dim: usize, positions: usize) {
-        if self.base != base || self.head_dim != head_dim {
-            *self = Rope { base, head_dim, ..Rope::default() };
-        }
-        let half = head_dim / 2;
-        for p in self.cos.len() / half..positions {
-            for i in 0..half {
-                let exponent = -2.0 * i as f64 / head_dim as f64;
-                // libm, not the platform's: the same bits on every machine.
-                let (sin, cos) = libm::sincos(p as f64 * libm::pow(base as f64, exponent));
+    pub fn cover(&mut self, positions: usize) {
+        let Frequencies(frequencies) = &self.frequencies;
+        for p in self.cos.len() / frequencies.len()..positions {
+            for f in frequencies {
+                let (sin, cos) = libm::sincos(p as f64 * f);
                 self.cos.push(cos as f32);
                 self.sin.push(sin as f32);
             }
@@ -101,7 +123,7 @@ impl Rope {
 
     /// Rotates one head at `position`.
     pub fn rotate(&self, kernel: Kernel, x: &mut [f32], position: usize) {
-        let half = self.head_dim / 2;
+        let half = self.frequencies.0.len();
         kernel.rope(x, &self.cos[position * half..][..half], &self.sin[position * half..][..half]);
     }
 }

@@ -147,9 +147,6 @@ impl Loader {
             nodes.insert(node.name.clone(), own);
         }
         needs.both_ways |= !needs.edges.is_empty() || !needs.norms.is_empty();
-        if needs.both_ways && needs.upsampled > 1 {
-            return Err(self.bad("rows that see later rows cannot be upsampled as well"));
-        }
         // Logits that are sums of factors are made outside of the plan, if at all: sampling
         // needs their softmax, which is cheaper from the factors.
         let last = graph.node.iter().position(|n| n.output.first() == Some(&first_output));
@@ -165,8 +162,12 @@ impl Loader {
             first_output.clone_from(input);
             graph.output[0].name.clone_from(input);
         }
-        let head = select_rows(&graph, &first_output, hidden.as_deref(), &mut nodes);
-        let head = head.filter(|_| needs.embedding.is_some());
+        // A codec has no rows that nobody reads, and as many rows a token as its graph says.
+        let head = match needs.embedding.is_some() {
+            true => select_rows(&graph, &first_output, hidden.as_deref(), &mut nodes),
+            false => None,
+        };
+        let gated = gated_columns(&graph, &nodes);
         self.copy_small(&mut graph, stored, &weights)?;
         graph.input.retain(|i| !i.name.starts_with("past_"));
         graph.output.truncate(1 + hidden.is_some() as usize);
@@ -189,7 +190,10 @@ impl Loader {
             .plan(&onnx, &proto, features)
             .map_err(|e| malformed(&self.name, "broken graph", Some(e)));
         NODES.with(|t| t.borrow_mut().clear());
-        let (plan, columns) = plan?;
+        let (plan, columns, rows_per_token) = plan?;
+        if needs.both_ways && rows_per_token != Some(1) {
+            return Err(self.bad("where rows see later rows, a token must have one row of output"));
+        }
         let mut outputs = columns[0];
         if factored {
             outputs =
@@ -198,24 +202,21 @@ impl Loader {
                 )? + CODES;
         }
         let codes = if factored { CODES } else { outputs.saturating_sub(1) };
-        // A table that lacks tokens is none to compare them by.
-        let embedding = needs.embedding.filter(|(table, hidden)| {
-            let of = |rows: usize| rows * hidden;
-            table.len() >= of(codes) || (codes == CODES && table.len() == of(FACTORS))
-        });
         Ok(Arc::new(Model {
             program: Program::of(plan.model()),
             plan,
-            caches: needs.caches,
+            attention: needs.attention,
+            frequencies: needs.frequencies,
             tails: needs.tails,
             both_ways: needs.both_ways,
             edges: needs.edges,
             norms: needs.norms,
-            upsampled: needs.upsampled,
             slots,
             max_positions: self.max_positions,
             tensors,
-            embedding,
+            embedding: needs.embedding,
+            gated,
+            rows_per_token,
             head,
             data: self.data,
             graph_bytes,
@@ -233,7 +234,7 @@ impl Loader {
         onnx: &tract_onnx::model::Onnx,
         proto: &pb::ModelProto,
         features: usize,
-    ) -> TractResult<(Arc<TypedSimplePlan>, Vec<usize>)> {
+    ) -> TractResult<(Arc<TypedSimplePlan>, Vec<usize>, Option<usize>)> {
         let mut parsed = onnx.parse(proto, None)?;
         ensure!(
             parsed.unresolved_inputs.is_empty(),
@@ -258,7 +259,11 @@ impl Loader {
             ensure!(floats, "odd output {fact:?}");
             columns.push(fact.shape[1].to_usize()?);
         }
-        Ok((SimplePlan::new(model)?, columns))
+        let of_first = &model.outlet_fact(model.outputs[0])?.shape[0];
+        let rows_for = |n| of_first.eval_to_i64(&SymbolValues::default().with(&rows, n)).ok();
+        let one = rows_for(1).filter(|&one| one > 0 && rows_for(3) == Some(3 * one));
+        let rows_per_token = one.and_then(|n| usize::try_from(n).ok());
+        Ok((SimplePlan::new(model)?, columns, rows_per_token))
     }
 
     /// The width of the graph's second input: that of the matrix that reads it.
@@ -396,6 +401,13 @@ impl Loader {
             format!("{}: operator {DOMAIN}.{operator} is unknown; is voxgrain too old?", self.name);
         Error::new(ErrorKind::Unsupported, what)
     }
+}
+
+/// Columns of the matrix that reads the first gated layer.
+fn gated_columns(graph: &pb::GraphProto, nodes: &HashMap<String, Node>) -> Option<usize> {
+    let gate = graph.node.iter().find(|n| n.op_type == format!("{DOMAIN}.{}", ops::GATE))?;
+    let reader = graph.node.iter().find(|n| n.input.first() == gate.output.first())?;
+    Some(nodes.get(&reader.name)?.operator.matrix()?.shape().k)
 }
 
 /// The head of a language model costs as much per row as a layer: the operators after the last

@@ -18,7 +18,7 @@ mod session;
 mod state;
 mod weight;
 
-pub use model::Model;
+pub use model::{AttentionShape, Model};
 pub use node::TensorInfo;
 pub use pool::{Pool, pin};
 pub use session::{CodecSession, Session};

@@ -1,13 +1,13 @@
 //! A loaded model: its plan and the facts that sessions and callers ask of it.
 
-use super::kv::LayerCache;
+use super::kv::{Frequencies, LayerCache};
 use super::node::TensorInfo;
 use super::ops::{Node, WANTED};
 use super::past::Past;
 use super::pool::Pool;
 use super::program::Program;
 use super::state::{SIZES_KEPT, State};
-use super::weight::{HalfTable, Weight};
+use super::weight::{Table, Weight};
 use crate::kernel::{CODES, FACTORS, factor_rows};
 use crate::map::Map;
 use std::sync::Arc;
@@ -17,23 +17,71 @@ use tract_onnx::tract_hir::internal::*;
 /// allocator that counts.
 const HEAP_PER_GRAPH_BYTE: u64 = 24;
 
+/// One attention layer, as its graph has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+    /// What positions turn by; `None` where the graph has a table of frequencies instead.
+    pub rope_base: Option<f32>,
+    /// Whether queries or keys are normalised before they are turned.
+    pub qk_norm: bool,
+}
+
+/// What tokens are looked up in.
+#[derive(Debug, Clone)]
+pub(super) struct Embedding {
+    pub table: Table,
+    /// Columns.
+    pub hidden: usize,
+    /// Tokens that can be read; those of a factorised table have no row each.
+    pub tokens: usize,
+}
+
+impl Embedding {
+    /// Whether the rows are sums of factors.
+    fn is_factored(&self) -> bool {
+        self.tokens > self.table.rows(self.hidden)
+    }
+
+    /// The row of a speech token.
+    fn read(&self, token: u32, out: &mut [f32]) {
+        match &self.table {
+            Table::Half(factors) if self.is_factored() => {
+                out.fill(0.0);
+                factor_rows(token as usize).iter().for_each(|&r| factors.add_row(r as usize, out));
+            }
+            plain => plain.read_row(token as usize, out),
+        }
+    }
+}
+
 /// A loaded graph: immutable, shared by any number of sessions.
 pub struct Model {
     pub(super) plan: Arc<TypedSimplePlan>,
     pub(super) program: Option<Program>,
-    /// `(kv_heads, head_dim)` of each attention layer.
-    pub(super) caches: Vec<(usize, usize)>,
+    /// Of each attention layer.
+    pub(super) attention: Vec<AttentionShape>,
+    pub(super) frequencies: Vec<Frequencies>,
     /// `(k - 1) * C` of each causal convolution.
     pub(super) tails: Vec<usize>,
     /// Floats that each convolution keeps, and channels of each group norm.
     pub(super) edges: Vec<usize>,
     pub(super) norms: Vec<usize>,
     pub(super) both_ways: bool,
-    pub(super) upsampled: usize,
     pub(super) slots: usize,
     pub(super) max_positions: usize,
     pub(super) tensors: Vec<TensorInfo>,
-    pub(super) embedding: Option<(HalfTable, usize)>,
+    pub(super) embedding: Option<Embedding>,
+    /// Columns behind each gate of a feed-forward layer, of those that are not padding.
+    pub(super) gated: Option<usize>,
+    /// Rows of output for one of input; `None` where that is no fixed number.
+    pub(super) rows_per_token: Option<usize>,
     pub(super) head: Option<Arc<Weight>>,
     pub(super) data: Map,
     /// Bytes of the graph file.
@@ -82,6 +130,11 @@ impl Model {
         self.outputs
     }
 
+    /// Columns of the head's matrix product: the logits, or the scores of their factors.
+    pub fn score_columns(&self) -> usize {
+        if self.factored { self.outputs - CODES + FACTORS } else { self.outputs }
+    }
+
     /// Width of the features that every token needs beside it: the target's hidden state
     /// that predicted it, for a draft that was trained so. 0 for other models.
     pub fn feature_width(&self) -> usize {
@@ -91,11 +144,6 @@ impl Model {
     /// Width of the hidden state before the head; 0 if the graph does not give it.
     pub fn hidden_width(&self) -> usize {
         self.hidden
-    }
-
-    /// Rows of output for each token.
-    pub fn rows_per_token(&self) -> usize {
-        self.upsampled
     }
 
     /// Whether a row of output depends on tokens behind its own: a codec's decoder that was made
@@ -116,50 +164,82 @@ impl Model {
         self.max_positions
     }
 
+    /// The attention layers, in order; none in a causal codec.
+    pub fn attention(&self) -> &[AttentionShape] {
+        &self.attention
+    }
+
+    /// Columns of the feed-forward layers, padding included; `None` where the graph has none
+    /// of the usual kind.
+    pub fn feed_forward_columns(&self) -> Option<usize> {
+        self.gated
+    }
+
+    /// Rows of output for one token; `None` where that is no fixed number.
+    pub fn rows_per_token(&self) -> Option<usize> {
+        self.rows_per_token
+    }
+
+    /// Tokens that the model can read: those with a row in its embedding. 0 for a codec.
+    pub fn known_tokens(&self) -> usize {
+        self.embedding.as_ref().map_or(0, |e| e.tokens)
+    }
+
     /// Input-embedding rows of the speech tokens, `[codes][hidden]` in f32, and `hidden`.
-    /// `None` for a model without token embedding (a codec).
+    /// `None` for a model without token embedding (a codec), or with one that lacks some.
     pub fn embedding_rows(&self) -> Option<(Vec<f32>, usize)> {
-        let (table, hidden) = self.embedding.as_ref()?;
-        speech_rows(table.to_vec(), self.codes, *hidden)
+        let embedding = self.speech_embedding()?;
+        let mut rows = vec![0.0; self.codes * embedding.hidden];
+        for (token, row) in rows.chunks_exact_mut(embedding.hidden).enumerate() {
+            embedding.read(token as u32, row);
+        }
+        Some((rows, embedding.hidden))
+    }
+
+    /// A table that lacks tokens is none to compare them by.
+    fn speech_embedding(&self) -> Option<&Embedding> {
+        let complete =
+            |e: &&Embedding| e.tokens >= self.codes && (!e.is_factored() || self.codes == CODES);
+        self.embedding.as_ref().filter(complete)
     }
 
     /// Width of the input embedding; 0 for a model without one.
     pub fn embedding_width(&self) -> usize {
-        self.embedding.as_ref().map_or(0, |e| e.1)
+        self.embedding.as_ref().map_or(0, |e| e.hidden)
     }
 
     /// One of the [`embedding_rows`](Self::embedding_rows), without making the others; `false`
     /// if there is none, or `out` has another width.
     pub fn embedding_row(&self, token: u32, out: &mut [f32]) -> bool {
-        let Some((table, hidden)) = self.embedding.as_ref() else { return false };
-        let (token, hidden) = (token as usize, *hidden);
-        if token >= self.codes || out.len() != hidden {
+        let Some(embedding) = self.speech_embedding() else { return false };
+        if token as usize >= self.codes || out.len() != embedding.hidden {
             return false;
         }
-        out.fill(0.0);
-        if table.len() >= self.codes * hidden {
-            table.add_row(token, out);
-        } else {
-            factor_rows(token).iter().for_each(|&r| table.add_row(r as usize, out));
-        }
+        embedding.read(token, out);
         true
     }
 
     /// Output-head rows of the speech tokens, `[codes][hidden]` in f32, and `hidden`.
     pub fn head_rows(&self) -> Option<(Vec<f32>, usize)> {
         let head = self.head.as_ref()?;
-        speech_rows(head.dequantize(), self.codes, head.shape().k)
+        let hidden = head.shape().k;
+        let mut rows = head.dequantize();
+        if self.factored {
+            return Some((expand_rows(rows.get(..FACTORS * hidden)?, hidden), hidden));
+        }
+        if rows.len() < self.codes * hidden {
+            return None;
+        }
+        rows.truncate(self.codes * hidden);
+        Some((rows, hidden))
     }
 
     /// Bytes that one session keeps from pass to pass, for `positions` of context.
     pub fn state_bytes(&self, positions: usize) -> usize {
-        let halves: usize = self
-            .caches
-            .iter()
-            .map(|&(h, d)| h * d * (positions.next_multiple_of(16) + positions))
-            .sum();
-        // The rotary table holds a pair of floats for two channels.
-        let rope = self.caches.first().map_or(0, |&(_, d)| 4 * d * positions);
+        let padded = positions.next_multiple_of(16) + positions;
+        let halves: usize = self.attention.iter().map(|a| a.kv_heads * a.head_dim * padded).sum();
+        // A rotary table holds a pair of floats for two channels.
+        let rope: usize = self.frequencies.iter().map(|f| 4 * f.head_dim() * positions).sum();
         let floats = self.tails.iter().sum::<usize>() + 2 * self.edges.iter().sum::<usize>();
         2 * halves + rope + 4 * floats + 32 * self.norms.iter().sum::<usize>()
     }
@@ -183,23 +263,12 @@ impl Model {
 
     /// `room` are the positions of a codec whose keys and values outlast a pass.
     pub(super) fn state(&self, pool: Arc<Pool>, positions: usize, room: usize) -> State {
-        let layers = self.caches.iter().map(|&(h, d)| LayerCache::new(h, d, positions)).collect();
+        let cache = |a: &AttentionShape| LayerCache::new(a.kv_heads, a.head_dim, positions);
+        let layers = self.attention.iter().map(cache).collect();
         let tails = self.tails.iter().map(|&n| vec![0.0; n]).collect();
         let past = Past::new(&self.edges, &self.norms, room);
-        State::new(pool, layers, tails, past, self.slots)
+        State::new(pool, layers, &self.frequencies, tails, past, self.slots)
     }
-}
-
-/// `[codes][hidden]` of a table: its own first rows if it is plain, or the sums of 480 factors.
-fn speech_rows(mut table: Vec<f32>, codes: usize, hidden: usize) -> Option<(Vec<f32>, usize)> {
-    if table.len() >= codes * hidden {
-        table.truncate(codes * hidden);
-        return Some((table, hidden));
-    }
-    if codes != CODES {
-        return None;
-    }
-    Some((expand_rows(table.get(..FACTORS * hidden)?, hidden), hidden))
 }
 
 /// `[65536][hidden]` from the 480 rows of a factorised table.

@@ -1,6 +1,8 @@
 //! A node as the file has it: attributes and weights, checked as they are read.
 
-use super::weight::{Floats, HalfTable};
+use super::kv::Frequencies;
+use super::model::{AttentionShape, Embedding};
+use super::weight::Floats;
 use crate::map::MappedSlice;
 use crate::{Error, ErrorKind, Result};
 use std::collections::HashMap;
@@ -24,9 +26,12 @@ pub struct TensorInfo {
 pub(crate) type Tensors = HashMap<String, (MappedSlice, TensorInfo)>;
 
 /// What the operators of a graph need of its sessions and give to its model.
+#[derive(Default)]
 pub(super) struct Needs {
-    /// `(kv_heads, head_dim)` of each attention layer.
-    pub caches: Vec<(usize, usize)>,
+    /// Of each attention layer.
+    pub attention: Vec<AttentionShape>,
+    /// Different rotations, which layers share.
+    pub frequencies: Vec<Frequencies>,
     /// `(k - 1) * C` of each causal convolution.
     pub tails: Vec<usize>,
     /// Floats that each convolution keeps of the rows before.
@@ -35,24 +40,8 @@ pub(super) struct Needs {
     pub norms: Vec<usize>,
     /// Whether rows see later rows of the same pass.
     pub both_ways: bool,
-    /// Rows of the output for one token.
-    pub upsampled: usize,
-    /// The table that tokens are looked up in, and its width.
-    pub embedding: Option<(HalfTable, usize)>,
-}
-
-impl Default for Needs {
-    fn default() -> Self {
-        Self {
-            caches: Vec::new(),
-            tails: Vec::new(),
-            edges: Vec::new(),
-            norms: Vec::new(),
-            both_ways: false,
-            upsampled: 1,
-            embedding: None,
-        }
-    }
+    /// What tokens are looked up in.
+    pub embedding: Option<Embedding>,
 }
 
 pub(super) fn malformed(name: &str, what: &str, source: Option<TractError>) -> Error {
@@ -104,6 +93,11 @@ impl NodeReader<'_> {
         let f = self.attribute(key).map(|a| a.f);
         f.filter(|f| f.is_finite() && *f > 0.0)
             .ok_or_else(|| self.bad(&format!("attribute {key} must be a positive number")))
+    }
+
+    /// A number attribute above zero, or `default` where it is absent.
+    pub fn positive_or(&self, key: &str, default: f32) -> Result<f32> {
+        if self.attribute(key).is_none() { Ok(default) } else { self.positive(key) }
     }
 
     /// A text attribute, if it is there.

@@ -3,7 +3,6 @@ use super::ops::expand_logits;
 use super::pool::Pool;
 use super::program::Buffers;
 use super::state::{State, StateCell};
-use crate::kernel::{CODES, FACTORS};
 use crate::{Error, ErrorKind, Result};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -246,10 +245,7 @@ impl Session {
     }
 
     fn score_columns(&self) -> usize {
-        match self.model.factored {
-            true => self.vocabulary() - CODES + FACTORS,
-            false => self.vocabulary(),
-        }
+        self.model.score_columns()
     }
 
     /// `probs[vocabulary] = softmax(logits / temperature)` of row `row` of the wanted ones,
@@ -271,6 +267,18 @@ impl Session {
         }
         let v = self.vocabulary();
         let logits = &self.logits()[row * v..][..v];
+        kernel.softmax(logits, inverse_temperature, probs, sums).is_finite()
+    }
+
+    /// [`softmax`](Self::softmax) of logits that the caller has changed, `[vocabulary]`.
+    pub fn softmax_of(
+        &mut self,
+        logits: &[f32],
+        inverse_temperature: f32,
+        probs: &mut [f32],
+        sums: &mut [f32],
+    ) -> bool {
+        let kernel = self.runner.with(|s| s.pool.kernel());
         kernel.softmax(logits, inverse_temperature, probs, sums).is_finite()
     }
 

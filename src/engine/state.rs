@@ -1,6 +1,6 @@
 //! What one session keeps between passes.
 
-use super::kv::{LayerCache, Rope};
+use super::kv::{Frequencies, LayerCache, Rope};
 use super::past::{Past, Sums};
 use super::pool::Pool;
 use std::cell::RefCell;
@@ -17,7 +17,7 @@ pub(super) struct State {
     pub layers: Vec<Arc<LayerCache>>,
     /// Past rows of each causal convolution, `[k - 1][C]`, oldest first.
     pub tails: Vec<Vec<f32>>,
-    pub rope: Rope,
+    pub ropes: Vec<Rope>,
     /// What operators that look both ways keep.
     pub past: Past,
     /// Scratch of a group norm: the sums, mean and scale of each group, a pair for each channel.
@@ -44,6 +44,7 @@ impl State {
     pub fn new(
         pool: Arc<Pool>,
         layers: Vec<LayerCache>,
+        frequencies: &[Frequencies],
         tails: Vec<Vec<f32>>,
         past: Past,
         slots: usize,
@@ -54,7 +55,7 @@ impl State {
             wanted: usize::MAX,
             layers: layers.into_iter().map(Arc::new).collect(),
             tails,
-            rope: Rope::default(),
+            ropes: frequencies.iter().map(Rope::new).collect(),
             past,
             norm: Sums::default(),
             factors: Vec::new(),

@@ -6,7 +6,6 @@ use crate::kernel::{
 };
 use crate::map::MappedSlice;
 use crate::{Error, ErrorKind, Result};
-use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 /// A weight matrix, a view of the mapped file.
@@ -207,7 +206,94 @@ impl HalfTable {
         let values = values.get(row * out.len()..).unwrap_or_default();
         out.iter_mut().zip(values).for_each(|(o, v)| *o += v.to_f32());
     }
-    pub fn to_vec(&self) -> Vec<f32> {
-        self.0.as_f16().unwrap_or_default().iter().copied().map(f16::to_f32).collect()
+}
+
+/// A quantized table `[rows][hidden]`, read in place row by row: blocks of 32 columns with a scale
+/// each, 4-bit columns `i` and `i + 16` of a block in the nibbles of its byte `i`, low and high.
+#[derive(Debug, Clone)]
+pub(super) struct QuantizedTable {
+    bits: Bits,
+    hidden: usize,
+    values: MappedSlice,
+    scales: MappedSlice,
+}
+
+impl QuantizedTable {
+    /// `hidden` is a multiple of 32. Checks lengths and alignment once.
+    pub fn new(
+        bits: Bits,
+        hidden: usize,
+        values: MappedSlice,
+        scales: MappedSlice,
+    ) -> crate::Result<Self> {
+        let rows = scales.as_f16()?.len() / (hidden / SCALE_BLOCK);
+        let whole = rows * (hidden / SCALE_BLOCK);
+        if scales.len() != 2 * whole || values.len() != whole * bits.bytes_per_row_block() {
+            return Err(Error::new(
+                ErrorKind::Malformed,
+                format!(
+                    "a quantized table of {hidden} columns has {} bytes and {} scales, which do \
+                     not belong together: export the model again",
+                    values.len(),
+                    scales.len() / 2
+                ),
+            ));
+        }
+        Ok(Self { bits, hidden, values, scales })
+    }
+    pub fn hidden(&self) -> usize {
+        self.hidden
+    }
+    pub fn rows(&self) -> usize {
+        self.scales.len() / 2 / (self.hidden / SCALE_BLOCK)
+    }
+    /// `out[hidden]` = row `row`, which is there: integer times scale.
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        let blocks = self.hidden / SCALE_BLOCK;
+        let bytes = self.bits.bytes_per_row_block();
+        let values = self.values[row * blocks * bytes..][..blocks * bytes].chunks_exact(bytes);
+        let scales = &self.scales.as_f16().unwrap_or_default()[row * blocks..][..blocks];
+        for ((out, values), scale) in out.chunks_exact_mut(SCALE_BLOCK).zip(values).zip(scales) {
+            let scale = scale.to_f32();
+            let of = |stored: u8, zero: i32| (i32::from(stored) - zero) as f32 * scale;
+            match self.bits {
+                Bits::Eight => {
+                    out.iter_mut().zip(values).for_each(|(o, &v)| *o = of(v, 128));
+                }
+                Bits::Four => {
+                    let (low, high) = out.split_at_mut(SCALE_BLOCK / 2);
+                    for ((l, h), &v) in low.iter_mut().zip(high).zip(values) {
+                        (*l, *h) = (of(v & 15, 8), of(v >> 4, 8));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What tokens are looked up in.
+#[derive(Debug, Clone)]
+pub(super) enum Table {
+    Half(HalfTable),
+    Quantized(QuantizedTable),
+}
+
+impl Table {
+    /// Rows of `hidden` columns.
+    pub fn rows(&self, hidden: usize) -> usize {
+        match self {
+            Table::Half(t) => t.len() / hidden,
+            Table::Quantized(t) => t.rows(),
+        }
+    }
+    /// `out` = row `row`, which is as wide as the table and there.
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        match self {
+            Table::Half(t) => {
+                out.fill(0.0);
+                t.add_row(row, out);
+            }
+            Table::Quantized(t) => t.read_row(row, out),
+        }
     }
 }

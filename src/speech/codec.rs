@@ -86,10 +86,11 @@ pub(super) fn check(model: &Model, audio: &Audio, codec: &Codec) -> Result<()> {
             2 * audio.bins()
         ));
     }
-    if model.rows_per_token() != audio.spectra_per_frame() {
+    if let Some(rows) = model.rows_per_token()
+        && rows != audio.spectra_per_frame()
+    {
         return wrong(format!(
-            "the codec writes {} spectra a token, tokens of {} samples in hops of {} need {}",
-            model.rows_per_token(),
+            "the codec writes {rows} spectra a token, tokens of {} samples in hops of {} need {}",
             audio.samples_per_frame(),
             audio.hop,
             audio.spectra_per_frame()

@@ -1,7 +1,11 @@
 //! From text to utterances, and from samples to files and ears.
 
+#[cfg(feature = "bpe")]
+pub mod bpe;
 #[cfg(feature = "engine")]
 pub mod codec;
+#[cfg(feature = "engine")]
+mod described;
 #[cfg(feature = "engine")]
 mod models;
 pub mod phonemes;

@@ -24,6 +24,15 @@ impl TokenModel for Session {
     ) -> bool {
         self.softmax(row, inverse_temperature, probs, sums)
     }
+    fn softmax_of(
+        &mut self,
+        logits: &[f32],
+        inverse_temperature: f32,
+        probs: &mut [f32],
+        sums: &mut [f32],
+    ) -> bool {
+        self.softmax_of(logits, inverse_temperature, probs, sums)
+    }
     fn hidden(&self) -> &[f32] {
         self.hidden()
     }

@@ -138,32 +138,44 @@ impl Options {
     /// `InvalidArgument` for options out of range.
     pub fn memory(&self, voice: &Voice) -> Result<Memory> {
         let n = self.check(voice)?;
-        let (target, draft, codec) = (voice.target(), voice.draft(), voice.codec());
+        let (target, codec) = (voice.target(), voice.codec());
+        let draft = voice.draft().filter(|_| self.decode.arm != Arm::Ar);
         let b = voice.bundle();
-        let state = target.state_bytes(n) + draft.state_bytes(n);
         let windows = b.codec.windows();
         // A reference may be as long as what a window sees of the past.
         let positions = windows.map_or(0, |w| w.room(w.back) + w.longest());
-        let state = state + codec.state_bytes(positions);
+        let state = target.state_bytes(n)
+            + draft.map_or(0, |d| d.state_bytes(n))
+            + codec.state_bytes(positions);
         let gamma = match self.decode.arm {
             Arm::Ar => 0,
             _ => self.decode.gamma.most().min(MAX_GAMMA),
         };
         let rows = gamma + 1;
         let row = b.vocabulary.scored() * 4;
-        let probabilities = rows * (row + row / 128) + (64 << 10);
+        // The law of each row, and where penalties change logits, a copy of one row's and the
+        // context.
+        let changed = if self.decode.sampling.penalties.are_off() { 0 } else { row + 4 * (n + 16) };
+        let probabilities = rows * (row + row / 128) + changed + (64 << 10);
         // Prompts go through in passes of many rows, rounds want the laws of all of theirs.
         let language = |m: &Model, wanted| {
             m.pass_bytes(PREFILL_ROWS, 1).max(m.pass_bytes(rows, wanted))
                 + wanted * 4 * m.output_columns()
         };
         let codec_rows = windows.map_or(rows + CODEC_TOKENS, |w| w.longest());
-        let passes =
-            language(target, rows) + language(draft, 1) + codec.pass_bytes(codec_rows, codec_rows);
+        let passes = language(target, rows)
+            + draft.map_or(0, |d| language(d, 1))
+            + codec.pass_bytes(codec_rows, codec_rows);
         // What one product reads and writes: two gates, the residual stream, factors of a head.
-        let widest = |m: &bundle::LanguageModel| 2 * m.ffn + m.hidden + kernel::FACTORS;
-        let mut products =
-            Pool::work_bytes(PREFILL_ROWS, widest(&b.target).max(widest(&b.draft)), n);
+        let of = |m: &bundle::LanguageModel| {
+            let heads = (m.heads + 2 * m.kv_heads) * m.head_dim;
+            heads.max(2 * m.ffn) + m.hidden + kernel::FACTORS
+        };
+        let widest = of(&b.target).max(b.draft.as_ref().map_or(0, of));
+        // A head has few rows, but may have as many columns as tokens.
+        let head = [Some(target), draft].into_iter().flatten().map(|m| m.score_columns()).max();
+        let mut products = Pool::work_bytes(PREFILL_ROWS, widest, n)
+            + 8 * rows * head.unwrap_or(0).saturating_sub(widest);
         if windows.is_some() {
             let columns = codec.widest_product();
             products = products.max(Pool::work_bytes(codec_rows, columns, positions));

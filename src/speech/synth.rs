@@ -4,7 +4,7 @@ use super::codec::CodecDecoder;
 pub use super::voice::Voice;
 use crate::Result;
 use crate::asg::Index;
-use crate::decode::{Options, RoundEnd, SpecStats, Speculator};
+use crate::decode::{Arm, Options, RoundEnd, SpecStats, Speculator};
 use crate::engine::{Pool, Session};
 use crate::map::Map;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub struct SpeechStats {
 /// ```
 pub struct Synthesizer {
     voice: Voice,
-    speculator: Speculator<Session, Session, Index<Map>>,
+    speculator: Speculator<Session, Option<Session>, Index<Map>>,
     codec: CodecDecoder,
     stats: SpeechStats,
     tokens: Vec<u32>,
@@ -91,7 +91,9 @@ impl Synthesizer {
         positions: usize,
     ) -> Result<Self> {
         let target = Session::with_positions(voice.target(), pool, positions)?;
-        let draft = Session::with_positions(voice.draft(), pool, positions)?;
+        // Plain decoding needs no caches of a draft.
+        let draft = voice.draft().filter(|_| options.arm != Arm::Ar);
+        let draft = draft.map(|d| Session::with_positions(d, pool, positions)).transpose()?;
         let speculator = Speculator::new(target, draft, voice.groups().cloned(), options)?;
         let codec =
             CodecDecoder::new(voice.codec(), pool, &voice.bundle().audio, &voice.bundle().codec)?;

@@ -1,6 +1,7 @@
 //! A voice: a bundle with its models and its group index.
 
 use super::codec;
+use super::described;
 use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
 use super::text::{self, Chunk};
 use super::utterance::Utterance;
@@ -95,7 +96,7 @@ pub fn within(budget: Option<u64>, need: u64, what: &str) -> Result<()> {
 pub struct Voice {
     bundle: Arc<Bundle>,
     target: Arc<Model>,
-    draft: Arc<Model>,
+    draft: Option<Arc<Model>>,
     codec: Arc<Model>,
     groups: Option<Index<Map>>,
     /// Of a voice that reads phonemes.
@@ -219,21 +220,10 @@ impl Voice {
             Model::from_maps(name, &file(name)?, file(&format!("{name}.data"))?, positions)
         };
         let target = load(&bundle.target.file, bundle.target.max_positions)?;
-        let draft = load(&bundle.draft.file, bundle.draft.max_positions)?;
+        let draft = bundle.draft.as_ref().map(|d| load(&d.file, d.max_positions)).transpose()?;
         let decoder = load(&bundle.codec.file, 0)?;
+        described::check(&bundle, &target, draft.as_deref(), &decoder)?;
         codec::check(&decoder, &bundle.audio, &bundle.codec)?;
-        for (model, file) in [(&target, &bundle.target.file), (&draft, &bundle.draft.file)] {
-            if model.output_columns() != bundle.vocabulary.scored() {
-                return Err(Error::new(
-                    ErrorKind::Mismatch,
-                    format!(
-                        "{file} scores {} tokens, bundle.toml says {}: they do not belong together",
-                        model.output_columns(),
-                        bundle.vocabulary.scored()
-                    ),
-                ));
-            }
-        }
         let memory = lexicon.as_ref().map_or(memory, |map| memory.and(map));
         let phonemizer = lexicon.map(|map| Phonemizer::open(&map)).transpose()?;
         if phonemizer.is_some()
@@ -347,9 +337,9 @@ impl Voice {
     pub fn target(&self) -> &Arc<Model> {
         &self.target
     }
-    /// The draft model.
-    pub fn draft(&self) -> &Arc<Model> {
-        &self.draft
+    /// The draft model, of a voice that has one.
+    pub fn draft(&self) -> Option<&Arc<Model>> {
+        self.draft.as_ref()
     }
     /// The codec decoder's network.
     pub fn codec(&self) -> &Arc<Model> {
@@ -359,9 +349,10 @@ impl Voice {
     pub fn groups(&self) -> Option<&Index<Map>> {
         self.groups.as_ref()
     }
-    /// The longest context that both models have, prompt included, in tokens.
+    /// The longest context that all language models have, prompt included, in tokens.
     pub fn max_positions(&self) -> usize {
-        self.target.max_positions().min(self.draft.max_positions())
+        let draft = self.draft.as_ref().map_or(usize::MAX, |d| d.max_positions());
+        self.target.max_positions().min(draft)
     }
     /// Upper bounds of what the voice takes.
     pub fn memory(&self) -> VoiceMemory {
@@ -493,13 +484,17 @@ impl Voice {
 
     /// How tokens are decoded where nobody chooses an arm, the same for every caller:
     ///
-    /// 1. by token ([`Arm::Sd`], whose law is the target's own) if the voice has no group index;
+    /// 1. plainly ([`Arm::Ar`]) if the voice has no draft, and by token ([`Arm::Sd`], whose law is
+    ///    the target's own) if it has no group index;
     /// 2. by group ([`Arm::Pcg`]) if something is asked that only groups have, which is an
     ///    `emission` other than the stand-in or the index's own weights, or if the index is not
     ///    symmetric;
     /// 3. else by transport ([`Arm::Transport`]), which of the arms that keep to the target's law
     ///    up to similar tokens gains most.
     pub fn default_arm(&self, emission: Emission) -> Arm {
+        if self.draft.is_none() {
+            return Arm::Ar;
+        }
         let Some(index) = self.groups() else { return Arm::Sd };
         let transport = index.header().symmetric
             && index.weights() == Weights::EqualSplit

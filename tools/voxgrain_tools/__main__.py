@@ -34,6 +34,7 @@ STAGES = {
     "join": ("files", "", "puts files together that train-all cut"),
     "shrink": ("files", "shrink", "a checkpoint's matrices to int8"),
     "export": ("export.export", "", "checkpoints to ONNX"),
+    "functions": ("export.onnx_functions", "", "the operators' functions, for voxgrain import"),
     "golden": ("fixtures.golden", "", "reference values for the runtime's tests"),
     "evaluate": ("measure.evaluate", "", "intelligibility of the decoding arms"),
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),

@@ -15,7 +15,7 @@ mod pace;
 mod report;
 pub mod run;
 
-use super::args::{ArmName, Gamma, VoiceArgs, parse_gamma, stream};
+use super::args::{ArmName, DraftName, Gamma, VoiceArgs, parse_gamma, stream};
 use super::files::{read_file, sha256, write_whole};
 use super::output::{self, progress};
 use super::sink::is_stdout;
@@ -65,6 +65,9 @@ pub struct Bench {
     /// Arms to run, again for each [default: all that the group index allows]
     #[arg(long = "arm", value_enum)]
     arms: Vec<ArmName>,
+    /// `none`: plain decoding alone, the arm ar [default: the voice's draft, if it has one]
+    #[arg(long, value_enum, value_name = "none", conflicts_with = "arms")]
+    draft: Option<DraftName>,
     /// Tokens drafted a round: 0 to 15; `auto`, the voice's; `measured` follows the clock
     #[arg(long, value_name = "N|auto|measured", value_parser = parse_gamma, default_value = "auto")]
     gamma: Gamma,
@@ -244,7 +247,14 @@ impl Bench {
     }
 
     pub fn arm_names(&self, voice: &Voice) -> Vec<ArmName> {
+        if self.draft == Some(DraftName::None) {
+            return vec![ArmName::Ar];
+        }
         if self.arms.is_empty() {
+            if voice.draft().is_none() {
+                output::status("bench: the arm ar alone, for this voice has no draft");
+                return vec![ArmName::Ar];
+            }
             let mut names = vec![ArmName::Ar, ArmName::Sd, ArmName::Tolerance, ArmName::Pcg];
             match voice.groups() {
                 Some(index) if !index.header().symmetric => output::status(
@@ -340,8 +350,9 @@ impl Bench {
                     Some(path) => Some(sha256(&path)?),
                     None => None,
                 },
-                mapped_bytes: [voice.target(), voice.draft(), voice.codec()]
+                mapped_bytes: [Some(voice.target()), voice.draft(), Some(voice.codec())]
                     .iter()
+                    .flatten()
                     .map(|m| m.mapped_bytes() as u64)
                     .sum(),
                 target_bits: bundle.target.bits,

@@ -149,7 +149,7 @@ pub struct BundleFacts {
     pub frame_rate_hz: u32,
     pub behaviour: Behaviour,
     pub target: ModelFacts,
-    pub draft: ModelFacts,
+    pub draft: Option<ModelFacts>,
     pub codec: ModelFacts,
     /// Keys and values that one token reads at the average context, target and draft.
     pub cache_bytes: [f64; 2],
@@ -323,9 +323,12 @@ pub fn facts(name: &str, voice: &Voice, behaviour: Behaviour) -> BundleFacts {
         frame_rate_hz: b.audio.frame_rate_hz,
         behaviour,
         target: ModelFacts::of(voice.target()),
-        draft: ModelFacts::of(voice.draft()),
+        draft: voice.draft().map(|d| ModelFacts::of(d)),
         codec: ModelFacts::of(voice.codec()),
-        cache_bytes: [cache(&b.target, context), cache(&b.draft, context)],
+        cache_bytes: [
+            cache(&b.target, context),
+            b.draft.as_ref().map_or(0.0, |d| cache(d, context)),
+        ],
     }
 }
 
@@ -333,17 +336,18 @@ pub fn facts(name: &str, voice: &Voice, behaviour: Behaviour) -> BundleFacts {
 fn token(board: &Board, voice: &Voice, facts: &BundleFacts, arm: &str) -> Cost {
     let (b, h) = (voice.bundle(), &facts.behaviour);
     let mut cost = Cost::default();
-    let tokens = if arm == "ar" {
-        cost.add(board.language(&facts.target, &b.target, 1, h.context), 1.0);
-        1.0
-    } else {
+    let draft = facts.draft.as_ref().zip(b.draft.as_ref()).filter(|_| arm != "ar");
+    let tokens = if let Some((draft, shape)) = draft {
         cost.add(board.language(&facts.target, &b.target, h.gamma + 1, h.context), 1.0);
         for i in 0..h.gamma {
             // The first pass of the draft catches up with two tokens.
             let rows = if i == 0 { 2 } else { 1 };
-            cost.add(board.language(&facts.draft, &b.draft, rows, h.context), 1.0);
+            cost.add(board.language(draft, shape, rows, h.context), 1.0);
         }
         h.tokens_per_round.max(1.0)
+    } else {
+        cost.add(board.language(&facts.target, &b.target, 1, h.context), 1.0);
+        1.0
     };
     // Rounds differ in length: the codec's cost between whole numbers of tokens.
     let (whole, part) = (tokens.floor() as usize, tokens.fract());
@@ -390,7 +394,8 @@ pub fn rows(voice: &Voice, facts: &BundleFacts) -> voxgrain::Result<Vec<Row>> {
             let cost = token(&board, voice, facts, arm);
             let rate = f64::from(facts.frame_rate_hz);
             // Program, voice and one engine's caches for an utterance.
-            let need = facts.target.bytes() + facts.draft.bytes() + facts.codec.bytes() + 40e6;
+            let draft = facts.draft.as_ref().map_or(0.0, |d| d.bytes());
+            let need = facts.target.bytes() + draft + facts.codec.bytes() + 40e6;
             rows.push(Row {
                 prediction: true,
                 device: p.name.clone(),
@@ -501,14 +506,18 @@ pub fn markdown(p: &Prediction) -> String {
             h.tokens_per_round,
             h.context
         );
-        let cache = [Some(b.cache_bytes[0]), Some(b.cache_bytes[1]), None];
-        let models = [("target", &b.target), ("draft", &b.draft), ("codec", &b.codec)];
+        let [target, draft] = b.cache_bytes.map(Some);
+        let models = [
+            ("target", Some(&b.target), target),
+            ("draft", b.draft.as_ref(), draft),
+            ("codec", Some(&b.codec), None),
+        ];
         let rows: Vec<Vec<String>> = models
-            .iter()
-            .zip(cache)
-            .map(|((name, f), cache)| {
+            .into_iter()
+            .filter_map(|(name, f, cache)| Some((name, f?, cache)))
+            .map(|(name, f, cache)| {
                 vec![
-                    (*name).to_owned(),
+                    name.to_owned(),
                     mb(f.weight_bytes as f64),
                     mb(f.scale_bytes as f64),
                     cache.map_or("-".into(), mb),

@@ -3,6 +3,7 @@
 
 use super::{Input, Operator};
 use crate::Result;
+use crate::engine::model::AttentionShape;
 use crate::engine::node::NodeReader;
 use crate::engine::past::Sums;
 use crate::engine::pool::AttentionTask;
@@ -147,9 +148,15 @@ impl SelfAttention {
         if head_dim % 16 != 0 || heads * head_dim > 1 << 16 {
             return Err(node.bad("head_dim must be a multiple of 16, all heads 65536 at most"));
         }
-        node.needs.caches.push((heads, head_dim));
+        node.needs.attention.push(AttentionShape {
+            heads,
+            kv_heads: heads,
+            head_dim,
+            rope_base: None,
+            qk_norm: false,
+        });
         node.needs.both_ways = true;
-        let layer = node.needs.caches.len() - 1;
+        let layer = node.needs.attention.len() - 1;
         Ok(Arc::new(Self { layer, heads, head_dim }))
     }
 }

@@ -2,6 +2,8 @@
 
 use super::{Input, Operator};
 use crate::Result;
+use crate::engine::kv::Frequencies;
+use crate::engine::model::AttentionShape;
 use crate::engine::node::NodeReader;
 use crate::engine::pool::AttentionTask;
 use crate::engine::state::State;
@@ -16,8 +18,20 @@ pub(super) struct Attention {
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
-    rope_base: f32,
+    /// Which of the model's rotations.
+    rope: usize,
+    /// Weights of the norms of queries and keys, `[head_dim]`.
+    q_norm: Option<Floats>,
+    k_norm: Option<Floats>,
+    epsilon: f32,
 }
+
+/// The places of optional weights among the inputs.
+const FREQUENCIES: usize = 3;
+const Q_NORM: usize = 4;
+const K_NORM: usize = 5;
+/// What those who train with such norms use.
+const EPSILON: f32 = 1e-6;
 
 impl Attention {
     pub fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
@@ -26,10 +40,35 @@ impl Attention {
         if heads % kv_heads != 0 || head_dim % 16 != 0 || heads * head_dim > 1 << 16 {
             return Err(node.bad("heads must be a multiple of kv_heads, head_dim of 16"));
         }
-        node.needs.caches.push((kv_heads, head_dim));
-        let layer = node.needs.caches.len() - 1;
-        let rope_base = node.positive("rope_base")?;
-        Ok(Arc::new(Self { layer, heads, kv_heads, head_dim, rope_base }))
+        let (frequencies, rope_base) = if node.has(FREQUENCIES) {
+            let table = node.floats(FREQUENCIES)?;
+            node.same(table.len(), head_dim / 2, "frequencies and half of head_dim")?;
+            let table = Frequencies::of_table(table.get());
+            (table.ok_or_else(|| node.bad("frequencies must be numbers from 0 up"))?, None)
+        } else {
+            let base = node.positive("rope_base")?;
+            (Frequencies::of_base(base, head_dim), Some(base))
+        };
+        let norm = |at: usize, what: &str| -> Result<Option<Floats>> {
+            let weight = node.has(at).then(|| node.floats(at)).transpose()?;
+            if let Some(weight) = &weight {
+                node.same(weight.len(), head_dim, what)?;
+            }
+            Ok(weight)
+        };
+        let (q_norm, k_norm) =
+            (norm(Q_NORM, "q_norm and head_dim")?, norm(K_NORM, "k_norm and head_dim")?);
+        let epsilon = node.positive_or("epsilon", EPSILON)?;
+        let qk_norm = q_norm.is_some() || k_norm.is_some();
+        let known = &mut node.needs.frequencies;
+        let rope = known.iter().position(|f| *f == frequencies).unwrap_or(known.len());
+        if rope == known.len() {
+            known.push(frequencies);
+        }
+        let layer = node.needs.attention.len();
+        let shape = AttentionShape { heads, kv_heads, head_dim, rope_base, qk_norm };
+        node.needs.attention.push(shape);
+        Ok(Arc::new(Self { layer, heads, kv_heads, head_dim, rope, q_norm, k_norm, epsilon }))
     }
 }
 
@@ -41,19 +80,25 @@ impl Operator for Attention {
     }
     fn compute(&self, state: &mut State, input: Input<'_>, out: &mut [f32]) -> TractResult<()> {
         let kernel = state.pool.kernel();
-        let &Self { heads, kv_heads, head_dim: d, rope_base, .. } = self;
+        let &Self { heads, kv_heads, head_dim: d, epsilon, .. } = self;
+        let norms = (self.q_norm.as_ref().map(Floats::get), self.k_norm.as_ref().map(Floats::get));
         let Input { x, columns, .. } = input;
         let (rows, group) = (x.len() / columns, heads / kv_heads);
         let past = state.len;
-        let State { rope, layers, pool, rotated, half, .. } = state;
-        rope.cover(rope_base, d, past + rows);
+        let State { ropes, layers, pool, rotated, half, .. } = state;
+        let rope = &mut ropes[self.rope];
+        rope.cover(past + rows);
         rotated.resize(d, 0.0);
         half.resize(d, 0);
         let layer = layers[self.layer].clone();
         for kv in 0..kv_heads {
             let mut cache = layer.head_mut(kv);
             for (r, x) in x.chunks_exact(columns).enumerate() {
-                rotated.copy_from_slice(&x[(heads + kv) * d..][..d]);
+                let key = &x[(heads + kv) * d..][..d];
+                match norms.1 {
+                    Some(weight) => kernel.rms_norm(key, weight, epsilon, rotated),
+                    None => rotated.copy_from_slice(key),
+                }
                 rope.rotate(kernel, rotated, past + r);
                 let value = &x[(heads + kv_heads + kv) * d..][..d];
                 cache.store(kernel, past + r, rotated, value, half);
@@ -66,9 +111,11 @@ impl Operator for Attention {
                 for (r, x) in x.chunks_exact(columns).enumerate() {
                     let heads = x[kv * group * d..][..group * d].chunks_exact(d);
                     for (x, q) in heads.zip(&mut query) {
-                        for (q, x) in q.iter_mut().zip(x) {
-                            *q = x * scale;
+                        match norms.0 {
+                            Some(weight) => kernel.rms_norm(x, weight, epsilon, q),
+                            None => q.copy_from_slice(x),
                         }
+                        q.iter_mut().for_each(|q| *q *= scale);
                         rope.rotate(kernel, q, past + r);
                     }
                 }

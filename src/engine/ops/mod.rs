@@ -38,14 +38,18 @@ use tract_onnx::tract_hir::internal::*;
 /// Makes an operator of a node.
 type Read = fn(&mut NodeReader) -> Result<Arc<dyn Operator>>;
 
+/// Whose output the second matrix of a feed-forward layer reads.
+pub(super) const GATE: &str = "SwiGlu";
+
 /// Every operator of the domain, by its name in an ONNX file.
 pub(super) const OPERATORS: &[(&str, Read)] = &[
     ("FactorEmbed", tokens::FactorEmbed::read),
     ("Embed", tokens::Embed::read),
+    ("QEmbed", tokens::QEmbed::read),
     ("FsqEmbed", tokens::FsqEmbed::read),
     ("RmsNorm", rows::RmsNorm::read),
     ("LayerNorm", rows::LayerNorm::read),
-    ("SwiGlu", rows::SwiGlu::read),
+    (GATE, rows::SwiGlu::read),
     ("Gelu", rows::Gelu::read),
     ("FactorLogits", rows::FactorLogits::read),
     ("Upsample", rows::Upsample::read),

@@ -197,9 +197,7 @@ pub(super) struct Upsample {
 
 impl Upsample {
     pub fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
-        let factor = node.size("factor")?;
-        node.needs.upsampled = node.needs.upsampled.saturating_mul(factor);
-        Ok(Arc::new(Self { factor }))
+        Ok(Arc::new(Self { factor: node.size("factor")? }))
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::{Input, Operator, rows};
 use crate::Result;
+use crate::engine::model::Embedding;
 use crate::engine::node::NodeReader;
 use crate::engine::state::State;
-use crate::engine::weight::{Floats, HalfTable};
-use crate::kernel::{CODES, FACTORS, factor_rows};
+use crate::engine::weight::{Floats, HalfTable, QuantizedTable, Table};
+use crate::kernel::{Bits, CODES, FACTORS, SCALE_BLOCK, factor_rows};
 use std::sync::Arc;
 use tract_onnx::tract_hir::internal::*;
 
@@ -27,7 +28,12 @@ impl FactorEmbed {
         };
         node.same(extra_dims.get(1).copied().unwrap_or(0), hidden, "width of extra rows")?;
         let (factors, extra) = (HalfTable::new(factors)?, HalfTable::new(extra)?);
-        node.needs.embedding = Some((factors.clone(), hidden));
+        if hidden == 0 {
+            return Err(node.bad("the table is empty"));
+        }
+        let tokens = CODES + extra.len() / hidden;
+        node.needs.embedding =
+            Some(Embedding { table: Table::Half(factors.clone()), hidden, tokens });
         Ok(Arc::new(Self { hidden, factors, extra }))
     }
 }
@@ -71,7 +77,9 @@ impl Embed {
             return Err(node.bad("the table is empty"));
         }
         let table = HalfTable::new(table)?;
-        node.needs.embedding = Some((table.clone(), hidden));
+        let tokens = table.len() / hidden;
+        node.needs.embedding =
+            Some(Embedding { table: Table::Half(table.clone()), hidden, tokens });
         Ok(Arc::new(Self { hidden, table }))
     }
 }
@@ -90,6 +98,55 @@ impl Operator for Embed {
             let row = u32::try_from(t).ok().filter(|&t| (t as usize) < there);
             let row = row.with_context(|| format!("token {t} unknown"))?;
             kernel.sum_rows(self.table.get(), &[row], o);
+        }
+        Ok(())
+    }
+}
+
+/// One row of a quantized table for each token. Rows lie one behind the other: a token reads its
+/// own and nothing else of what may be the largest matrix of a model.
+#[derive(Debug)]
+pub(super) struct QEmbed {
+    table: QuantizedTable,
+}
+
+impl QEmbed {
+    pub fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+        let hidden = node.size("K")?;
+        let bits = Bits::from_count(node.int("bits")?);
+        let bits = bits.ok_or_else(|| node.unsupported("a quantized table of 4 or 8 bits only"))?;
+        if hidden % SCALE_BLOCK != 0 {
+            return Err(node.bad(&format!("K must be a multiple of {SCALE_BLOCK}, not {hidden}")));
+        }
+        let (values, dims) = node.weight(1, "u8")?;
+        let (scales, scale_dims) = node.weight(2, "f16")?;
+        let blocks = hidden / SCALE_BLOCK;
+        let tokens = dims.first().copied().unwrap_or(0);
+        let want = [tokens, blocks, bits.bytes_per_row_block()];
+        if tokens == 0 || dims != want || scale_dims != want[..2] {
+            return Err(node.bad(&format!(
+                "a table of {dims:?} with scales of {scale_dims:?}, {want:?} and {:?} are wanted",
+                &want[..2]
+            )));
+        }
+        let table = QuantizedTable::new(bits, hidden, values, scales)?;
+        node.needs.embedding =
+            Some(Embedding { table: Table::Quantized(table.clone()), hidden, tokens });
+        Ok(Arc::new(Self { table }))
+    }
+}
+
+impl Operator for QEmbed {
+    fn columns(&self, _: usize) -> Option<usize> {
+        Some(self.table.hidden())
+    }
+    fn reads_tokens(&self) -> bool {
+        true
+    }
+    fn compute(&self, _: &mut State, input: Input<'_>, out: &mut [f32]) -> TractResult<()> {
+        for (o, &t) in out.chunks_exact_mut(self.table.hidden()).zip(input.tokens) {
+            let row = usize::try_from(t).ok().filter(|&t| t < self.table.rows());
+            self.table.read_row(row.with_context(|| format!("token {t} unknown"))?, o);
         }
         Ok(())
     }

@@ -6,7 +6,9 @@ recognises the operator names and never looks at the bodies. models/README.md de
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -112,6 +114,25 @@ def embed() -> onnx.FunctionProto:
     b = _Body()
     b.op("Cast", b.op("Gather", "table", "tokens", axis=0), to=TensorProto.FLOAT, out="embedding")
     return _function("Embed", ["tokens", "table"], ["embedding"], b)
+
+
+def q_embed() -> onnx.FunctionProto:
+    """Row-major blocks of 32: of four bits, low nibbles are the first 16 columns, high ones the others."""
+    b = _Body()
+    bits = b.int_attr("bits")
+    shifts = b.op("Range", b.const(0), b.const(8), bits)
+    shifts = b.op("Cast", b.op("Reshape", shifts, b.const([1, 1, -1, 1])), to=TensorProto.UINT8)
+    planes = b.op("Unsqueeze", b.op("Gather", "q", "tokens", axis=0), b.const([2]))
+    planes = b.op("BitShift", planes, shifts, direction="RIGHT")
+    two = b.op("Pow", b.const(2), bits)
+    mask = b.op("Cast", b.op("Sub", two, b.const(1)), to=TensorProto.UINT8)
+    values = b.op("Sub", b.f32(b.op("BitwiseAnd", planes, mask)), b.f32(b.op("Div", two, b.const(2))))
+    # [S, K / 32, plane, bytes]: planes are the halves of a block.
+    values = b.op("Reshape", values, b.const([0, 0, 32]))
+    scales = b.f32(b.op("Gather", "scales", "tokens", axis=0))
+    values = b.op("Mul", values, b.op("Unsqueeze", scales, b.const([-1])))
+    b.op("Reshape", values, b.shape(b.dim("tokens", 0), b.int_attr("K")), out="embedding")
+    return _function("QEmbed", ["tokens", "q", "scales"], ["embedding"], b, ["K", "bits"])
 
 
 def rms_norm() -> onnx.FunctionProto:
@@ -336,6 +357,7 @@ def upsample() -> onnx.FunctionProto:
 ALL = {
     "FactorEmbed": factor_embed,
     "Embed": embed,
+    "QEmbed": q_embed,
     "RmsNorm": rms_norm,
     "QMatMul": q_matmul,
     "Attention": attention,
@@ -357,3 +379,26 @@ def functions(names: Iterable[str]) -> list[onnx.FunctionProto]:
     """The function definitions of these operators, each once, in a fixed order."""
     wanted = set(names)
     return [make() for name, make in ALL.items() if name in wanted]
+
+
+EXAMPLE = "python -m voxgrain_tools functions --out src/import/functions.onnx"
+
+
+def library() -> bytes:
+    """A model without a graph that carries every function: what `voxgrain import` copies from."""
+    model = onnx.ModelProto(functions=functions(ALL))
+    return model.SerializeToString(deterministic=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="the file that the program is built with")
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.check:
+        same = args.out.read_bytes() == library()
+        print(f"{args.out} is {'up to date' if same else 'old: write it again'}")
+        return 0 if same else 1
+    args.out.write_bytes(library())
+    return 0

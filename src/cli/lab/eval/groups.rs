@@ -241,8 +241,8 @@ impl Groups {
         let codebook = voice.bundle().vocabulary.speech as usize;
         match kind {
             Kind::Fsq => {
-                let v = &voice.bundle().vocabulary;
-                let levels = vec![v.fsq_levels as u8; v.fsq_digits as usize];
+                let levels =
+                    voice.bundle().vocabulary.levels().ok_or_else(crate::cli::no_digits)?;
                 for spec in wanted {
                     let Choice::Within(theta) = spec.choice else { continue };
                     let (family, o) =

@@ -107,7 +107,7 @@ impl Live {
                         self.measure(LiveGroups::new(near, v.speech), &laws, mass, index.as_ref())?
                     }
                     (None, Some(radius)) => {
-                        let levels = vec![v.fsq_levels as u8; v.fsq_digits as usize];
+                        let levels = v.levels().ok_or_else(crate::cli::no_digits)?;
                         let near = DigitSteps::new(&levels, radius);
                         self.measure(LiveGroups::new(near, v.speech), &laws, mass, index.as_ref())?
                     }

@@ -1,9 +1,11 @@
 //! Positions of the target's own speech: its law and the draft's, after the same sampling.
 
+use crate::cli::no_draft;
 use std::sync::Arc;
-use voxgrain::core::dist::{Row, TransformScratch, block_count};
+use voxgrain::core::dist::{Row, block_count};
+use voxgrain::core::penalty::Context;
 use voxgrain::core::rng::{SeededRng, Uniform};
-use voxgrain::decode::{PREFILL_ROWS, Sampling};
+use voxgrain::decode::{PREFILL_ROWS, Sampling, Scratch};
 use voxgrain::engine::{Pool, Session};
 use voxgrain::speech::synth::Voice;
 use voxgrain::{Error, ErrorKind, Result};
@@ -25,9 +27,10 @@ impl Law {
         &mut self,
         sampling: &Sampling,
         model: &mut Session,
-        scratch: &mut TransformScratch,
+        context: &Context<'_>,
+        scratch: &mut Scratch,
     ) -> Result<()> {
-        sampling.apply(model, 0, &mut self.probs, &mut self.sums, scratch)
+        sampling.apply(model, 0, context, &mut self.probs, &mut self.sums, scratch)
     }
 
     pub fn row(&self) -> Result<Row<'_>> {
@@ -59,7 +62,7 @@ pub struct Walk<'a> {
     p: Law,
     q: Law,
     chain: (Law, Law),
-    scratch: Box<TransformScratch>,
+    scratch: Box<Scratch>,
 }
 
 impl<'a> Walk<'a> {
@@ -71,7 +74,7 @@ impl<'a> Walk<'a> {
             voice,
             sampling,
             target: Session::new(voice.target(), pool)?,
-            draft: Session::new(voice.draft(), pool)?,
+            draft: Session::new(voice.draft().ok_or_else(no_draft)?, pool)?,
             p: law(),
             q: law(),
             chain: (law(), law()),
@@ -111,20 +114,23 @@ impl<'a> Walk<'a> {
             }
             self.draft.step_with(chunk, &features, 1)?;
         }
+        let (asked, mut context) = (prompt.len(), prompt);
         let mut tokens = Vec::new();
         loop {
             let sampling = self.sampling;
-            self.p.take(&sampling, &mut self.target, &mut self.scratch)?;
+            let before = Context { tokens: &context, drafted: &[], emitted: tokens.len(), end };
+            self.p.take(&sampling, &mut self.target, &before, &mut self.scratch)?;
             let token = self.p.draw(&mut rng)?;
             if chosen(tokens.len()) && self.draft.room() > depth && self.target.room() > depth {
-                self.q.take(&sampling, &mut self.draft, &mut self.scratch)?;
+                self.q.take(&sampling, &mut self.draft, &before, &mut self.scratch)?;
                 visit(Position { depth: 1, target: &self.p, draft: &self.q })?;
-                self.deeper(depth, &mut rng, &mut visit)?;
+                self.deeper(depth, &context, asked, &mut rng, &mut visit)?;
             }
             if token == end || tokens.len() >= limit || self.target.room() == 0 {
                 return Ok(tokens);
             }
             tokens.push(token);
+            context.push(token);
             self.target.step(&[token], 1)?;
             self.draft.step_with(&[token], &feature, 1)?;
             if width > 0 {
@@ -133,16 +139,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Follows the draft's own drafts, then forgets them.
+    /// Follows the draft's own drafts behind `tokens`, of which a prompt of `asked` is the first
+    /// part, then forgets them.
     fn deeper(
         &mut self,
         depth: usize,
+        tokens: &[u32],
+        asked: usize,
         rng: &mut SeededRng,
         visit: &mut impl FnMut(Position<'_>) -> Result<()>,
     ) -> Result<()> {
         let end = self.voice.bundle().vocabulary.end_of_speech;
         let (seen, known) = (self.target.len(), self.draft.len());
         let mut token = self.q.draw(rng)?;
+        let mut drafted = Vec::with_capacity(depth);
         for depth in 2..=depth {
             if token == end {
                 break;
@@ -156,9 +166,11 @@ impl<'a> Walk<'a> {
             };
             self.draft.step_with(&[token], &features, 1)?;
             self.target.step(&[token], 1)?;
+            drafted.push(token);
+            let before = Context { tokens, drafted: &drafted, emitted: tokens.len() - asked, end };
             let (sampling, scratch) = (self.sampling, &mut self.scratch);
-            self.chain.0.take(&sampling, &mut self.target, scratch)?;
-            self.chain.1.take(&sampling, &mut self.draft, scratch)?;
+            self.chain.0.take(&sampling, &mut self.target, &before, scratch)?;
+            self.chain.1.take(&sampling, &mut self.draft, &before, scratch)?;
             visit(Position { depth, target: &self.chain.0, draft: &self.chain.1 })?;
             token = self.chain.1.draw(rng)?;
         }
