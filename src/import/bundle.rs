@@ -1,6 +1,7 @@
 //! From a model's folder or file to a bundle's: everything checked first, files that appear when
 //! all of them are complete.
 
+use super::codec::Codec;
 use super::config::Config;
 use super::family::{Family, Ids};
 use super::gguf::Gguf;
@@ -80,17 +81,6 @@ pub struct Report {
     pub state_bytes: u64,
     /// Groups and their mean size, if they were built.
     pub groups: Option<(u32, f64)>,
-}
-
-/// A codec decoder, written and not yet in its place.
-#[derive(Debug)]
-pub struct Codec {
-    /// `[audio]`.
-    pub audio: Table,
-    /// `[codec]`.
-    pub codec: Table,
-    /// Files by their names, weights before the graph that makes sense of them.
-    pub files: Vec<(String, Part, (u64, [u8; 32]))>,
 }
 
 /// The model's files as they are found.

@@ -9,10 +9,10 @@
 use super::graph::{Attribute, Dim, Graph, Written, element};
 use super::quantize::{Bits, Computed, Picked};
 use super::source::{Tensor, TensorSource, unsupported};
-use super::{Codec, files, open_tensors};
+use super::{files, open_tensors};
 use crate::bundle;
 use crate::convert::unwritable;
-use crate::part;
+use crate::part::{self, Part};
 use crate::{Error, ErrorKind, Result};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,6 +28,8 @@ pub const CODES: u32 = 1 << (2 * DIGITS);
 const HEAD_DIM: usize = 64;
 /// Tokens a second, likewise.
 const FRAME_RATE: usize = 50;
+/// Tokens of a window, those of its view ahead included, where bundle.toml says nothing of them.
+const WINDOW: usize = 30;
 /// The natural logarithm of 100, where magnitudes are clipped.
 const MAX_LOG_MAGNITUDE: f64 = 4.605_170_185_988_092;
 
@@ -84,6 +86,17 @@ pub struct Shape {
     pub heads: usize,
     /// Samples of the inverse transform, four hops.
     pub fft_size: usize,
+}
+
+/// A codec decoder, written and not yet in its place.
+#[derive(Debug)]
+pub struct Codec {
+    /// `[audio]`.
+    pub audio: Table,
+    /// `[codec]`.
+    pub codec: Table,
+    /// Files by their names, weights before the graph that makes sense of them.
+    pub files: Vec<(String, Part, (u64, [u8; 32]))>,
 }
 
 /// Tensors of a decoder, and which are used.
@@ -144,8 +157,8 @@ pub fn import(
         Bits::Four => 4,
         Bits::Eight => 8,
     };
-    // What a frame is behind when its own spectrum is in.
-    let latency = (shape.fft_size - hop) / 2;
+    // A whole window of tokens waits, and the sound of the last one for the frames that overlap it.
+    let latency = WINDOW * hop + (shape.fft_size - hop) / 2;
     Ok(Codec {
         audio: entries(vec![
             ("sample_rate_hz", int(hop * frame_rate)),

@@ -20,7 +20,8 @@ pub mod safetensors;
 pub mod source;
 pub mod tokenizer;
 
-pub use bundle::{Codec, Options, Report, import};
+pub use bundle::{Options, Report, import};
+pub use codec::Codec;
 
 use crate::{Error, ErrorKind, Result};
 use source::Tensors;

@@ -40,6 +40,7 @@ STAGES = {
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
     "neucodec": ("fixtures.neucodec", "", "reference sound of NeuCodec and X-codec2 for the runtime's tests"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
+    "windows": ("measure.windows", "", "how a decoder of NeuCodec's form is best streamed"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
 }
 
