@@ -39,6 +39,7 @@ STAGES = {
     "evaluate": ("measure.evaluate", "", "intelligibility of the decoding arms"),
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
     "hf-folder": ("fixtures.hf_folder", "", "a voice as a plain Hugging Face folder, to try imports on"),
+    "hf-gguf": ("fixtures.hf_gguf", "", "a Hugging Face folder as GGUF, and a tokenizer for random weights"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
 }
