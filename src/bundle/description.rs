@@ -201,6 +201,9 @@ pub enum TextIs {
     #[default]
     #[serde(rename = "plain")]
     Plain,
+    /// The same in small letters.
+    #[serde(rename = "plain-lower")]
+    PlainLower,
     /// IPA with stress and punctuation, as espeak-ng writes it.
     #[serde(rename = "phonemes-espeak")]
     EspeakPhonemes,
@@ -214,6 +217,7 @@ impl TextIs {
     pub fn name(self) -> &'static str {
         match self {
             TextIs::Plain => "plain",
+            TextIs::PlainLower => "plain-lower",
             TextIs::EspeakPhonemes => "phonemes-espeak",
             TextIs::OwnPhonemes => "phonemes-voxgrain",
         }
