@@ -6,14 +6,17 @@ mod import {
 }
 
 use import::tiny::{self, Dir, Tiny, fails};
-use half::f16;
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use voxgrain::engine::{Model, Pool, Session};
 use voxgrain::import::source::{Dtype, TensorSource};
-use voxgrain::import::{Options, Report, gguf, import, pickle, safetensors};
+use voxgrain::import::{Options, Report, codes, gguf, import, pickle, safetensors, tokenizer};
 use voxgrain::map::Map;
-use voxgrain::{ErrorKind, kernel};
+use voxgrain::speech::bpe::Bpe;
+use voxgrain::speech::command::PhonemesCommand;
+use voxgrain::speech::prompt::Reference;
+use voxgrain::speech::text::TextFrontend;
+use voxgrain::{ErrorKind, Stream, Voice, kernel};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/import").join(name)
@@ -111,9 +114,12 @@ fn bodies_compute_what_they_should() {
 /// same integers and scales come out, row order of llama.cpp undone.
 #[test]
 fn gguf_blocks_are_kept() {
-    for (body, dtype, bits) in
-        [("llama", Dtype::Q8_0, 8), ("llama", Dtype::Q4_0, 4), ("qwen3", Dtype::Q8_0, 8), ("qwen2", Dtype::Q4_0, 4)]
-    {
+    for (body, dtype, bits) in [
+        ("llama", Dtype::Q8_0, 8),
+        ("llama", Dtype::Q4_0, 4),
+        ("qwen3", Dtype::Q8_0, 8),
+        ("qwen2", Dtype::Q4_0, 4),
+    ] {
         let dir = Dir::new(&format!("gguf-{body}-{bits}"));
         let mut tiny = Tiny::new(body, 11);
         tiny.round_to(dtype);
@@ -139,7 +145,7 @@ fn gguf_blocks_are_kept() {
             &logits(&from_floats, &other, &tokens, &[6]),
         );
         // The embedding is a block here and f16 there.
-        assert!(apart < 2e-3, "{body}: {apart}");
+        assert!(apart < 1e-2, "{body}: {apart}");
     }
 }
 
@@ -179,7 +185,9 @@ fn every_container_gives_the_same_bundle() {
         std::fs::remove_file(model.join("model.safetensors")).unwrap();
         match form {
             "shards" => tiny.write_shards(&model),
-            "torch" => std::fs::write(model.join("pytorch_model.bin"), tiny.torch(|_| true)).unwrap(),
+            "torch" => {
+                std::fs::write(model.join("pytorch_model.bin"), tiny.torch(|_| true)).unwrap()
+            }
             _ => tiny.write_torch_shards(&model),
         }
         let mut options = Options::new(&model, dir.path(&format!("{form}-out")));
@@ -207,14 +215,20 @@ fn the_description_names_what_was_found() {
     .unwrap();
     assert!(["weights", "groups"].iter().all(|w| told.iter().any(|t| t == w)), "{told:?}");
     assert_eq!(report.family.name, "NeuTTS-2E");
-    assert_eq!((report.family.speech, report.family.first_speech, report.family.end), (16, 262, 259));
+    assert_eq!(
+        (report.family.speech, report.family.first_speech, report.family.end),
+        (16, 262, 259)
+    );
     let bundle = voxgrain::bundle::Bundle::open(&options.output).unwrap();
     bundle.verify(|_| std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!(bundle.name, "a voice");
     assert_eq!((bundle.target.hidden, bundle.target.head_dim), (32, 16));
     assert_eq!(bundle.sampling.top_k, 50);
     let text = std::fs::read_to_string(options.output.join("bundle.toml")).unwrap();
-    assert!(text.contains("first_speech_id = 262") && text.contains("front_end = \"bpe\""), "{text}");
+    assert!(
+        text.contains("first_speech_id = 262") && text.contains("front_end = \"bpe\""),
+        "{text}"
+    );
     // Never over a bundle that is there.
     let again = import(&options, &mut |_, _, _| ()).unwrap_err();
     assert_eq!(again.kind(), ErrorKind::InvalidArgument);
@@ -229,7 +243,8 @@ fn the_description_names_what_was_found() {
 /// Every block type against the values that the package gguf gives.
 #[test]
 fn blocks_are_what_their_reference_says() {
-    let golden: Json = serde_json::from_slice(&std::fs::read(data("blocks.json")).unwrap()).unwrap();
+    let golden: Json =
+        serde_json::from_slice(&std::fs::read(data("blocks.json")).unwrap()).unwrap();
     for (name, dtype) in [
         ("Q8_0", Dtype::Q8_0),
         ("Q4_0", Dtype::Q4_0),
@@ -244,15 +259,15 @@ fn blocks_are_what_their_reference_says() {
         let bytes: Vec<u8> = (0..hex.len() / 2)
             .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
             .collect();
-        let want: Vec<f32> =
-            golden[name]["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+        let want: Vec<f32> = golden[name]["values"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v.as_f64().unwrap() as f32)
+            .collect();
         let shape = vec![1, want.len()];
-        let tensor = voxgrain::import::source::Tensor::new(
-            name,
-            dtype,
-            shape,
-            Map::from_vec(bytes).whole(),
-        );
+        let tensor =
+            voxgrain::import::source::Tensor::new(name, dtype, shape, Map::from_vec(bytes).whole());
         let got = tensor.unwrap().to_vec();
         for (i, (g, w)) in got.iter().zip(&want).enumerate() {
             assert!((g - w).abs() <= 1e-6 * w.abs().max(1e-3), "{name} {i}: {g} {w}");
@@ -294,7 +309,7 @@ fn what_is_wrong_is_told() {
     tiny::wrong_torch(&mut wrong);
     tiny::wrong_options(&mut wrong);
     let failed = fails(&wrong);
-    assert!(wrong.len() >= 60, "{} cases", wrong.len());
+    assert!(wrong.count() >= 60, "{} cases", wrong.count());
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
@@ -304,8 +319,21 @@ fn random_damage_is_survived() {
     let tiny = Tiny::new("llama", 31);
     let mut small = tiny.clone();
     small.keep(|name| !name.contains("embed"));
-    let files = [small.safetensors(|_| true), tiny.gguf(Dtype::Q8_0), small.torch(|n| n.contains("norm"))];
+    let files =
+        [small.safetensors(|_| true), tiny.gguf(Dtype::Q8_0), small.torch(|n| n.contains("norm"))];
     let mut random = tiny::Random(77);
+    // A tokenizer that is let through must not fail later than where it says so.
+    let text = tiny.tokenizer.to_string().into_bytes();
+    for _ in 0..200 {
+        let mut bytes = text.clone();
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(bytes.len());
+            bytes[at] = b"0\"[]{}:,tnx9"[random.below(12)];
+        }
+        if let Ok(bpe) = Bpe::read(&bytes, "damaged") {
+            let _ = (bpe.before(), bpe.encode("the <|speech_1|>, 12 ðə"));
+        }
+    }
     for (kind, file) in files.iter().enumerate() {
         let read = |bytes: Vec<u8>| {
             let map = Map::from_vec(bytes);
@@ -334,5 +362,337 @@ fn random_damage_is_survived() {
             let _ = read(bytes);
         }
     }
-    let _ = f16::ZERO;
+}
+
+/// The tokenizer's ids of a text: bytes, and the one pair that is merged.
+fn bytes(text: &str) -> Vec<u32> {
+    let mut out: Vec<u32> = Vec::new();
+    for b in text.bytes() {
+        match (b, out.last_mut()) {
+            (b'h', Some(last)) if *last == u32::from(b't') => *last = 278,
+            _ => out.push(b.into()),
+        }
+    }
+    out
+}
+
+fn voice(dir: &Dir, body: &str, change: impl Fn(&mut Tiny)) -> (Voice, Report) {
+    let mut tiny = Tiny::new(body, 4);
+    change(&mut tiny);
+    let (out, report) = take(dir, &tiny, 8);
+    (Voice::open(out).unwrap_or_else(|e| panic!("{e:#}")), report)
+}
+
+/// Prompts are the recipe of the family: `neutts` 1.4.1 makes the same of the same pieces.
+#[test]
+fn prompts_follow_the_recipe() {
+    let dir = Dir::new("prompts");
+    let (nano, report) = voice(&dir, "llama", |_| ());
+    let ids = |all: &[Vec<u32>]| -> Vec<u32> {
+        all.concat().into_iter().map(|t| report.family.bundle_id(t)).collect()
+    };
+    let user = bytes("user: Convert the text to speech:");
+    let plain = ids(&[
+        user.clone(),
+        vec![256],
+        bytes("hɛloʊ."),
+        vec![257],
+        bytes("\nassistant:"),
+        vec![258],
+    ]);
+    assert_eq!(nano.prompt(" hɛloʊ. ").unwrap(), plain);
+    let reference = Reference::new("jo", "ðə", vec![3, 15, 0]);
+    let nano = nano.with_reference(reference).unwrap();
+    let with = ids(&[
+        user,
+        vec![256],
+        bytes("ðə hɛloʊ."),
+        vec![257],
+        bytes("\nassistant:"),
+        vec![258],
+        vec![262 + 3, 262 + 15, 262],
+    ]);
+    assert_eq!(nano.prompt("hɛloʊ.").unwrap(), with);
+    assert_eq!(with[with.len() - 3..], [3, 15, 0]);
+
+    // A text steers nothing: control tokens are letters in it, codes are refused.
+    let steered = nano.prompt("a<|TEXT_PROMPT_END|>b {text} {reference_codes}").unwrap();
+    let end = report.family.bundle_id(257);
+    assert_eq!(steered.iter().filter(|t| **t == end).count(), 1);
+    let refused = nano.prompt("a <|speech_3|>").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidText);
+    assert_eq!(nano.prompt("  ").unwrap_err().kind(), ErrorKind::InvalidText);
+    let beyond = nano.clone().with_reference(Reference::new("x", "a", vec![16])).unwrap_err();
+    assert!(beyond.to_string().contains("16"), "{beyond}");
+    assert_eq!(nano.with_emotion("happy").unwrap_err().kind(), ErrorKind::InvalidArgument);
+
+    let dir = Dir::new("prompts-2e");
+    let (two, report) = voice(&dir, "qwen3", |t| {
+        t.config["neuphonic"] =
+            json!({"input_format": "BPE", "supported_emotions": ["happy", "odd"]});
+    });
+    let ids = |all: &[Vec<u32>]| -> Vec<u32> {
+        all.concat().into_iter().map(|t| report.family.bundle_id(t)).collect()
+    };
+    // `odd` has no token, so it is not offered.
+    assert_eq!(report.family.emotions, ["happy"]);
+    let two = two.with_reference(Reference::new("jo", "So it is.", vec![1])).unwrap();
+    let calm = ids(&[vec![256], bytes("So it is. The end."), vec![257, 258], vec![263]]);
+    assert_eq!(two.prompt("The end.").unwrap(), calm);
+    let happy = ids(&[
+        vec![256],
+        bytes("So it is."),
+        vec![261],
+        bytes("The end."),
+        vec![257, 258],
+        vec![263],
+    ]);
+    assert_eq!(two.with_emotion("happy").unwrap().prompt("The end.").unwrap(), happy);
+}
+
+/// From text to samples: a command for phonemes, a voice of the folder, the stream.
+#[test]
+fn an_imported_voice_speaks() {
+    let dir = Dir::new("speaks");
+    let (voice, _) = voice(&dir, "llama", |_| ());
+    let chunk = TextFrontend::default().speak("A bird, the end.").unwrap().chunks.remove(0);
+    let told = voice.write(&chunk, 1.0).unwrap_err();
+    assert!(told.to_string().contains("--phonemes-command"), "{told}");
+    let cat = PhonemesCommand::parse("cat").unwrap();
+    let voice = voice.with_phonemes_command(cat).unwrap();
+    assert_eq!(voice.write(&chunk, 1.0).unwrap(), "A bird, the end.");
+
+    let folder = voice.bundle().dir().join("voices");
+    let none = voice.clone().with_speaker("jo").unwrap_err();
+    assert!(none.to_string().contains("voice add"), "{none}");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("jo.toml"), "transcript = \"the one\"\ncodes = [1, 2, 3]\n")
+        .unwrap();
+    std::fs::write(folder.join("bad.toml"), "transcript = 3\n").unwrap();
+    let voice = voice.with_speaker("jo").unwrap();
+    let reference = voice.reference().unwrap();
+    assert_eq!((reference.text.as_str(), &reference.codes[..]), ("the one", &[1, 2, 3][..]));
+    assert_eq!(voice.clone().with_speaker("bad").unwrap_err().kind(), ErrorKind::Malformed);
+    assert_eq!(voice.clone().with_speaker("../x").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let unknown = voice.clone().with_speaker("al").unwrap_err();
+    assert!(unknown.to_string().contains("bad, jo"), "{unknown}");
+
+    let mut options = voxgrain::Options::for_voice(&voice);
+    options.threads = 1;
+    let mut stream = Stream::new(&voice, &options).unwrap();
+    stream.feed("A bird, the end.").unwrap();
+    stream.flush().unwrap();
+    let mut samples = 0;
+    while let Some(pcm) = stream.next_pcm().unwrap() {
+        samples += pcm.len();
+    }
+    // It may not end before its family's least length.
+    assert!(samples >= 50 * 320, "{samples}");
+}
+
+#[test]
+fn a_command_keeps_marks_and_tells_what_is_wrong() {
+    let upper = PhonemesCommand::parse("tr 'a-z' A-Z").unwrap();
+    assert_eq!(upper.phonemes("...so it is, isn't it? Yes!").unwrap(), "SO IT IS, ISN'T IT? YES!");
+    assert_eq!(upper.phonemes("no marks\nat all").unwrap(), "NO MARKS AT ALL");
+    // Fewer lines than stretches: the words are kept.
+    let joined = PhonemesCommand::parse("tr '\\n' ' '").unwrap();
+    assert_eq!(joined.phonemes("a, b.").unwrap(), "a b");
+    let silent = PhonemesCommand::parse("true").unwrap().phonemes("a").unwrap_err();
+    assert_eq!(silent.kind(), ErrorKind::InvalidText);
+    for bad in ["", "  ", "say 'it", "\"\""] {
+        assert_eq!(PhonemesCommand::parse(bad).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+    for bad in ["false", "no-such-program-here -x"] {
+        let e = PhonemesCommand::parse(bad).unwrap().phonemes("a").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unreadable, "{e}");
+    }
+}
+
+/// Speech tokens in every form that people keep them in.
+#[test]
+fn speech_tokens_are_read() {
+    let dir = Dir::new("codes");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(dir.path(name), bytes).unwrap();
+        codes::read(&dir.path(name))
+    };
+    assert_eq!(codes::read(&data("codes.pt")).unwrap(), [3, 1, 4, 1, 5]);
+    assert_eq!(write("a.json", b"[[1, 2], [65535]]").unwrap(), [1, 2, 65_535]);
+    assert_eq!(write("a.txt", b"1, 2\n 3").unwrap(), [1, 2, 3]);
+    let npy = |descr: &str, body: &[u8]| {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (2,), }}\n");
+        let mut out = b"\x93NUMPY\x01\x00".to_vec();
+        out.extend((header.len() as u16).to_le_bytes());
+        out.extend(header.bytes());
+        out.extend(body);
+        out
+    };
+    assert_eq!(write("a.npy", &npy("<i4", &[7, 0, 0, 0, 0, 1, 0, 0])).unwrap(), [7, 256]);
+    assert_eq!(write("b.npy", &npy("<i8", &[9, 0, 0, 0, 0, 0, 0, 0])).unwrap(), [9]);
+    assert_eq!(write("c.npy", &npy("|u1", &[9, 8])).unwrap(), [9, 8]);
+    for (name, bytes) in [
+        ("d.npy", npy("<f4", &[0; 8])),
+        ("e.npy", npy("<i4", &[0; 7])),
+        ("f.npy", b"\x93NUMPY\x01\x00\xff\xff".to_vec()),
+        ("g.npy", b"nothing".to_vec()),
+        ("b.json", b"{\"codes\": 1}".to_vec()),
+        ("c.json", b"[1.5]".to_vec()),
+        ("d.json", b"[-1]".to_vec()),
+        ("e.json", b"[]".to_vec()),
+        ("b.txt", b"one".to_vec()),
+    ] {
+        assert!(write(name, &bytes).is_err(), "{name}");
+    }
+    assert!(codes::read(&data("nested.pt")).is_err());
+}
+
+/// The vocabulary of a GGUF file cuts text as the model's own tokenizer.json does.
+#[test]
+fn a_tokenizer_comes_out_of_a_gguf() {
+    let tiny = Tiny::new("llama", 1);
+    let file = gguf::Gguf::read(&Map::from_vec(tiny.gguf(Dtype::Q8_0))).unwrap();
+    let made = Bpe::read(&tokenizer::from_gguf(&file).unwrap(), "made").unwrap();
+    let own = Bpe::read(tiny.tokenizer.to_string().as_bytes(), "own").unwrap();
+    assert_eq!(made.ids(), own.ids());
+    for text in ["the other thing", "a  b\n\nc", "ðə tɛst, 12345 oʊ!", "<|speech_3|>", ""] {
+        assert_eq!(made.encode(text).unwrap(), own.encode(text).unwrap(), "{text:?}");
+    }
+    assert!(made.before().unwrap().is_empty());
+}
+
+/// The program: what it says, its exit codes, and a voice from import to sound.
+#[cfg(feature = "cli")]
+#[test]
+fn the_program_imports_and_speaks() {
+    use std::process::{Command, Output};
+    let dir = Dir::new("program");
+    let run = |args: &[&str]| -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_voxgrain"));
+        command.args(args).env_remove("VOXGRAIN_BUNDLE");
+        command.output().unwrap()
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Tiny::new("llama", 8).write(&dir.path("nano"));
+    let path = |name: &str| dir.path(name).display().to_string();
+    let (model, out, codec) =
+        (path("nano"), path("bundle"), tiny::codec(&dir).display().to_string());
+
+    let refused = run(&["import", &model, "-o", &out]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("--codec"), "{}", text(&refused.stderr));
+    assert!(!dir.path("bundle").exists());
+    let missing = run(&["import", &path("nothing"), "-o", &out, "--codec", &codec]);
+    assert_eq!(missing.status.code(), Some(3));
+
+    let done = run(&["import", &model, "--codec", &codec, "-o", &out, "--bits", "4"]);
+    let told = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(0), "{told}");
+    for said in [
+        "NeuTTS Nano",
+        "280 ids: 16 speech from 262, end 259",
+        "4 bits",
+        "MB a token",
+        "tokens a second",
+        "groups",
+    ] {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+    let again = run(&["import", &model, "--codec", &codec, "-o", &out, "--force", "--json"]);
+    let value: Json = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&value["bits"], &value["speech"]), (&json!(8), &json!(16)));
+
+    std::fs::write(dir.path("jo.txt"), "the\n one ").unwrap();
+    std::fs::write(dir.path("jo.json"), "[1, 2, 3]").unwrap();
+    std::fs::write(dir.path("far.json"), "[16]").unwrap();
+    let add = |codes: &str| {
+        run(&[
+            "voice",
+            "add",
+            "jo",
+            &path(codes),
+            &path("jo.txt"),
+            "--bundle",
+            &out,
+            "--phonemes-command",
+            "cat",
+        ])
+    };
+    assert_eq!(add("far.json").status.code(), Some(2));
+    let added = add("jo.json");
+    assert_eq!(added.status.code(), Some(0), "{}", text(&added.stderr));
+    assert_eq!(add("jo.json").status.code(), Some(2));
+    assert_eq!(text(&run(&["voice", "list", "--bundle", &out]).stdout), "jo\n");
+
+    let wav = path("out.wav");
+    let say = ["say", "--bundle", &out, "--voice", "jo", "--seed", "3", "-o", &wav];
+    let told = run(&[&say[..], &["Hello."]].concat());
+    assert_eq!(told.status.code(), Some(4), "{}", text(&told.stderr));
+    assert!(text(&told.stderr).contains("--phonemes-command"), "{}", text(&told.stderr));
+    let spoken = run(&[&say[..], &["--phonemes", "hɛloʊ."]].concat());
+    // A model of noise may not end by itself.
+    assert!(matches!(spoken.status.code(), Some(0 | 8)), "{}", text(&spoken.stderr));
+    let by_phonemes = std::fs::read(&wav).unwrap();
+    assert!(by_phonemes.len() > 50 * 640, "{}", by_phonemes.len());
+    let command =
+        run(&[&say[..], &["--phonemes-command", "sed s/Hello/hɛloʊ/", "Hello."]].concat());
+    assert!(matches!(command.status.code(), Some(0 | 8)), "{}", text(&command.stderr));
+    assert!(std::fs::read(&wav).unwrap() == by_phonemes);
+    let arm = run(&[&say[..], &["--arm", "transport", "--phonemes", "a"]].concat());
+    assert!(text(&arm.stderr).contains("draft"), "{}", text(&arm.stderr));
+}
+
+/// A model of ours as a plain Llama folder comes back: integers and scales of the body bit for
+/// bit, ids in their old order, logits alike. (The head is a sum of factors here and a row a
+/// code there, so its own rounding differs.)
+#[test]
+fn our_own_model_comes_back() {
+    let dir = Dir::new("own");
+    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
+    let own = tiny::Own::read(&original.join("target.onnx"));
+    let folder = dir.path("folder");
+    own.as_llama().write(&folder);
+    let mut options = Options::new(&folder, dir.path("again"));
+    options.codec = Some(original.clone());
+    options.no_groups = true;
+    let report = import(&options, &mut |_, _, _| ()).unwrap_or_else(|e| panic!("{e:#}"));
+    assert_eq!((report.family.name.as_str(), report.family.speech), ("voxgrain", 65_536));
+    assert_eq!(
+        (report.family.first_speech, report.family.end),
+        (own.others() - 1, own.others() + 65_535)
+    );
+
+    let again: std::collections::BTreeMap<_, _> = stored(&options.output).into_iter().collect();
+    let mut compared = 0;
+    for (name, bytes) in stored(&original) {
+        if name.starts_with("layers.") || name.starts_with("final_norm") {
+            assert!(again[&name] == bytes, "{name} differs");
+            compared += 1;
+        }
+    }
+    assert!(compared > 15, "{compared}");
+
+    // The same ids mean the same, so the same session can be had of both.
+    let pool = Pool::new(kernel::best(), 1);
+    let tokens: Vec<u32> = [65_537, 65_545, 65_550, 65_560, 65_538]
+        .into_iter()
+        .chain((0..40).map(|i| i * 1_601 % 65_536))
+        .collect();
+    let mut rows = [&original, &options.output].map(|bundle| {
+        let model = Model::load(bundle.join("target.onnx"), 64).unwrap();
+        let mut session = Session::new(&model, &pool).unwrap();
+        session.step(&tokens, tokens.len()).unwrap();
+        let width = session.vocabulary();
+        session.logits().chunks_exact(width).map(<[f32]>::to_vec).collect::<Vec<_>>()
+    });
+    for row in rows.iter_mut().flatten() {
+        let mean = row.iter().sum::<f32>() / row.len() as f32;
+        row.iter_mut().for_each(|l| *l -= mean);
+    }
+    let apart = difference(&rows[1], &rows[0]);
+    assert!(apart < 0.02, "{apart}");
+
+    // Its prompts are those of the voice.
+    let (a, b) = (Voice::open(&original).unwrap(), Voice::open(&options.output).unwrap());
+    assert_eq!(a.prompt("good morning.").unwrap(), b.prompt("good morning.").unwrap());
 }

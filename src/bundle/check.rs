@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use super::{
-    Audio, Codec, Description, FrontEnd, LanguageModel, Sampling, Speaker, Text, Vocabulary,
+    Audio, Codec, Description, FrontEnd, LanguageModel, Prompt, Sampling, Speaker, Text, Vocabulary,
 };
 use crate::decode::{Costs, MAX_GAMMA};
 
@@ -75,16 +75,30 @@ impl Description {
 
 impl Description {
     fn check_text(&self) -> std::result::Result<(), String> {
-        let Text { front_end, lexicon, tempo_symbols, tempos } = &self.text;
+        let Text { front_end, lexicon, tempo_symbols, tempos, tokenizer } = &self.text;
         ensure!(
             self.format > 1 || self.text == Text::default(),
             "format 1 has no [text]: its prompts are letters"
         );
         ensure!(
-            lexicon.is_empty() == (*front_end == FrontEnd::Letters)
+            lexicon.is_empty() == (*front_end != FrontEnd::Phonemes)
                 && !Path::new(lexicon).is_absolute(),
             "text.lexicon {lexicon:?} is not a relative path for phonemes, or is there for letters"
         );
+        let bpe = *front_end == FrontEnd::Bpe;
+        ensure!(
+            tokenizer.is_empty() != bpe
+                && self.prompt.is_some() == bpe
+                && self.vocabulary.size.is_some() == bpe,
+            "text.tokenizer, [prompt] and vocabulary.size belong to the front end bpe, and it to them"
+        );
+        if let Some(prompt) = &self.prompt {
+            ensure!(
+                self.files.iter().any(|f| f.path == *tokenizer),
+                "text.tokenizer {tokenizer:?} is not listed under [[files]]"
+            );
+            prompt.check()?;
+        }
         ensure!(
             tempo_symbols.chars().count() == tempos.len(),
             "text.tempo_symbols {tempo_symbols:?} are not one for each of {} text.tempos",
@@ -103,6 +117,52 @@ impl Description {
                 && (tempos.is_empty() || tempos.contains(&1.0)),
             "text.tempos {tempos:?} are not rising from 0.1 to at most 10 with a 1 among them"
         );
+        Ok(())
+    }
+}
+
+impl Prompt {
+    fn check(&self) -> std::result::Result<(), String> {
+        const MOST: usize = 64;
+        const LONGEST: usize = 4096;
+        ensure!(
+            (1..=MOST).contains(&self.parts.len()) && self.emotions.len() <= MOST,
+            "prompt: {} parts and {} emotions, at least one part and at most {MOST} of each",
+            self.parts.len(),
+            self.emotions.len()
+        );
+        for part in &self.parts {
+            ensure!(
+                (1..=LONGEST).contains(&part.len()),
+                "prompt.parts: one has {} bytes, not 1 to {LONGEST}",
+                part.len()
+            );
+            let codes = part.contains(Self::REFERENCE_CODES);
+            ensure!(
+                !codes || part == Self::REFERENCE_CODES,
+                "prompt.parts: {part:?} has more in it than {}",
+                Self::REFERENCE_CODES
+            );
+        }
+        for (name, most) in [
+            (Self::TEXT, 1),
+            (Self::REFERENCE_TEXT, 1),
+            (Self::EMOTION, 1),
+            (Self::REFERENCE_CODES, 1),
+        ] {
+            let found: usize = self.parts.iter().map(|p| p.matches(name).count()).sum();
+            ensure!(found <= most, "prompt.parts: {name} is there {found} times");
+        }
+        let text = self.parts.iter().find(|p| p.contains(Self::TEXT));
+        let text = text.ok_or_else(|| format!("prompt.parts: no part has {}", Self::TEXT))?;
+        for name in [Self::REFERENCE_TEXT, Self::EMOTION] {
+            let apart = self.parts.iter().any(|p| p.contains(name) && p != text);
+            ensure!(!apart, "prompt.parts: {name} stands apart from {}", Self::TEXT);
+        }
+        let plain = |e: &&String| !e.is_empty() && e.bytes().all(|b| b.is_ascii_lowercase());
+        if let Some(odd) = self.emotions.iter().find(|e| !plain(e)) {
+            return Err(format!("prompt.emotions: {odd:?} is not a word of small letters"));
+        }
         Ok(())
     }
 }

@@ -27,6 +27,8 @@ pub struct Description {
     /// What prompts are written in. A file of format 1 has no such section: letters.
     #[serde(default)]
     pub text: Text,
+    /// What stands in a prompt, for the front end `bpe`.
+    pub prompt: Option<Prompt>,
     /// Who can speak, the default first. A file without the list has one speaker: the
     /// bundle's name and the vocabulary's `begin`.
     #[serde(default)]
@@ -186,6 +188,73 @@ pub enum FrontEnd {
     /// What [`Phonemizer`](crate::speech::phonemes::Phonemizer) writes, behind a symbol for
     /// the tempo if the voice has any.
     Phonemes,
+    /// Byte-level BPE: `[prompt]` says what stands in a prompt, a `tokenizer.json` makes ids of
+    /// it.
+    Bpe,
+}
+
+/// What the text of a prompt is written in, where a tokenizer makes the ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[non_exhaustive]
+pub enum TextIs {
+    /// Ordinary text.
+    #[default]
+    #[serde(rename = "plain")]
+    Plain,
+    /// The same in small letters.
+    #[serde(rename = "plain-lower")]
+    PlainLower,
+    /// IPA with stress and punctuation, as espeak-ng writes it.
+    #[serde(rename = "phonemes-espeak")]
+    EspeakPhonemes,
+    /// The symbols that voices of this project read.
+    #[serde(rename = "phonemes-voxgrain")]
+    OwnPhonemes,
+}
+
+impl TextIs {
+    /// As bundle.toml spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TextIs::Plain => "plain",
+            TextIs::PlainLower => "plain-lower",
+            TextIs::EspeakPhonemes => "phonemes-espeak",
+            TextIs::OwnPhonemes => "phonemes-voxgrain",
+        }
+    }
+}
+
+/// `[prompt]`: the recipe of a prompt, for the front end `bpe`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Prompt {
+    /// In order: a token of the tokenizer by its name, text with `{text}` in one of them (and
+    /// perhaps `{reference_text}` and `{emotion}`), or `{reference_codes}` alone. Any other part
+    /// is text as it stands.
+    pub parts: Vec<String>,
+    /// What `{text}` must be.
+    #[serde(default)]
+    pub text_is: TextIs,
+    /// Emotions that may be asked for: `happy` is the token `<|HAPPY|>`.
+    #[serde(default)]
+    pub emotions: Vec<String>,
+}
+
+impl Prompt {
+    /// Where the text goes.
+    pub const TEXT: &str = "{text}";
+    /// Where what the reference voice says goes.
+    pub const REFERENCE_TEXT: &str = "{reference_text}";
+    /// Where the token of an emotion goes; a space without one.
+    pub const EMOTION: &str = "{emotion}";
+    /// Where the reference voice's speech tokens go.
+    pub const REFERENCE_CODES: &str = "{reference_codes}";
+
+    /// The token of an emotion.
+    pub fn emotion_token(emotion: &str) -> String {
+        format!("<|{}|>", emotion.to_uppercase())
+    }
 }
 
 /// `[text]`: how a text becomes the characters of a prompt.
@@ -195,9 +264,12 @@ pub enum FrontEnd {
 pub struct Text {
     /// What is written.
     pub front_end: FrontEnd,
-    /// The pronunciation lexicon, relative to the bundle folder; empty for letters.
+    /// The pronunciation lexicon, relative to the bundle folder; for phonemes alone.
     #[serde(default)]
     pub lexicon: String,
+    /// The `tokenizer.json` in the bundle folder; for BPE alone.
+    #[serde(default)]
+    pub tokenizer: String,
     /// Characters of the vocabulary, one of which stands first in every prompt and says how
     /// fast to speak; none if the voice has one tempo.
     #[serde(default)]

@@ -10,7 +10,8 @@
 //! attribution = "..."
 //! [audio]        # sample_rate_hz, frame_rate_hz, fft_size, hop, max_log_magnitude
 //! [vocabulary]   # speech, end_of_speech, begin, start_of_speech, pad, first_character, characters, fsq_digits, fsq_levels
-//! [text]         # front_end (letters or phonemes), lexicon, tempo_symbols, tempos
+//! [text]         # front_end (letters, phonemes or bpe), lexicon, tempo_symbols, tempos, tokenizer
+//! [prompt]       # for bpe: parts, text_is, emotions
 //! [[speakers]]   # optional: name, begin, description of each speaker; the first is the default
 //! [target]       # file, layers, hidden, heads, kv_heads, head_dim, ffn, rope_base, max_positions, bits
 //! [draft]        # the same
@@ -29,8 +30,8 @@ mod check;
 mod description;
 
 pub use description::{
-    Audio, Codec, CodecKind, Description, FileEntry, FrontEnd, Groups, LanguageModel, Sampling,
-    Speaker, Text, Vocabulary, Windows,
+    Audio, Codec, CodecKind, Description, FileEntry, FrontEnd, Groups, LanguageModel, Prompt,
+    Sampling, Speaker, Text, TextIs, Vocabulary, Windows,
 };
 
 use std::fs::File;

@@ -18,6 +18,7 @@ mod sink;
 mod stats;
 mod table;
 mod text;
+mod voice;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -79,6 +80,8 @@ enum Command {
     Pack(pack::Pack),
     /// Make a bundle of a speech language model that you have
     Import(import::Import),
+    /// Add reference voices to an imported bundle
+    Voice(voice::Voice),
     #[cfg(feature = "lab")]
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
@@ -106,6 +109,7 @@ pub fn run() -> ExitCode {
         Command::Eval(c) => c.run(),
         Command::Pack(c) => c.run(),
         Command::Import(c) => c.run(),
+        Command::Voice(c) => c.run(),
         #[cfg(feature = "lab")]
         Command::Passes(c) => c.run(),
         #[cfg(feature = "lab")]

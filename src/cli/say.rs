@@ -16,7 +16,8 @@ use voxgrain::asg::Weights;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{Arm, DEFAULT_BETA, Options};
 use voxgrain::engine::Pool;
-use voxgrain::speech::stream::OWN_SILENCE;
+use voxgrain::speech::command::PhonemesCommand;
+use voxgrain::speech::stream::{OWN_SILENCE, Utterance};
 use voxgrain::speech::synth::SpeechStats;
 use voxgrain::speech::text::{self, Chunk, Markup, Report, TextFrontend};
 use voxgrain::speech::wav::{Container, WavFile};
@@ -121,6 +122,17 @@ pub struct Say {
     /// repeated, later files win
     #[arg(long, value_name = "FILE")]
     lexicon: Vec<PathBuf>,
+    /// The text is phonemes, a line each stretch, as the voice reads them: of imported voices what
+    /// espeak-ng writes, of others what `voxgrain text` shows
+    #[arg(long, conflicts_with_all = ["batch", "lexicon"])]
+    phonemes: bool,
+    /// Program that writes the phonemes that an imported voice reads, such as
+    /// 'espeak-ng -v en-us --ipa -q'; it gets lines on its standard input
+    #[arg(long, value_name = "COMMAND", conflicts_with = "phonemes")]
+    phonemes_command: Option<String>,
+    /// Mood of an imported voice that knows some
+    #[arg(long, value_name = "NAME")]
+    emotion: Option<String>,
     #[command(flatten)]
     reading: Reading,
     /// Longest stretch spoken in one breath, in characters
@@ -157,7 +169,16 @@ impl Say {
         if let Some(path) = &self.output {
             check_name(path, self.container())?;
         }
-        let mut voice = self.voice.open_as(self.speaker.as_deref())?;
+        let mut voice = self.voice.open()?;
+        if let Some(command) = &self.phonemes_command {
+            voice = voice.with_phonemes_command(PhonemesCommand::parse(command)?)?;
+        }
+        if let Some(emotion) = &self.emotion {
+            voice = voice.with_emotion(emotion)?;
+        }
+        if let Some(name) = &self.speaker {
+            voice = voice.with_speaker(name)?;
+        }
         if let WeightsName::Similarity = self.weights {
             voice = voice.with_weights(Weights::Similarity)?;
         }
@@ -273,12 +294,22 @@ impl Say {
         job: &mut Job<F>,
     ) -> anyhow::Result<()> {
         if self.reads_stdin() {
+            if self.phonemes {
+                let mut bytes = Vec::new();
+                std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| {
+                    Error::with_source(ErrorKind::Unreadable, "cannot read standard input", e)
+                })?;
+                return job.speak_written(text::utf8(&bytes)?);
+            }
             return self.speak_stdin(frontend, job);
         }
         let bytes = match &self.file {
             Some(path) => read_file(path)?,
             None => self.text.join(" ").into_bytes(),
         };
+        if self.phonemes {
+            return job.speak_written(text::utf8(&bytes)?);
+        }
         self.speak_whole(&frontend, &bytes, job)
     }
 
@@ -507,11 +538,23 @@ impl Voicing {
     fn speak(
         &mut self,
         chunk: &Chunk,
-        mut sink: impl FnMut(&[f32]) -> voxgrain::Result<()>,
+        sink: impl FnMut(&[f32]) -> voxgrain::Result<()>,
     ) -> voxgrain::Result<()> {
         let voice = self.stream.synthesizer().voice();
         let utterance = voice.utterance(chunk, self.rate)?;
         let phonemes = if self.stretches.is_some() { voice.phonemes(chunk)? } else { None };
+        self.say(utterance, chunk.text.clone(), phonemes, sink)
+    }
+
+    /// Speaks what is written as the voice reads it.
+    fn say(
+        &mut self,
+        utterance: Utterance,
+        text: String,
+        phonemes: Option<String>,
+        mut sink: impl FnMut(&[f32]) -> voxgrain::Result<()>,
+    ) -> voxgrain::Result<()> {
+        let pause = utterance.pause_after;
         let longer = std::mem::take(&mut self.longer);
         if longer > 0 {
             sink(&vec![0.0; longer])?;
@@ -523,10 +566,10 @@ impl Voicing {
             self.sounded += pcm.len() as u64;
             sink(pcm)?;
         }
-        self.pause = chunk.pause_after;
+        self.pause = pause;
         if let Some(all) = &mut self.stretches {
             let samples = (begin, self.sounded);
-            all.push(Stretch { text: chunk.text.clone(), phonemes, samples });
+            all.push(Stretch { text, phonemes, samples });
         }
         Ok(())
     }
@@ -549,21 +592,44 @@ impl<F: FnMut() -> voxgrain::Result<Sink>> Job<F> {
         let bar = progress(chunks.len() as u64, self.quiet || !show || chunks.len() < 2);
         let (sink, open) = (&mut self.sink, &mut self.open);
         for chunk in chunks {
-            self.voicing.speak(chunk, |pcm| {
-                let sink = match &mut *sink {
-                    Some(s) => s,
-                    none => none.insert(open()?),
-                };
-                sink.write(pcm)
-            })?;
+            self.voicing.speak(chunk, |pcm| opened(sink, open)?.write(pcm))?;
             bar.inc(1);
         }
         bar.finish_and_clear();
+        self.flush();
+        Ok(())
+    }
+
+    /// Lines as the voice reads them, each on its own.
+    fn speak_written(&mut self, text: &str) -> anyhow::Result<()> {
+        let (sink, open) = (&mut self.sink, &mut self.open);
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
+            let mut utterance = Utterance::from(line);
+            utterance.pause_after = text::Options::default().pauses.sentence;
+            let shown = line.to_owned();
+            self.voicing
+                .say(utterance, shown.clone(), Some(shown), |pcm| opened(sink, open)?.write(pcm))?;
+        }
+        self.flush();
+        Ok(())
+    }
+
+    fn flush(&mut self) {
         if let Some(Sink::Stdout(_)) = self.sink {
             let _ = std::io::stdout().flush();
         }
-        Ok(())
     }
+}
+
+/// The sink, opened when the first samples are there.
+fn opened<'s>(
+    sink: &'s mut Option<Sink>,
+    open: &mut impl FnMut() -> voxgrain::Result<Sink>,
+) -> voxgrain::Result<&'s mut Sink> {
+    Ok(match sink {
+        Some(s) => s,
+        none => none.insert(open()?),
+    })
 }
 
 fn warn_about(report: &Report) {

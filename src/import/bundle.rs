@@ -19,6 +19,8 @@ use crate::part::{self, Part};
 use crate::speech::bpe::Bpe;
 use crate::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use toml::{Table, Value};
 
 /// Neighbours of a group: enough for transport, a tenth of what a threshold finds.
@@ -89,7 +91,6 @@ struct Found {
     tensors: Tensors,
     gguf: bool,
     tokenizer: Vec<u8>,
-    bpe: Bpe,
     family: Family,
     name: String,
 }
@@ -146,9 +147,8 @@ pub fn import(options: &Options, progress: &mut dyn FnMut(&str, u64, u64)) -> Re
 
 fn find(options: &Options) -> Result<Found> {
     let model = &options.model;
-    let missing = |what: &str| {
-        Error::new(ErrorKind::Unreadable, format!("{} {what}", model.display()))
-    };
+    let missing =
+        |what: &str| Error::new(ErrorKind::Unreadable, format!("{} {what}", model.display()));
     if !model.exists() {
         return Err(missing("does not exist: name a model's folder or a GGUF file"));
     }
@@ -206,14 +206,15 @@ fn find(options: &Options) -> Result<Found> {
             ),
         ));
     }
-    let template = std::fs::read_to_string(folder.join("tokenizer_config.json")).unwrap_or_default();
+    let template =
+        std::fs::read_to_string(folder.join("tokenizer_config.json")).unwrap_or_default();
     let jinja = std::fs::read_to_string(folder.join("chat_template.jinja")).unwrap_or_default();
     let date = [template, jinja].iter().any(|t| t.contains("Cutting Knowledge Date"));
     let family = Family::find(&config, &ids, &bpe.before()?, date)?;
     let named = if model.is_dir() { model.file_name() } else { model.file_stem() };
     let name = named.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let name = if name.trim().is_empty() { family.name.clone() } else { name };
-    Ok(Found { config, tensors, gguf: is_gguf, tokenizer, bpe, family, name })
+    Ok(Found { config, tensors, gguf: is_gguf, tokenizer, family, name })
 }
 
 /// A file of the bundle that is being written.
@@ -435,16 +436,30 @@ fn build_groups(
         .ok_or_else(|| Error::new(ErrorKind::Internal, "the head that was written is not found"))?;
     // The end of speech is in no group.
     rows.truncate(rows.len() - width);
+    let done = AtomicU32::new(0);
     let options = BuildOptions {
         threads,
         source: RowSource::OutputHead,
         weights_sha256,
+        progress: &|f| done.store((f * 1000.0) as u32, Ordering::Relaxed),
         ..BuildOptions::default()
     };
-    let family = GroupFamily::TopKSymmetrised { k: GROUP_SIZE.min((rows.len() / width) as u32 - 1) };
+    let family =
+        GroupFamily::TopKSymmetrised { k: GROUP_SIZE.min((rows.len() / width) as u32 - 1) };
     let bad = |e| Error::with_source(ErrorKind::Malformed, "the head has no groups", e);
-    let builder = IndexBuilder::from_rows(&rows, width, Metric::Cosine, family, &options);
-    let builder = builder.map_err(bad)?;
+    // The search tells its progress from any thread, the caller wants it on this one.
+    let builder = std::thread::scope(|scope| {
+        let search = || IndexBuilder::from_rows(&rows, width, Metric::Cosine, family, &options);
+        let work = scope.spawn(search);
+        while !work.is_finished() {
+            progress("groups", done.load(Ordering::Relaxed).into(), 1000);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        work.join()
+    });
+    let builder = builder
+        .map_err(|_| Error::new(ErrorKind::Internal, "the search for groups ended early"))?
+        .map_err(bad)?;
     let entries = builder.entries();
     let (bytes, _) = builder.to_bytes().map_err(bad)?;
     progress("groups", 1000, 1000);

@@ -98,9 +98,8 @@ impl Config {
     /// The frequencies of a head's pairs, `[head_dim / 2]`; `None` where the base alone gives them.
     pub fn frequencies(&self) -> Option<Vec<f32>> {
         let half = self.head_dim / 2;
-        let plain = |d: usize| {
-            1.0 / f64::from(self.rope_base).powf(2.0 * d as f64 / self.head_dim as f64)
-        };
+        let plain =
+            |d: usize| 1.0 / f64::from(self.rope_base).powf(2.0 * d as f64 / self.head_dim as f64);
         let scaled = |f: &dyn Fn(usize, f64) -> f64| {
             (0..half).map(|d| f(d, plain(d)) as f32).collect::<Vec<f32>>()
         };
@@ -296,7 +295,8 @@ impl Config {
             )));
         }
         let positive = |x: f32| x.is_finite() && x > 0.0;
-        if !positive(self.epsilon) || !(positive(self.rope_base) && self.rope_base > 1.0) {
+        let base = positive(self.rope_base) && self.rope_base > 1.0;
+        if !(positive(self.epsilon) && base) {
             return bad(format!("epsilon {} or rope base {}", self.epsilon, self.rope_base));
         }
         let right = match &self.scaling {

@@ -3,6 +3,7 @@
 
 use super::config::{Body, Config};
 use super::source::{malformed, unsupported};
+use crate::bundle::{Prompt, TextIs};
 use crate::{Error, ErrorKind, Result};
 use std::collections::HashMap;
 
@@ -41,28 +42,6 @@ pub struct Family {
     pub codec: &'static str,
     /// Levels and digits of a token, where it has factors.
     pub fsq: Option<(u32, u32)>,
-}
-
-/// What the text of a prompt is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TextIs {
-    /// Phonemes in IPA with stress and punctuation, as espeak-ng writes them.
-    EspeakPhonemes,
-    /// Ordinary text.
-    Plain,
-    /// The symbols that voxgrain's own voices read.
-    OwnPhonemes,
-}
-
-impl TextIs {
-    /// As bundle.toml spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            TextIs::EspeakPhonemes => "phonemes-espeak",
-            TextIs::Plain => "plain",
-            TextIs::OwnPhonemes => "phonemes-voxgrain",
-        }
-    }
 }
 
 /// `[sampling]` of a family.
@@ -122,7 +101,7 @@ impl Family {
                 add(&["<|SPEECH_GENERATION_START|>"]);
             }
             add(&["{reference_codes}"]);
-            let emotions = config.emotions.iter().filter(|e| has(&emotion_token(e)));
+            let emotions = config.emotions.iter().filter(|e| has(&Prompt::emotion_token(e)));
             Self {
                 name: name.into(),
                 text_is: if bpe { TextIs::Plain } else { TextIs::EspeakPhonemes },
@@ -171,7 +150,7 @@ impl Family {
             Self {
                 name: "Soprano".into(),
                 parts: ["[STOP]", "[TEXT]", "{text}", "[START]"].map(str::to_owned).to_vec(),
-                text_is: TextIs::Plain,
+                text_is: TextIs::PlainLower,
                 emotions: Vec::new(),
                 sampling: Sampling {
                     temperature: 0.0,
@@ -272,11 +251,6 @@ pub fn is_token(part: &str) -> bool {
         })
     };
     of("<|", "|>") || of("[", "]")
-}
-
-/// The token of an emotion.
-pub fn emotion_token(emotion: &str) -> String {
-    format!("<|{}|>", emotion.to_uppercase())
 }
 
 fn id(ids: &Ids, name: &str) -> Result<u32> {
@@ -380,7 +354,14 @@ mod tests {
         for token in ["<|TEXT_PROMPT_START|>", "[STOP]", "<|eot_id|>"] {
             assert!(is_token(token), "{token}");
         }
-        for text in ["{text}", "user: Convert", "\nassistant:", "{reference_text} {text}", "[a] [b]", "<||>"] {
+        for text in [
+            "{text}",
+            "user: Convert",
+            "\nassistant:",
+            "{reference_text} {text}",
+            "[a] [b]",
+            "<||>",
+        ] {
             assert!(!is_token(text), "{text}");
         }
     }

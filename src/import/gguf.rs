@@ -4,8 +4,8 @@
 //! far as the bytes that are left could hold it.
 
 use super::source::{Dtype, Tensor, Tensors, byte_length, malformed, unsupported};
-use crate::map::Map;
 use crate::Result;
+use crate::map::Map;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -57,7 +57,8 @@ impl Gguf {
         let version = r.u32()?;
         if !(2..=3).contains(&version) {
             // A file of the other byte order has its version in the upper bytes.
-            let what = if version & 0xffff == 0 { "is big-endian" } else { "is of another version" };
+            let what =
+                if version & 0xffff == 0 { "is big-endian" } else { "is of another version" };
             return Err(unsupported(format!(
                 "{} {what} ({version}); GGUF 2 and 3, little-endian, are read",
                 map.name()

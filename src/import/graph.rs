@@ -9,8 +9,8 @@ use crate::engine::pb;
 use crate::kernel::{PackedShape, SCALE_BLOCK, TILE, pack};
 use crate::part::Part;
 use crate::{Error, ErrorKind, Result};
-use pb::tensor_shape_proto::{Dimension, dimension};
 use half::f16;
+use pb::tensor_shape_proto::{Dimension, dimension};
 use prost::Message;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -185,7 +185,8 @@ impl<'p> Graph<'p> {
 
     fn initializer(&mut self, name: &str, element: i32, dims: &[usize], offset: u64) -> String {
         let length = self.data.offset() - offset;
-        let entry = |key: &str, value: String| pb::StringStringEntryProto { key: key.into(), value };
+        let entry =
+            |key: &str, value: String| pb::StringStringEntryProto { key: key.into(), value };
         self.initializers.push(pb::TensorProto {
             name: name.into(),
             data_type: element,
@@ -245,9 +246,8 @@ impl<'p> Graph<'p> {
         in_tiles(rows, bits, self.threads, &mut |tile, q, s, kept| {
             let valid = s.len() / shape.blocks();
             let one = PackedShape { n: valid, ..shape };
-            let (bytes, packed) = pack(one, q, s).map_err(|e| {
-                Error::with_source(ErrorKind::Internal, "rows cannot be packed", e)
-            })?;
+            let (bytes, packed) = pack(one, q, s)
+                .map_err(|e| Error::with_source(ErrorKind::Internal, "rows cannot be packed", e))?;
             data.write(&bytes)?;
             let to = scales[tile * per_tile..][..per_tile].as_chunks_mut::<2>().0;
             to.iter_mut().zip(packed).for_each(|(to, s)| *to = s.to_le_bytes());
@@ -402,10 +402,8 @@ impl<'p> Graph<'p> {
     pub fn finish(self, kind: &str) -> Result<Written> {
         let kinds: BTreeSet<&str> = self.nodes.iter().map(|n| n.op_type.as_str()).collect();
         let functions = functions(&kinds)?;
-        let opset = |domain: &str, version| pb::OperatorSetIdProto {
-            domain: domain.into(),
-            version,
-        };
+        let opset =
+            |domain: &str, version| pb::OperatorSetIdProto { domain: domain.into(), version };
         let model = pb::ModelProto {
             ir_version: IR_VERSION,
             opset_import: vec![opset("", OPSET), opset(DOMAIN, 1)],
@@ -480,10 +478,10 @@ fn in_tiles(rows: &dyn Rows, bits: Bits, threads: usize, take: &mut Take) -> Res
                 .map(|(t, part)| {
                     scope.spawn(move || {
                         let mut x = Vec::new();
-                        let numbered = part.iter_mut().enumerate();
-                        numbered
-                            .map(|(i, to)| one(first + t * share + i, to, &mut x))
-                            .collect::<Result<()>>()
+                        let first = first + t * share;
+                        part.iter_mut()
+                            .enumerate()
+                            .try_for_each(|(i, to)| one(first + i, to, &mut x))
                     })
                 })
                 .collect();

@@ -130,7 +130,8 @@ impl<'a> LanguageModel<'a> {
             Some(bits) if bits <= 4 => Bits::Four,
             _ => Bits::Eight,
         });
-        let most = if stored.into_iter().any(|b| b == Bits::Eight) { Bits::Eight } else { Bits::Four };
+        let most =
+            if stored.into_iter().any(|b| b == Bits::Eight) { Bits::Eight } else { Bits::Four };
         let bits = self.bits.unwrap_or(most);
         for t in tensors {
             let (dtype, to) = (t.dtype(), if bits == Bits::Four { 4 } else { 8 });

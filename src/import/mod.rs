@@ -8,6 +8,7 @@
 mod blocks;
 mod bundle;
 pub mod codec;
+pub mod codes;
 pub mod config;
 pub mod family;
 mod files;
@@ -38,9 +39,7 @@ pub fn open_tensors(path: &Path) -> Result<Tensors> {
         return open_file(path);
     }
     let first = |names: &[&str]| names.iter().map(|n| path.join(n)).find(|p| p.exists());
-    if let Some(index) =
-        first(&["model.safetensors.index.json", "pytorch_model.bin.index.json"])
-    {
+    if let Some(index) = first(&["model.safetensors.index.json", "pytorch_model.bin.index.json"]) {
         // Of a folder that has both forms, one file is enough.
         if let Some(whole) = first(&["model.safetensors"]) {
             return open_file(&whole);

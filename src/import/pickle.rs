@@ -605,7 +605,8 @@ impl Found<'_> {
         let mut out = Vec::with_capacity(bytes);
         let mut index = vec![0usize; view.shape.len()];
         'all: loop {
-            let at: usize = view.offset + index.iter().zip(&view.strides).map(|(i, s)| i * s).sum::<usize>();
+            let at: usize =
+                view.offset + index.iter().zip(&view.strides).map(|(i, s)| i * s).sum::<usize>();
             out.extend_from_slice(&storage[at * size..][..size]);
             for d in (0..index.len()).rev() {
                 index[d] += 1;

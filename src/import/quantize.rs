@@ -322,7 +322,8 @@ mod tests {
         let (q, s) = quantised(Bits::Four, &x);
         for (b, x) in x.chunks_exact(32).enumerate() {
             let scale = f16::from_bits(s[b]).to_f32();
-            let error: f32 = (0..32).map(|i| (f32::from(q[32 * b + i]) * scale - x[i]).powi(2)).sum();
+            let error: f32 =
+                (0..32).map(|i| (f32::from(q[32 * b + i]) * scale - x[i]).powi(2)).sum();
             let peak = x.iter().fold(0.0f32, |m, w| m.max(w.abs()));
             let plain: f32 =
                 x.iter().map(|w| ((w / peak * 7.0).round() * peak / 7.0 - w).powi(2)).sum();

@@ -58,10 +58,7 @@ impl Dtype {
 
     /// Whether the elements are whole numbers, of which no weights are made.
     pub fn is_integer(self) -> bool {
-        matches!(
-            self,
-            Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8 | Dtype::U8 | Dtype::Bool
-        )
+        matches!(self, Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8 | Dtype::U8 | Dtype::Bool)
     }
 
     /// Bits of a quantised element, the scale apart; `None` for plain types.

@@ -58,7 +58,9 @@ pub fn from_gguf(gguf: &Gguf) -> Result<Vec<u8>> {
                 "id": id, "content": token, "special": kind == CONTROL, "single_word": false,
                 "lstrip": false, "rstrip": false, "normalized": false,
             }));
-        } else if vocab.insert((*token).to_owned(), json!(id)).is_some() {
+        }
+        // Added tokens too: those that the model does not know get the next free ids, not theirs.
+        if vocab.insert((*token).to_owned(), json!(id)).is_some() {
             return Err(bad(&format!("has {token:?} twice")));
         }
     }
@@ -66,7 +68,8 @@ pub fn from_gguf(gguf: &Gguf) -> Result<Vec<u8>> {
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false,
     });
     let bos = gguf.size("tokenizer.ggml.bos_token_id").and_then(|id| tokens.get(id).zip(Some(id)));
-    let adds_bos = matches!(gguf.metadata.get("tokenizer.ggml.add_bos_token"), Some(Value::Bool(true)));
+    let adds_bos =
+        matches!(gguf.metadata.get("tokenizer.ggml.add_bos_token"), Some(Value::Bool(true)));
     let post = match bos.filter(|_| adds_bos) {
         Some((token, id)) => json!({
             "type": "TemplateProcessing",

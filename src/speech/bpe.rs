@@ -42,6 +42,11 @@ impl Bpe {
         self.inner.token_to_id(token)
     }
 
+    /// Whether a token was added to the vocabulary by its name, rather than learnt.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().contains_key(&id)
+    }
+
     /// Every token and its id.
     pub fn ids(&self) -> HashMap<String, u32> {
         self.inner.get_vocab(true).into_iter().collect()

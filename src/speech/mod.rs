@@ -4,6 +4,8 @@
 pub mod bpe;
 #[cfg(feature = "engine")]
 pub mod codec;
+#[cfg(feature = "bpe")]
+pub mod command;
 #[cfg(feature = "engine")]
 mod described;
 #[cfg(feature = "engine")]
@@ -11,8 +13,12 @@ mod models;
 pub mod phonemes;
 #[cfg(feature = "audio")]
 pub mod play;
+#[cfg(feature = "bpe")]
+pub mod prompt;
 #[cfg(feature = "engine")]
 mod queue;
+#[cfg(feature = "bpe")]
+pub mod reader;
 #[cfg(feature = "engine")]
 pub mod stream;
 #[cfg(feature = "engine")]

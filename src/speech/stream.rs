@@ -77,8 +77,8 @@ impl Options {
     /// because a lone letter is mostly misread; a voice that reads phonemes needs none of it.
     pub fn for_voice(voice: &Voice) -> Self {
         let respelling = match voice.phonemizer() {
-            Some(_) => text::Respelling::None,
-            None => text::Respelling::Letters,
+            None if !voice.has_tokenizer() => text::Respelling::Letters,
+            _ => text::Respelling::None,
         };
         Self {
             decode: voice.options(voice.default_arm(Emission::StandIn)),

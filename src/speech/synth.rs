@@ -95,8 +95,10 @@ impl Synthesizer {
         let draft = voice.draft().filter(|_| options.arm != Arm::Ar);
         let draft = draft.map(|d| Session::with_positions(d, pool, positions)).transpose()?;
         let speculator = Speculator::new(target, draft, voice.groups().cloned(), options)?;
-        let codec =
-            CodecDecoder::new(voice.codec(), pool, &voice.bundle().audio, &voice.bundle().codec)?;
+        // Speech goes on where the reference ends, for the codec too.
+        let reference = voice.reference().map_or(&[][..], |r| &r.codes);
+        let (audio, decoder) = (&voice.bundle().audio, &voice.bundle().codec);
+        let codec = CodecDecoder::with_reference(voice.codec(), pool, audio, decoder, reference)?;
         Ok(Self {
             voice: voice.clone(),
             speculator,
@@ -126,7 +128,7 @@ impl Synthesizer {
         self.done = true;
         self.started = Instant::now();
         let prompt = self.voice.prompt(text)?;
-        self.limit = Voice::limit(&prompt);
+        self.limit = self.voice.limit_of(text, &prompt);
         self.speculator.start(&prompt)?;
         self.codec.reset();
         self.tokens.clear();

@@ -6,6 +6,8 @@ use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
 use super::text::{self, Chunk};
 use super::utterance::Utterance;
 use super::written::written;
+#[cfg(feature = "bpe")]
+use super::{command::PhonemesCommand, prompt::Reference, reader::Reader};
 use crate::asg::{Index, Weights};
 use crate::bundle::{Bundle, FILE_NAME, Speaker, hex};
 use crate::core::Emission;
@@ -101,6 +103,9 @@ pub struct Voice {
     groups: Option<Index<Map>>,
     /// Of a voice that reads phonemes.
     phonemizer: Option<Phonemizer>,
+    /// Of a voice with a tokenizer.
+    #[cfg(feature = "bpe")]
+    reader: Option<Reader>,
     speaker: usize,
     /// Of the bundle and its lexicon, and of the index.
     memory: (VoiceMemory, VoiceMemory),
@@ -232,6 +237,17 @@ impl Voice {
             let what = format!("{FILE_NAME} says phonemes, but its vocabulary has no {c:?}");
             return Err(Error::new(ErrorKind::Mismatch, what));
         }
+        #[cfg(feature = "bpe")]
+        let reader = match bundle.text.tokenizer.as_str() {
+            "" => None,
+            name => Reader::open(&bundle, &file(name)?)?,
+        };
+        #[cfg(not(feature = "bpe"))]
+        if bundle.prompt.is_some() {
+            let what = "this voice has a tokenizer, and the program was built without the feature \
+                        bpe: build it with";
+            return Err(Error::new(ErrorKind::Unsupported, what));
+        }
         let voice = Self {
             bundle: bundle.into(),
             target,
@@ -239,6 +255,8 @@ impl Voice {
             codec: decoder,
             groups: None,
             phonemizer,
+            #[cfg(feature = "bpe")]
+            reader,
             speaker: 0,
             memory: (memory, VoiceMemory::default()),
             load: Duration::ZERO,
@@ -288,11 +306,17 @@ impl Voice {
     }
 
     /// The same bundle with another of its speakers. Clones share everything else, so one
-    /// bundle in memory serves all of its speakers.
+    /// bundle in memory serves all of its speakers. Of a voice with a tokenizer it is one of the
+    /// reference voices in its folder.
     ///
     /// # Errors
     /// `InvalidArgument` if there is no such speaker; the message lists those there are.
     pub fn with_speaker(self, name: &str) -> Result<Self> {
+        #[cfg(feature = "bpe")]
+        if let Some(reader) = &self.reader {
+            let reference = reader.read_reference(self.bundle.dir(), name)?;
+            return self.with_reference(reference);
+        }
         let speaker = self.bundle.speaker(name)?;
         Ok(Self { speaker, ..self })
     }
@@ -387,6 +411,57 @@ impl Voice {
         Ok(self)
     }
 
+    /// The same voice, imitating another: its words and speech tokens begin every prompt.
+    ///
+    /// # Errors
+    /// `Unsupported` if its prompts have no place for one, `InvalidArgument` if the tokens are not
+    /// of its codebook.
+    #[cfg(feature = "bpe")]
+    pub fn with_reference(mut self, reference: Reference) -> Result<Self> {
+        match &mut self.reader {
+            Some(reader) => reader.set_reference(reference)?,
+            None => return Err(no_tokenizer("another voice to imitate")),
+        }
+        Ok(self)
+    }
+
+    /// The reference voice that it imitates.
+    #[cfg(feature = "bpe")]
+    pub fn reference(&self) -> Option<&Arc<Reference>> {
+        self.reader.as_ref()?.reference()
+    }
+
+    /// The same voice with the program that makes phonemes of a text, run when it speaks.
+    ///
+    /// # Errors
+    /// `Unsupported` if it does not read phonemes of such programs.
+    #[cfg(feature = "bpe")]
+    pub fn with_phonemes_command(mut self, command: PhonemesCommand) -> Result<Self> {
+        match &mut self.reader {
+            Some(reader) => reader.set_command(command)?,
+            None => return Err(no_tokenizer("a program for phonemes")),
+        }
+        Ok(self)
+    }
+
+    /// The same voice in another mood.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it does not know it; the message lists what it knows.
+    #[cfg(feature = "bpe")]
+    pub fn with_emotion(mut self, emotion: &str) -> Result<Self> {
+        match &mut self.reader {
+            Some(reader) => reader.set_emotion(emotion)?,
+            None => return Err(no_tokenizer("an emotion")),
+        }
+        Ok(self)
+    }
+
+    /// Whether prompts are made by a tokenizer.
+    pub fn has_tokenizer(&self) -> bool {
+        self.bundle.prompt.is_some()
+    }
+
     /// The text of a chunk as the models read it, over the characters of the vocabulary: its
     /// letters, or the symbol of the tempo nearest to `rate` and its phonemes.
     ///
@@ -394,6 +469,10 @@ impl Voice {
     /// `InvalidText` if there is nothing to speak, or a pronunciation in the chunk has symbols
     /// that are no IPA.
     pub fn write(&self, chunk: &Chunk, rate: f32) -> Result<String> {
+        #[cfg(feature = "bpe")]
+        if let Some(reader) = &self.reader {
+            return reader.write(chunk);
+        }
         let Some(said) = self.phonemes(chunk)? else { return Ok(chunk.text.clone()) };
         let tempo = self.bundle.text.tempo(rate * chunk.rate).map(|(symbol, _)| symbol);
         Ok(tempo.into_iter().chain(said.chars()).collect())
@@ -450,6 +529,10 @@ impl Voice {
     /// # Errors
     /// `InvalidText` if there is nothing to speak or the voice has not its characters.
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        #[cfg(feature = "bpe")]
+        if let Some(reader) = &self.reader {
+            return reader.prompt(text);
+        }
         let vocabulary = &self.bundle.vocabulary;
         let characters = text::tokens(vocabulary, text)?;
         if characters.is_empty() {
@@ -465,6 +548,14 @@ impl Voice {
     /// that has not ended at four times that never will.
     pub fn limit(prompt: &[u32]) -> usize {
         150 + 14 * prompt.len().saturating_sub(2)
+    }
+
+    /// The same for the prompt of this text, whose tokens need not be one a character.
+    pub(super) fn limit_of(&self, text: &str, prompt: &[u32]) -> usize {
+        match self.has_tokenizer() {
+            true => 150 + 14 * text.chars().count(),
+            false => Self::limit(prompt),
+        }
     }
 
     /// The voice's own sampling.
@@ -512,4 +603,10 @@ impl Voice {
             end: self.bundle.vocabulary.end_of_speech,
         }
     }
+}
+
+#[cfg(feature = "bpe")]
+fn no_tokenizer(what: &str) -> Error {
+    let what = format!("this voice was not imported: it has no place for {what}");
+    Error::new(ErrorKind::Unsupported, what)
 }

@@ -39,6 +39,8 @@ STAGES = {
     "evaluate": ("measure.evaluate", "", "intelligibility of the decoding arms"),
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
     "neucodec": ("fixtures.neucodec", "", "reference sound of NeuCodec and X-codec2 for the runtime's tests"),
+    "hf-folder": ("fixtures.hf_folder", "", "a voice as a plain Hugging Face folder, to try imports on"),
+    "hf-gguf": ("fixtures.hf_gguf", "", "a Hugging Face folder as GGUF, and a tokenizer for random weights"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
     "windows": ("measure.windows", "", "how a decoder of NeuCodec's form is best streamed"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
