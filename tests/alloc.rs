@@ -87,7 +87,9 @@ fn utterances(
     let (target, draft) = (warm(voice.target(), &pool), warm(voice.draft().unwrap(), &pool));
     let groups = voice.groups().cloned();
     let mut s = Speculator::new(target, draft, groups, options).unwrap();
-    let mut codec = CodecDecoder::new(voice.codec(), &pool, audio).unwrap();
+    let mut codec =
+        CodecDecoder::new(voice.codec(), &pool, &voice.bundle().audio, &voice.bundle().codec)
+            .unwrap();
     let mut pcm = Vec::with_capacity(2 * POSITIONS * audio.samples_per_frame());
     for tokens in 1..=MAX_GAMMA + 1 {
         codec.push(&vec![0; tokens], &mut pcm).unwrap();
@@ -110,7 +112,7 @@ fn utterances(
                 break end;
             }
         };
-        codec.finish(&mut pcm);
+        codec.finish(&mut pcm).unwrap();
         (end, rounds, COUNT.load(Ordering::Relaxed) - before)
     };
     let long = "the birch canoe slid on the smooth planks of the lake.";

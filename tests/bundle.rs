@@ -168,6 +168,9 @@ fn every_contradiction_is_refused() {
         ("max_positions = 1024", "max_positions = 0", "max_positions"),
         ("bits = 8", "bits = 5", "bits"),
         ("latency_samples = 560", "latency_samples = 16001", "latency_samples"),
+        ("latency_samples = 560", "latency_samples = 560\nkind = \"other\"", "bundle description"),
+        ("latency_samples = 560", "latency_samples = 560\nnew_frames = 25", "windowed"),
+        ("latency_samples = 560", "latency_samples = 560\nkind = \"windowed\"", "one spectrum"),
         ("temperature = 1.0", "temperature = -1.0", "temperature"),
         ("temperature = 1.0", "temperature = nan", "temperature"),
         ("top_k = 0", "top_k = -1", "top_k"),
@@ -453,6 +456,35 @@ fn optional_sections() {
         1,
     );
     assert_eq!(Bundle::parse(&more, "x").unwrap().codec.context_frames, Some(33));
+}
+
+/// A codec that looks both ways: its windows, what they are if nothing is said, and their bounds.
+#[test]
+fn codecs_of_whole_utterances_have_windows() {
+    let with = |keys: &str| {
+        let text = sound().replacen("hop = 160", "hop = 320", 1).replacen(
+            "latency_samples = 560",
+            &format!("latency_samples = 560\nkind = \"windowed\"\n{keys}"),
+            1,
+        );
+        Bundle::parse(&text, "x").map_err(|e| e.to_string())
+    };
+    assert_eq!(Bundle::parse(&sound(), "x").unwrap().codec.windows(), None);
+    let w = with("").unwrap().codec.windows().unwrap();
+    assert_eq!((w.first, w.new, w.ahead, w.back), (10, 25, 5, 100));
+    let w = with("first_frames = 8\nnew_frames = 40\nahead_frames = 3\nback_frames = 1").unwrap();
+    let w = w.codec.windows().unwrap();
+    assert_eq!((w.first, w.new, w.ahead, w.back), (8, 40, 3, 1));
+    for (keys, what) in [
+        ("first_frames = 5", "first_frames"),
+        ("ahead_frames = 10", "first_frames"),
+        ("new_frames = 0", "new_frames"),
+        ("back_frames = 0", "back_frames"),
+        ("back_frames = 1025", "back_frames"),
+    ] {
+        let e = with(keys).unwrap_err();
+        assert!(e.contains(what), "{keys}: {e}");
+    }
 }
 
 /// A voice that opens can speak: no default of a bundle is out of the decoder's range.

@@ -145,7 +145,7 @@ fn gguf_blocks_are_kept() {
             &logits(&from_floats, &other, &tokens, &[6]),
         );
         // The embedding is a block here and f16 there.
-        assert!(apart < 2e-3, "{body}: {apart}");
+        assert!(apart < 1e-2, "{body}: {apart}");
     }
 }
 
@@ -309,7 +309,7 @@ fn what_is_wrong_is_told() {
     tiny::wrong_torch(&mut wrong);
     tiny::wrong_options(&mut wrong);
     let failed = fails(&wrong);
-    assert!(wrong.len() >= 60, "{} cases", wrong.len());
+    assert!(wrong.count() >= 60, "{} cases", wrong.count());
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
@@ -322,6 +322,18 @@ fn random_damage_is_survived() {
     let files =
         [small.safetensors(|_| true), tiny.gguf(Dtype::Q8_0), small.torch(|n| n.contains("norm"))];
     let mut random = tiny::Random(77);
+    // A tokenizer that is let through must not fail later than where it says so.
+    let text = tiny.tokenizer.to_string().into_bytes();
+    for _ in 0..200 {
+        let mut bytes = text.clone();
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(bytes.len());
+            bytes[at] = b"0\"[]{}:,tnx9"[random.below(12)];
+        }
+        if let Ok(bpe) = Bpe::read(&bytes, "damaged") {
+            let _ = (bpe.before(), bpe.encode("the <|speech_1|>, 12 ðə"));
+        }
+    }
     for (kind, file) in files.iter().enumerate() {
         let read = |bytes: Vec<u8>| {
             let map = Map::from_vec(bytes);
@@ -547,4 +559,140 @@ fn a_tokenizer_comes_out_of_a_gguf() {
         assert_eq!(made.encode(text).unwrap(), own.encode(text).unwrap(), "{text:?}");
     }
     assert!(made.before().unwrap().is_empty());
+}
+
+/// The program: what it says, its exit codes, and a voice from import to sound.
+#[cfg(feature = "cli")]
+#[test]
+fn the_program_imports_and_speaks() {
+    use std::process::{Command, Output};
+    let dir = Dir::new("program");
+    let run = |args: &[&str]| -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_voxgrain"));
+        command.args(args).env_remove("VOXGRAIN_BUNDLE");
+        command.output().unwrap()
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Tiny::new("llama", 8).write(&dir.path("nano"));
+    let path = |name: &str| dir.path(name).display().to_string();
+    let (model, out, codec) =
+        (path("nano"), path("bundle"), tiny::codec(&dir).display().to_string());
+
+    let refused = run(&["import", &model, "-o", &out]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("--codec"), "{}", text(&refused.stderr));
+    assert!(!dir.path("bundle").exists());
+    let missing = run(&["import", &path("nothing"), "-o", &out, "--codec", &codec]);
+    assert_eq!(missing.status.code(), Some(3));
+
+    let done = run(&["import", &model, "--codec", &codec, "-o", &out, "--bits", "4"]);
+    let told = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(0), "{told}");
+    for said in [
+        "NeuTTS Nano",
+        "280 ids: 16 speech from 262, end 259",
+        "4 bits",
+        "MB a token",
+        "tokens a second",
+        "groups",
+    ] {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+    let again = run(&["import", &model, "--codec", &codec, "-o", &out, "--force", "--json"]);
+    let value: Json = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&value["bits"], &value["speech"]), (&json!(8), &json!(16)));
+
+    std::fs::write(dir.path("jo.txt"), "the\n one ").unwrap();
+    std::fs::write(dir.path("jo.json"), "[1, 2, 3]").unwrap();
+    std::fs::write(dir.path("far.json"), "[16]").unwrap();
+    let add = |codes: &str| {
+        run(&[
+            "voice",
+            "add",
+            "jo",
+            &path(codes),
+            &path("jo.txt"),
+            "--bundle",
+            &out,
+            "--phonemes-command",
+            "cat",
+        ])
+    };
+    assert_eq!(add("far.json").status.code(), Some(2));
+    let added = add("jo.json");
+    assert_eq!(added.status.code(), Some(0), "{}", text(&added.stderr));
+    assert_eq!(add("jo.json").status.code(), Some(2));
+    assert_eq!(text(&run(&["voice", "list", "--bundle", &out]).stdout), "jo\n");
+
+    let wav = path("out.wav");
+    let say = ["say", "--bundle", &out, "--voice", "jo", "--seed", "3", "-o", &wav];
+    let told = run(&[&say[..], &["Hello."]].concat());
+    assert_eq!(told.status.code(), Some(4), "{}", text(&told.stderr));
+    assert!(text(&told.stderr).contains("--phonemes-command"), "{}", text(&told.stderr));
+    let spoken = run(&[&say[..], &["--phonemes", "hɛloʊ."]].concat());
+    // A model of noise may not end by itself.
+    assert!(matches!(spoken.status.code(), Some(0 | 8)), "{}", text(&spoken.stderr));
+    let by_phonemes = std::fs::read(&wav).unwrap();
+    assert!(by_phonemes.len() > 50 * 640, "{}", by_phonemes.len());
+    let command =
+        run(&[&say[..], &["--phonemes-command", "sed s/Hello/hɛloʊ/", "Hello."]].concat());
+    assert!(matches!(command.status.code(), Some(0 | 8)), "{}", text(&command.stderr));
+    assert!(std::fs::read(&wav).unwrap() == by_phonemes);
+    let arm = run(&[&say[..], &["--arm", "transport", "--phonemes", "a"]].concat());
+    assert!(text(&arm.stderr).contains("draft"), "{}", text(&arm.stderr));
+}
+
+/// A model of ours as a plain Llama folder comes back: integers and scales of the body bit for
+/// bit, ids in their old order, logits alike. (The head is a sum of factors here and a row a
+/// code there, so its own rounding differs.)
+#[test]
+fn our_own_model_comes_back() {
+    let dir = Dir::new("own");
+    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
+    let own = tiny::Own::read(&original.join("target.onnx"));
+    let folder = dir.path("folder");
+    own.as_llama().write(&folder);
+    let mut options = Options::new(&folder, dir.path("again"));
+    options.codec = Some(original.clone());
+    options.no_groups = true;
+    let report = import(&options, &mut |_, _, _| ()).unwrap_or_else(|e| panic!("{e:#}"));
+    assert_eq!((report.family.name.as_str(), report.family.speech), ("voxgrain", 65_536));
+    assert_eq!(
+        (report.family.first_speech, report.family.end),
+        (own.others() - 1, own.others() + 65_535)
+    );
+
+    let again: std::collections::BTreeMap<_, _> = stored(&options.output).into_iter().collect();
+    let mut compared = 0;
+    for (name, bytes) in stored(&original) {
+        if name.starts_with("layers.") || name.starts_with("final_norm") {
+            assert!(again[&name] == bytes, "{name} differs");
+            compared += 1;
+        }
+    }
+    assert!(compared > 15, "{compared}");
+
+    // The same ids mean the same, so the same session can be had of both.
+    let pool = Pool::new(kernel::best(), 1);
+    let tokens: Vec<u32> = [65_537, 65_545, 65_550, 65_560, 65_538]
+        .into_iter()
+        .chain((0..40).map(|i| i * 1_601 % 65_536))
+        .collect();
+    let mut rows = [&original, &options.output].map(|bundle| {
+        let model = Model::load(bundle.join("target.onnx"), 64).unwrap();
+        let mut session = Session::new(&model, &pool).unwrap();
+        session.step(&tokens, tokens.len()).unwrap();
+        let width = session.vocabulary();
+        session.logits().chunks_exact(width).map(<[f32]>::to_vec).collect::<Vec<_>>()
+    });
+    for row in rows.iter_mut().flatten() {
+        let mean = row.iter().sum::<f32>() / row.len() as f32;
+        row.iter_mut().for_each(|l| *l -= mean);
+    }
+    let apart = difference(&rows[1], &rows[0]);
+    assert!(apart < 0.02, "{apart}");
+
+    // Its prompts are those of the voice.
+    let (a, b) = (Voice::open(&original).unwrap(), Voice::open(&options.output).unwrap());
+    assert_eq!(a.prompt("good morning.").unwrap(), b.prompt("good morning.").unwrap());
 }

@@ -120,6 +120,30 @@ fn a_row_does_not_depend_on_its_batch() {
     }
 }
 
+/// The rows of a convolution share memory where they overlap; the product is that of rows which
+/// were written out.
+#[test]
+fn overlapping_rows_are_as_good_as_copies() {
+    let mut rng = StdRng::seed_from_u64(20);
+    for bits in [Bits::Eight, Bits::Four] {
+        for (taps, columns, n, rows) in [(1, 64, 20, 3), (3, 32, 33, 9), (7, 96, 16, 18)] {
+            let w = matrix(&mut rng, n, taps * columns, bits);
+            let x = random(&mut rng, (rows + taps - 1) * columns, 3.0);
+            let copied: Vec<f32> =
+                (0..rows).flat_map(|r| x[r * columns..][..taps * columns].to_vec()).collect();
+            let got = same("windows", |kernel| {
+                let mut q = QuantizedRows::default();
+                q.fill_windows(kernel, &x, columns, taps);
+                assert_eq!((q.rows(), q.columns()), (rows, taps * columns));
+                let mut out = vec![f32::NAN; w.shape.tiles() * rows * TILE];
+                kernel.qgemm(bits, &w.packed.0, &w.packed.1, &q, &mut out);
+                out
+            });
+            assert_eq!(self::bits(&got), self::bits(&product(kernel::scalar(), &w, &copied)));
+        }
+    }
+}
+
 #[test]
 fn products_match_double_precision() {
     let mut rng = StdRng::seed_from_u64(3);
@@ -212,6 +236,20 @@ fn row_functions_agree_and_match_double_precision() {
             o
         });
         close(&out, (0..n).map(|i| d(i) / (1.0 + (-d(i)).exp()) * w[i] as f64), 1e-5);
+
+        let out = same("silu", |k| {
+            let mut o = x.clone();
+            k.silu(&mut o);
+            o
+        });
+        close(&out, (0..n).map(|i| d(i) / (1.0 + (-d(i)).exp())), 1e-5);
+
+        let out = same("scale_shift", |k| {
+            let mut o = vec![0.0; n];
+            k.scale_shift(&x, &w, &b, &mut o);
+            o
+        });
+        close(&out, (0..n).map(|i| d(i) * w[i] as f64 + b[i] as f64), 1e-6);
 
         let out = same("gelu_tanh", |k| {
             let mut o = x.clone();

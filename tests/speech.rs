@@ -40,12 +40,14 @@ fn pcm_matches_pytorch_and_does_not_depend_on_the_pushes() {
     for name in ["tiny", "voice"] {
         let voice = Voice::open(bundle(name)).unwrap();
         let pool = Pool::new(kernel::best(), 1);
-        let mut decoder = CodecDecoder::new(voice.codec(), &pool, &voice.bundle().audio).unwrap();
+        let mut decoder =
+            CodecDecoder::new(voice.codec(), &pool, &voice.bundle().audio, &voice.bundle().codec)
+                .unwrap();
         let (tokens, _) = golden(name, "pcm");
         let mut whole = Vec::new();
         decoder.push(&tokens, &mut whole).unwrap();
         assert_eq!(whole.len(), tokens.len() * 320 - 240, "one hop and a half is held back");
-        decoder.finish(&mut whole);
+        decoder.finish(&mut whole).unwrap();
         assert_eq!(whole.len(), tokens.len() * 320);
         for reference in ["pcm", "pcm_torch"] {
             let (_, want) = golden(name, reference);
@@ -60,17 +62,17 @@ fn pcm_matches_pytorch_and_does_not_depend_on_the_pushes() {
             for c in tokens.chunks(size) {
                 decoder.push(c, &mut parts).unwrap();
             }
-            decoder.finish(&mut parts);
+            decoder.finish(&mut parts).unwrap();
             assert!(parts == whole, "{name}: pushes of {size} give other samples");
         }
         // Nothing pushed, nothing owed; and an abandoned stream leaves no trace.
         let mut none = Vec::new();
-        decoder.finish(&mut none);
+        decoder.finish(&mut none).unwrap();
         assert!(none.is_empty());
         decoder.push(&tokens[..7], &mut Vec::new()).unwrap();
         decoder.reset();
         decoder.push(&tokens, &mut none).unwrap();
-        decoder.finish(&mut none);
+        decoder.finish(&mut none).unwrap();
         assert!(none == whole);
     }
 }
@@ -97,7 +99,9 @@ fn spectra_that_are_no_numbers_are_an_error_and_not_silence() {
     let voice = Voice::open(&dir).unwrap();
     std::fs::remove_dir_all(&dir).unwrap();
     let pool = Pool::new(kernel::best(), 1);
-    let mut decoder = CodecDecoder::new(voice.codec(), &pool, &voice.bundle().audio).unwrap();
+    let mut decoder =
+        CodecDecoder::new(voice.codec(), &pool, &voice.bundle().audio, &voice.bundle().codec)
+            .unwrap();
     let mut pcm = Vec::new();
     let e = decoder.push(&[1, 2, 3], &mut pcm).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Numeric, "{e}");
@@ -136,10 +140,12 @@ fn speech_streams_sample_for_sample() {
     let rms = (streamed.iter().map(|v| v * v).sum::<f32>() / streamed.len() as f32).sqrt();
     assert!(rms > 0.01 && streamed.iter().all(|v| v.abs() < 4.0), "rms {rms}");
 
-    let mut decoder = CodecDecoder::new(voice.codec(), &pool, &voice.bundle().audio).unwrap();
+    let mut decoder =
+        CodecDecoder::new(voice.codec(), &pool, &voice.bundle().audio, &voice.bundle().codec)
+            .unwrap();
     let mut whole = Vec::new();
     decoder.push(&tokens, &mut whole).unwrap();
-    decoder.finish(&mut whole);
+    decoder.finish(&mut whole).unwrap();
     assert!(whole == streamed, "streamed and one-shot sound differ");
 }
 

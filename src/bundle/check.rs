@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Component, Path};
 
 use super::{
-    Audio, Description, FrontEnd, LanguageModel, Prompt, Sampling, Speaker, Text, Vocabulary,
+    Audio, Codec, Description, FrontEnd, LanguageModel, Prompt, Sampling, Speaker, Text, Vocabulary,
 };
 use crate::decode::{Costs, MAX_GAMMA};
 
@@ -40,6 +40,7 @@ impl Description {
             "codec.latency_samples {} is more than a second",
             self.codec.latency_samples
         );
+        self.codec.check(a)?;
         if let Some(groups) = &self.groups {
             ensure!(
                 !groups.file.is_empty() && !Path::new(&groups.file).is_absolute(),
@@ -281,6 +282,42 @@ impl Audio {
             max_log_magnitude.is_finite() && (-20.0..=20.0).contains(&max_log_magnitude),
             "audio.max_log_magnitude {max_log_magnitude} is not within -20..=20"
         );
+        Ok(())
+    }
+}
+
+impl Codec {
+    /// Tokens of a window: what is beyond is no stream any more.
+    const MAX_FRAMES: usize = 1024;
+
+    fn check(&self, audio: &Audio) -> std::result::Result<(), String> {
+        let given = [self.first_frames, self.new_frames, self.ahead_frames, self.back_frames];
+        let Some(w) = self.windows() else {
+            ensure!(
+                given.iter().all(Option::is_none),
+                "codec.first_frames, new_frames, ahead_frames and back_frames are for \
+                 codec.kind = \"windowed\""
+            );
+            return Ok(());
+        };
+        ensure!(
+            audio.spectra_per_frame() == 1,
+            "a windowed codec makes one spectrum a token, audio.hop {} is not the token's {} samples",
+            audio.hop,
+            audio.samples_per_frame()
+        );
+        for (name, value, least) in [
+            ("first_frames", w.first, w.ahead + 1),
+            ("new_frames", w.new, 1),
+            ("ahead_frames", w.ahead, 0),
+            ("back_frames", w.back, 1),
+        ] {
+            ensure!(
+                (least..=Self::MAX_FRAMES).contains(&value),
+                "codec.{name} {value} is not within {least}..={}",
+                Self::MAX_FRAMES
+            );
+        }
         Ok(())
     }
 }

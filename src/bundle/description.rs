@@ -200,6 +200,9 @@ pub enum TextIs {
     #[default]
     #[serde(rename = "plain")]
     Plain,
+    /// The same in small letters.
+    #[serde(rename = "plain-lower")]
+    PlainLower,
     /// IPA with stress and punctuation, as espeak-ng writes it.
     #[serde(rename = "phonemes-espeak")]
     EspeakPhonemes,
@@ -213,6 +216,7 @@ impl TextIs {
     pub fn name(self) -> &'static str {
         match self {
             TextIs::Plain => "plain",
+            TextIs::PlainLower => "plain-lower",
             TextIs::EspeakPhonemes => "phonemes-espeak",
             TextIs::OwnPhonemes => "phonemes-voxgrain",
         }
@@ -353,6 +357,58 @@ pub struct Codec {
     pub context_frames: Option<u32>,
     /// Later tokens that a token's sound depends on.
     pub lookahead_frames: Option<u32>,
+    /// How a stream of tokens is decoded.
+    #[serde(default)]
+    pub kind: CodecKind,
+    /// Tokens that the first sound waits for. This key and the next three are for
+    /// [`CodecKind::Windowed`] alone; see [`Codec::windows`].
+    pub first_frames: Option<u32>,
+    /// Tokens that a window adds to the sound at most.
+    pub new_frames: Option<u32>,
+    /// Tokens that every window reads beyond those.
+    pub ahead_frames: Option<u32>,
+    /// Earlier tokens that a window sees.
+    pub back_frames: Option<u32>,
+}
+
+/// How a stream of tokens is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CodecKind {
+    /// As it comes: the decoder looks back alone.
+    #[default]
+    Causal,
+    /// In windows: the decoder looks both ways, as it was made for whole utterances.
+    Windowed,
+}
+
+/// The windows of a [`CodecKind::Windowed`] decoder, in tokens. docs/codec.md says how they
+/// were chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Windows {
+    /// Tokens that the first sound waits for, those of its view ahead included.
+    pub first: usize,
+    /// Tokens that a window adds to the sound at most.
+    pub new: usize,
+    /// Tokens that every window reads beyond those.
+    pub ahead: usize,
+    /// Earlier tokens whose keys and values a window sees.
+    pub back: usize,
+}
+
+impl Codec {
+    /// The windows of a decoder that needs them, with the defaults of what is not said.
+    pub fn windows(&self) -> Option<Windows> {
+        let or = |given: Option<u32>, default| given.map_or(default, |v| v as usize);
+        (self.kind == CodecKind::Windowed).then(|| Windows {
+            first: or(self.first_frames, 10),
+            new: or(self.new_frames, 25),
+            ahead: or(self.ahead_frames, 5),
+            back: or(self.back_frames, 100),
+        })
+    }
 }
 
 /// `[sampling]`: defaults of the voice.

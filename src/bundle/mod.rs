@@ -16,7 +16,8 @@
 //! [[speakers]]   # optional: name, begin, description of each speaker; the first is the default
 //! [target]       # file, layers, hidden, heads, kv_heads, head_dim, ffn, max_positions, bits; optionally rope_base, qk_norm
 //! [draft]        # optional; the same, and features
-//! [codec]        # file, latency_samples, and optionally context_frames, lookahead_frames
+//! [codec]        # file, latency_samples, and optionally context_frames, lookahead_frames; kind (causal or windowed),
+//!                # of a windowed one first_frames, new_frames, ahead_frames, back_frames
 //! [sampling]     # temperature, top_k, top_p, min_p, gamma: the voice's defaults; optionally
 //!                # repetition_penalty, repetition_window, min_tokens, draft_cost, row_cost
 //! [groups]       # optional; file, which may lie outside the folder
@@ -32,8 +33,8 @@ mod description;
 mod stamp;
 
 pub use description::{
-    Audio, Codec, Description, FileEntry, FrontEnd, Groups, LanguageModel, Prompt, Sampling,
-    Speaker, Text, TextIs, Vocabulary,
+    Audio, Codec, CodecKind, Description, FileEntry, FrontEnd, Groups, LanguageModel, Prompt,
+    Sampling, Speaker, Text, TextIs, Vocabulary, Windows,
 };
 pub use stamp::{STAMP_LIFETIME, Stamp};
 

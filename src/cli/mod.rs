@@ -93,6 +93,10 @@ enum Command {
     /// Time bare passes of one model file, for tools/compare
     #[command(hide = true)]
     Passes(lab::passes::Passes),
+    #[cfg(feature = "lab")]
+    /// Measure what streaming costs with a codec that was made for whole utterances
+    #[command(hide = true)]
+    Windows(lab::windows::Windows),
 }
 
 pub fn run() -> ExitCode {
@@ -117,6 +121,8 @@ pub fn run() -> ExitCode {
         Command::Voice(c) => c.run(),
         #[cfg(feature = "lab")]
         Command::Passes(c) => c.run(),
+        #[cfg(feature = "lab")]
+        Command::Windows(c) => c.run(),
     };
     interrupt::exit(|| match result {
         Ok(()) => ExitCode::SUCCESS,

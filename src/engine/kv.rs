@@ -60,6 +60,15 @@ impl HeadCache {
             lanes[position % 16] = *k;
         }
     }
+
+    /// Gives position `to` the key and value, of `d` channels, of position `from`.
+    pub fn copy(&mut self, from: usize, to: usize, d: usize) {
+        self.values.copy_within(from * d..(from + 1) * d, to * d);
+        let at = |position: usize, c: usize| position / 16 * 16 * d + c * 16 + position % 16;
+        for c in 0..d {
+            self.keys[at(to, c)] = self.keys[at(from, c)];
+        }
+    }
 }
 
 /// What a pair of channels turns by from one position to the next, in radians: `[head_dim/2]`.

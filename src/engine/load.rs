@@ -169,6 +169,7 @@ impl Loader {
             let own = Node { name, operator, slot, selects_rows: false };
             nodes.insert(node.name.clone(), own);
         }
+        needs.both_ways |= !needs.edges.is_empty() || !needs.norms.is_empty();
         // Logits that are sums of factors are made outside of the plan, if at all: sampling
         // needs their softmax, which is cheaper from the factors.
         let last = graph.node.iter().position(|n| n.output.first() == Some(&first_output));
@@ -217,6 +218,9 @@ impl Loader {
             self.plan(&onnx, &proto, features)
                 .map_err(|e| malformed(&self.name, "broken graph", Some(e)))?
         };
+        if needs.both_ways && made.rows[0] != 1 {
+            return Err(self.bad("where rows see later rows, a token must have one row of output"));
+        }
         let mut outputs = columns[0];
         if factored {
             outputs =
@@ -240,6 +244,9 @@ impl Loader {
             attention: needs.attention,
             frequencies: needs.frequencies,
             tails: needs.tails,
+            both_ways: needs.both_ways,
+            edges: needs.edges,
+            norms: needs.norms,
             slots,
             max_positions: self.max_positions,
             tensors,

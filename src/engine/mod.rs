@@ -12,6 +12,7 @@ mod model;
 pub(crate) mod nbits;
 pub(crate) mod node;
 mod ops;
+mod past;
 mod pool;
 mod program;
 mod session;

@@ -2,7 +2,8 @@
 
 use super::kv::{Frequencies, LayerCache};
 use super::node::TensorInfo;
-use super::ops::WANTED;
+use super::ops::{Node, WANTED};
+use super::past::Past;
 use super::pool::Pool;
 use super::program::Program;
 use super::shape::{AttentionShape, Embedding};
@@ -26,6 +27,10 @@ pub struct Model {
     pub(super) frequencies: Vec<Frequencies>,
     /// `(k - 1) * C` of each causal convolution.
     pub(super) tails: Vec<usize>,
+    /// Floats that each convolution keeps, and channels of each group norm.
+    pub(super) edges: Vec<usize>,
+    pub(super) norms: Vec<usize>,
+    pub(super) both_ways: bool,
     pub(super) slots: usize,
     pub(super) max_positions: usize,
     pub(super) tensors: Vec<TensorInfo>,
@@ -107,12 +112,25 @@ impl Model {
         self.taps
     }
 
+    /// Whether a row of output depends on tokens behind its own: a codec's decoder that was made
+    /// for whole utterances.
+    pub fn looks_ahead(&self) -> bool {
+        self.both_ways
+    }
+
+    /// Columns that the widest product of the plan reads and writes together.
+    pub fn widest_product(&self) -> usize {
+        let nodes = self.plan.model().nodes().iter();
+        let matrices = nodes.filter_map(|n| n.op_as::<Node>()?.operator.matrix());
+        matrices.map(|w| w.shape().k + w.shape().n).max().unwrap_or(0)
+    }
+
     /// Positions that a session may hold.
     pub fn max_positions(&self) -> usize {
         self.max_positions
     }
 
-    /// The attention layers, in order; none in a codec.
+    /// The attention layers, in order; none in a causal codec.
     pub fn attention(&self) -> &[AttentionShape] {
         &self.attention
     }
@@ -193,7 +211,8 @@ impl Model {
         let halves: usize = self.attention.iter().map(|a| a.kv_heads * a.head_dim * padded).sum();
         // A rotary table holds a pair of floats for two channels.
         let rope: usize = self.frequencies.iter().map(|f| 4 * f.head_dim() * positions).sum();
-        2 * halves + rope + 4 * self.tails.iter().sum::<usize>()
+        let floats = self.tails.iter().sum::<usize>() + 2 * self.edges.iter().sum::<usize>();
+        2 * halves + rope + 4 * floats + 32 * self.norms.iter().sum::<usize>()
     }
 
     /// Bytes that a session keeps for the results of passes over at most `rows` tokens with
@@ -213,11 +232,13 @@ impl Model {
         SIZES_KEPT * 4 * all.sum::<usize>()
     }
 
-    pub(super) fn state(&self, pool: Arc<Pool>, positions: usize) -> State {
+    /// `room` are the positions of a codec whose keys and values outlast a pass.
+    pub(super) fn state(&self, pool: Arc<Pool>, positions: usize, room: usize) -> State {
         let cache = |a: &AttentionShape| LayerCache::new(a.kv_heads, a.head_dim, positions);
         let layers = self.attention.iter().map(cache).collect();
         let tails = self.tails.iter().map(|&n| vec![0.0; n]).collect();
-        State::new(pool, layers, &self.frequencies, tails, self.slots)
+        let past = Past::new(&self.edges, &self.norms, room);
+        State::new(pool, layers, &self.frequencies, tails, past, self.slots)
     }
 }
 

@@ -34,6 +34,12 @@ pub(super) struct Needs {
     pub frequencies: Vec<Frequencies>,
     /// `(k - 1) * C` of each causal convolution.
     pub tails: Vec<usize>,
+    /// Floats that each convolution keeps of the rows before.
+    pub edges: Vec<usize>,
+    /// Channels of each group norm.
+    pub norms: Vec<usize>,
+    /// Whether rows see later rows of the same pass.
+    pub both_ways: bool,
     /// What tokens are looked up in.
     pub embedding: Option<Embedding>,
 }

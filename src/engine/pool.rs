@@ -28,6 +28,8 @@ pub(super) struct AttentionTask {
     /// Positions in the cache before the rows of this pass.
     pub past: usize,
     pub rows: usize,
+    /// Whether a row sees none of the rows behind it.
+    pub causal: bool,
 }
 
 #[derive(Clone, Default)]
@@ -302,10 +304,38 @@ impl Pool {
         residual: Option<&[f32]>,
         out: &mut [f32],
     ) {
+        let fill = |q: &mut QuantizedRows| w.quantize(q, self.crew.kernel, x);
+        self.product(w, fill, bias, residual, out);
+    }
+
+    /// [`multiply`](Self::multiply) where row `i` is rows `i` to `i + taps` of `x`, which has
+    /// `taps - 1` rows more than `out`, behind one another.
+    pub(super) fn convolve(
+        &self,
+        w: &Arc<Weight>,
+        taps: usize,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        residual: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
+        let (kernel, columns) = (self.crew.kernel, w.shape().k / taps);
+        let fill = |q: &mut QuantizedRows| q.fill_windows(kernel, x, columns, taps);
+        self.product(w, fill, bias, residual, out);
+    }
+
+    fn product(
+        &self,
+        w: &Arc<Weight>,
+        fill: impl FnOnce(&mut QuantizedRows),
+        bias: Option<&[f32]>,
+        residual: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
         let (n, tiles) = (w.shape().n, w.shape().tiles());
-        let m = x.len() / w.shape().k;
+        let m = out.len() / n;
         let prepare = |dispatch: &mut Dispatch| {
-            w.quantize(&mut dispatch.x, self.crew.kernel, x);
+            fill(&mut dispatch.x);
             let count = self.count(w.bytes() / MIN_PIECE_BYTES, tiles);
             dispatch.begin(Task::Multiply(w.clone()), tiles, count);
         };
@@ -330,7 +360,8 @@ impl Pool {
             dispatch.query.resize(kv_heads * per_head * d, 0.0);
             query(&mut dispatch.query);
             dispatch.lens.clear();
-            dispatch.lens.extend((0..per_head).map(|i| a.past + i / a.group + 1));
+            let seen = |i| if a.causal { i / a.group + 1 } else { a.rows };
+            dispatch.lens.extend((0..per_head).map(|i| a.past + seen(i)));
             let cost = (a.past + a.rows) * d * (per_head + 2) * kv_heads;
             let count = self.count(cost / MIN_ATTEND * 4, kv_heads);
             dispatch.begin(Task::Attend(a.clone()), kv_heads, count);

@@ -40,8 +40,8 @@ fn broken() -> String {
 }
 
 impl Runner {
-    fn new(model: &Arc<Model>, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
-        let own = model.state(pool.clone(), positions);
+    fn new(model: &Arc<Model>, pool: &Arc<Pool>, positions: usize, room: usize) -> Result<Self> {
+        let own = model.state(pool.clone(), positions, room);
         if model.program.is_some() {
             let buffers = Buffers::default();
             return Ok(Self::Own { model: model.clone(), state: own, buffers });
@@ -171,7 +171,7 @@ impl Session {
             return Err(misplaced(model, "a codec's network", "a language model"));
         }
         let positions = positions.min(model.max_positions());
-        let runner = Runner::new(model, pool, positions)?;
+        let runner = Runner::new(model, pool, positions, 0)?;
         Ok(Self {
             model: model.clone(),
             runner,
@@ -352,9 +352,16 @@ impl Session {
 }
 
 /// The codec decoder's network at one point of a stream of tokens.
+///
+/// A causal decoder takes tokens as they come. One that looks both ways
+/// ([`Model::looks_ahead`]) works on windows: the first rows of each are kept, so that those behind
+/// them see their keys, values, edges and sums, and are never decoded again; the last ones only
+/// lend the others their view ahead.
 pub struct CodecSession {
     model: Arc<Model>,
     runner: Runner,
+    /// Most tokens of a pass, where the decoder looks both ways.
+    rows: usize,
 }
 
 impl std::fmt::Debug for CodecSession {
@@ -364,23 +371,62 @@ impl std::fmt::Debug for CodecSession {
 }
 
 impl CodecSession {
-    /// The start of a stream.
+    /// Most tokens of a pass over a decoder that looks both ways, if nothing else is said.
+    const ROWS: usize = 1024;
+
+    /// The start of a stream, with nothing kept from pass to pass by a decoder that looks both
+    /// ways: each is a whole of at most 1,024 tokens.
     ///
     /// # Errors
-    /// `Mismatch` if the model has attention or reads features: a codec's has neither.
+    /// `Mismatch` if the model has a cache or reads features: a codec's does neither.
     pub fn new(model: &Arc<Model>, pool: &Arc<Pool>) -> Result<Self> {
-        if !model.caches.is_empty() || model.features > 0 {
+        Self::with_past(model, pool, 0, Self::ROWS)
+    }
+
+    /// The start of a stream of a decoder that looks both ways, in passes of at most `rows` tokens
+    /// which see the last `room` of those before them.
+    pub fn with_past(
+        model: &Arc<Model>,
+        pool: &Arc<Pool>,
+        room: usize,
+        rows: usize,
+    ) -> Result<Self> {
+        if !model.attention.is_empty() || model.features > 0 {
             return Err(misplaced(model, "a language model", "a codec's network"));
         }
-        Ok(Self { model: model.clone(), runner: Runner::new(model, pool, 0)? })
+        let positions = if model.looks_ahead() { room + rows } else { 0 };
+        let runner = Runner::new(model, pool, positions, room)?;
+        Ok(Self { model: model.clone(), runner, rows })
     }
 
     /// Decodes the next tokens and returns their spectra, `[frames][columns]`.
+    ///
+    /// # Errors
+    /// As [`pass`](Self::pass).
     pub fn push(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        self.pass(tokens, tokens.len())
+    }
+
+    /// [`push`](Self::push) of tokens of which the first `keep` are kept: the next pass begins
+    /// with the token behind those. A causal decoder keeps all.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for more tokens than the session was made for.
+    pub fn pass(&mut self, tokens: &[u32], keep: usize) -> Result<&[f32]> {
         if tokens.is_empty() {
             return Ok(&[]);
         }
+        if self.model.looks_ahead() && tokens.len() > self.rows {
+            let what = format!(
+                "a window of {} tokens for a codec session of {}: decode it in parts",
+                tokens.len(),
+                self.rows
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, what));
+        }
+        self.runner.with(|s| s.past.keep = keep.min(tokens.len()));
         self.runner.run(tokens, &[])?;
+        self.runner.with(|s| s.past.advance());
         Ok(self.runner.output(0))
     }
 
@@ -389,8 +435,16 @@ impl CodecSession {
         self.model.output_columns()
     }
 
+    /// Makes what a decoder that looks both ways has kept so far the start of every stream.
+    pub fn hold(&mut self) {
+        self.runner.with(|s| s.past.hold());
+    }
+
     /// Back to the start of a stream.
     pub fn reset(&mut self) {
-        self.runner.with(|s| s.tails.iter_mut().for_each(|t| t.fill(0.0)));
+        self.runner.with(|s| {
+            s.tails.iter_mut().for_each(|t| t.fill(0.0));
+            s.past.reset();
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! What one session keeps between passes.
 
 use super::kv::{Frequencies, LayerCache, Rope};
+use super::past::{Past, Sums};
 use super::pool::Pool;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -17,7 +18,14 @@ pub(super) struct State {
     /// Past rows of each causal convolution, `[k - 1][C]`, oldest first.
     pub tails: Vec<Vec<f32>>,
     pub ropes: Vec<Rope>,
-    /// Past and new rows of a causal convolution.
+    /// What operators that look both ways keep.
+    pub past: Past,
+    /// Scratch of a group norm: the sums, mean and scale of each group, a pair for each channel.
+    pub norm: Sums,
+    pub factors: Vec<(f64, f64)>,
+    pub scale: Vec<f32>,
+    pub shift: Vec<f32>,
+    /// Past and new rows of a convolution.
     pub window: Vec<f32>,
     /// A key on its way into a cache, as floats and as f16.
     pub rotated: Vec<f32>,
@@ -38,6 +46,7 @@ impl State {
         layers: Vec<LayerCache>,
         frequencies: &[Frequencies],
         tails: Vec<Vec<f32>>,
+        past: Past,
         slots: usize,
     ) -> Self {
         Self {
@@ -47,6 +56,11 @@ impl State {
             layers: layers.into_iter().map(Arc::new).collect(),
             tails,
             ropes: frequencies.iter().map(Rope::new).collect(),
+            past,
+            norm: Sums::default(),
+            factors: Vec::new(),
+            scale: Vec::new(),
+            shift: Vec::new(),
             window: Vec::new(),
             rotated: Vec::new(),
             half: Vec::new(),

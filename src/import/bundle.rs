@@ -1,6 +1,7 @@
 //! From a model's folder or file to a bundle's: everything checked first, files that appear when
 //! all of them are complete.
 
+use super::codec::Codec;
 use super::config::Config;
 use super::family::{Family, Ids};
 use super::gguf::Gguf;
@@ -8,7 +9,7 @@ use super::graph::{Counts, Graph, Written};
 use super::lm::LanguageModel;
 use super::quantize::Bits;
 use super::source::{Tensors, malformed, unsupported};
-use super::{files, open_tensors, tokenizer};
+use super::{codec, files, open_tensors, tokenizer};
 use crate::asg::{BuildOptions, Family as GroupFamily, IndexBuilder, Metric, RowSource};
 use crate::bundle::{Bundle, FILE_NAME, FORMAT, hex};
 use crate::convert::{Output, unwritable};
@@ -82,17 +83,6 @@ pub struct Report {
     pub state_bytes: u64,
     /// Groups and their mean size, if they were built.
     pub groups: Option<(u32, f64)>,
-}
-
-/// A codec decoder, written and not yet in its place.
-#[derive(Debug)]
-pub struct Codec {
-    /// `[audio]`.
-    pub audio: Table,
-    /// `[codec]`.
-    pub codec: Table,
-    /// Files by their names, weights before the graph that makes sense of them.
-    pub files: Vec<(String, Part, (u64, [u8; 32]))>,
 }
 
 /// The model's files as they are found.
@@ -247,7 +237,7 @@ fn write(
     let (config, family, out) = (&found.config, &found.family, &options.output);
     let mut all: Vec<File> = Vec::new();
     // The smaller part first: what is wrong with it is told at once.
-    let codec = read_codec(codec, family, out)?;
+    let codec = read_codec(codec, family, out, threads, progress)?;
     all.extend(codec.files.into_iter().map(|(name, part, facts)| File { name, part, facts }));
 
     let total: u64 = found.tensors.tensors.values().map(|t| t.len() as u64).sum();
@@ -354,7 +344,13 @@ fn whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<File> {
 }
 
 /// The codec's files and what bundle.toml says of them.
-fn read_codec(path: &Path, family: &Family, out: &Path) -> Result<Codec> {
+fn read_codec(
+    path: &Path,
+    family: &Family,
+    out: &Path,
+    threads: usize,
+    progress: &mut dyn FnMut(&str, u64, u64),
+) -> Result<Codec> {
     if !path.exists() {
         let what = format!("{} does not exist: name the folder of the codec", path.display());
         return Err(Error::new(ErrorKind::Unreadable, what));
@@ -362,10 +358,23 @@ fn read_codec(path: &Path, family: &Family, out: &Path) -> Result<Codec> {
     if path.join(FILE_NAME).exists() {
         return codec_of_bundle(path, family, out);
     }
-    Err(unsupported(format!(
-        "{} holds no bundle: a codec is taken from a bundle's folder",
-        path.display()
-    )))
+    if family.speech != codec::CODES {
+        return Err(Error::new(
+            ErrorKind::Mismatch,
+            format!(
+                "{} is no bundle, and of other codecs those of {} codes are read; the model has {} \
+                 speech tokens",
+                path.display(),
+                codec::CODES,
+                family.speech
+            ),
+        ));
+    }
+    let mut done = 0;
+    codec::import(path, out, Bits::Eight, threads, &mut |n| {
+        done += n;
+        progress("codec", done, done);
+    })
 }
 
 /// Another bundle's codec, as it is.

@@ -150,7 +150,7 @@ impl Family {
             Self {
                 name: "Soprano".into(),
                 parts: ["[STOP]", "[TEXT]", "{text}", "[START]"].map(str::to_owned).to_vec(),
-                text_is: TextIs::Plain,
+                text_is: TextIs::PlainLower,
                 emotions: Vec::new(),
                 sampling: Sampling {
                     temperature: 0.0,

@@ -295,6 +295,39 @@ impl<'p> Graph<'p> {
         Ok(self.op("QMatMul", name, &inputs, &outputs, &attributes))
     }
 
+    /// A convolution over `taps` rows, as many on either side: `rows` has the channels of one tap
+    /// behind those of another, whole blocks of 32.
+    #[allow(clippy::too_many_arguments)]
+    pub fn conv(
+        &mut self,
+        name: &str,
+        x: &str,
+        rows: &dyn Rows,
+        taps: usize,
+        bits: Bits,
+        bias: Option<&[f32]>,
+        residual: Option<&str>,
+    ) -> Result<String> {
+        let (n, k) = rows.shape();
+        if taps % 2 == 0 || k % (taps * SCALE_BLOCK) != 0 {
+            return Err(unsupported(format!("{name} convolves {k} columns over {taps} rows")));
+        }
+        let (weights, scales) = self.packed(name, rows, bits)?;
+        let bias = match bias {
+            Some(b) => self.floats(&format!("{name}.bias"), &[n], b)?,
+            None => String::new(),
+        };
+        let inputs = [x, &weights, &scales, &bias, residual.unwrap_or_default()];
+        let attributes = [
+            ("N", Attribute::Int(n as i64)),
+            ("K", Attribute::Int(k as i64)),
+            ("bits", Attribute::Int(bits.bytes_per_row_block() as i64 / 4)),
+            ("kernel", Attribute::Int(taps as i64)),
+            ("padding", Attribute::Int(taps as i64 / 2)),
+        ];
+        Ok(self.op("Conv", name, &inputs, &[], &attributes))
+    }
+
     /// A table that tokens are looked up in, row by row in blocks of 32.
     pub fn table(
         &mut self,

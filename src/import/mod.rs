@@ -7,6 +7,7 @@
 
 mod blocks;
 mod bundle;
+pub mod codec;
 pub mod codes;
 pub mod config;
 pub mod family;
@@ -20,7 +21,8 @@ pub mod safetensors;
 pub mod source;
 pub mod tokenizer;
 
-pub use bundle::{Codec, Options, Report, import};
+pub use bundle::{Options, Report, import};
+pub use codec::Codec;
 
 use crate::{Error, ErrorKind, Result};
 use source::Tensors;

@@ -58,7 +58,9 @@ pub fn from_gguf(gguf: &Gguf) -> Result<Vec<u8>> {
                 "id": id, "content": token, "special": kind == CONTROL, "single_word": false,
                 "lstrip": false, "rstrip": false, "normalized": false,
             }));
-        } else if vocab.insert((*token).to_owned(), json!(id)).is_some() {
+        }
+        // Added tokens too: those that the model does not know get the next free ids, not theirs.
+        if vocab.insert((*token).to_owned(), json!(id)).is_some() {
             return Err(bad(&format!("has {token:?} twice")));
         }
     }

@@ -208,6 +208,18 @@ pub(super) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 #[inline(always)]
+pub(super) fn silu(x: &mut [f32]) {
+    in_place(x, |x| x * sigmoid(x));
+}
+
+#[inline(always)]
+pub(super) fn scale_shift(x: &[f32], scale: &[f32], shift: &[f32], out: &mut [f32]) {
+    for (((o, x), a), b) in out.iter_mut().zip(x).zip(scale).zip(shift) {
+        *o = x.mul_add(*a, *b);
+    }
+}
+
+#[inline(always)]
 pub(super) fn gelu_tanh(x: &mut [f32]) {
     // 0.5 x (1 + tanh(z)) = x sigmoid(2 z), z = sqrt(2/pi) (x + 0.044715 x^3)
     in_place(x, |x| {

@@ -84,6 +84,8 @@ pub struct Kernel {
     rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     layer_norm: fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
     swiglu: fn(&[f32], &[f32], &mut [f32]),
+    silu: fn(&mut [f32]),
+    scale_shift: fn(&[f32], &[f32], &[f32], &mut [f32]),
     gelu_tanh: fn(&mut [f32]),
     gelu_erf: fn(&mut [f32]),
     conv: fn(&[f32], &[f32], &[f32], &mut [f32]),
@@ -237,6 +239,17 @@ impl Kernel {
     pub fn swiglu(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
         assert!(gate.len() == up.len() && gate.len() == out.len());
         (self.swiglu)(gate, up, out)
+    }
+
+    /// `x sigmoid(x)` in place.
+    pub fn silu(&self, x: &mut [f32]) {
+        (self.silu)(x)
+    }
+
+    /// `out[c] = x[c] * scale[c] + shift[c]` for one row, in one rounding.
+    pub fn scale_shift(&self, x: &[f32], scale: &[f32], shift: &[f32], out: &mut [f32]) {
+        assert!(x.len() == scale.len() && x.len() == shift.len() && x.len() == out.len());
+        (self.scale_shift)(x, scale, shift, out)
     }
 
     /// GELU in place, tanh approximation.

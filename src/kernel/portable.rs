@@ -91,7 +91,8 @@ fn qgemm<const BYTES: usize>(
     out: &mut [f32],
     dot: impl Fn(&[u8; BYTES], &[i8; SCALE_BLOCK]) -> [i32; TILE],
 ) {
-    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let (m, blocks) = (x.rows(), x.blocks());
+    let (stride, block_stride) = x.strides();
     for ((w, scales), out) in w
         .chunks_exact(blocks * BYTES)
         .zip(scales.chunks_exact(blocks * TILE))
@@ -103,8 +104,8 @@ fn qgemm<const BYTES: usize>(
             let scales: [f32; TILE] = std::array::from_fn(|r| widen(scales[r]));
             for (i, out) in out.chunks_exact_mut(TILE).enumerate() {
                 let q: &[i8; SCALE_BLOCK] =
-                    x.q[i * k + b * SCALE_BLOCK..][..SCALE_BLOCK].try_into().unwrap();
-                let (dot, scale) = (dot(w, q), x.scale[i * blocks + b]);
+                    x.q[i * stride + b * SCALE_BLOCK..][..SCALE_BLOCK].try_into().unwrap();
+                let (dot, scale) = (dot(w, q), x.scale[i * block_stride + b]);
                 for r in 0..TILE {
                     out[r] = (dot[r] as f32).mul_add(scales[r] * scale, out[r]);
                 }
@@ -121,7 +122,8 @@ fn rows<const BYTES: usize>(
     out: &mut [f32],
     dot: impl Fn(&[u8; BYTES], &[i8; SCALE_BLOCK]) -> [i32; TILE],
 ) {
-    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let (m, blocks) = (x.rows(), x.blocks());
+    let (stride, block_stride) = x.strides();
     let bytes = BYTES / TILE;
     let mut block = [0u8; BYTES];
     let mut scales = [0f32; TILE];
@@ -142,9 +144,9 @@ fn rows<const BYTES: usize>(
             }
             for (i, out) in out.chunks_exact_mut(TILE).enumerate() {
                 let q: &[i8; SCALE_BLOCK] =
-                    x.q[i * k + b * SCALE_BLOCK..][..SCALE_BLOCK].try_into().unwrap();
-                let (dot, scale) = (dot(&block, q), x.scale[i * blocks + b]);
-                let sum = x.sum[i * blocks + b];
+                    x.q[i * stride + b * SCALE_BLOCK..][..SCALE_BLOCK].try_into().unwrap();
+                let (dot, scale) = (dot(&block, q), x.scale[i * block_stride + b]);
+                let sum = x.sum[i * block_stride + b];
                 for r in 0..TILE {
                     let dot = (dot[r] + offsets[r] * sum) as f32;
                     out[r] = dot.mul_add(scales[r] * scale, out[r]);

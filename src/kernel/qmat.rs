@@ -311,6 +311,8 @@ impl RowMajor<'_> {
 pub struct QuantizedRows {
     rows: usize,
     k: usize,
+    /// From the start of one row to that of the next: `k`, or less where rows overlap.
+    stride: usize,
     /// Whether each block holds its even columns before its odd ones, as the nibbles of
     /// row-major 4-bit weights lie.
     pub(super) paired: bool,
@@ -326,11 +328,21 @@ pub struct QuantizedRows {
 impl QuantizedRows {
     /// Quantizes `x[rows][k]`, reusing the buffers.
     pub fn fill(&mut self, kernel: super::Kernel, x: &[f32], k: usize) {
+        self.fill_windows(kernel, x, k, 1)
+    }
+
+    /// Quantizes `x[R][columns]` as the `R - taps + 1` rows that a convolution multiplies, each
+    /// of `taps` neighbouring rows of `x` behind one another. They share what they overlap in:
+    /// nothing is quantized or stored twice.
+    pub fn fill_windows(&mut self, kernel: super::Kernel, x: &[f32], columns: usize, taps: usize) {
+        let k = columns;
         assert!(k % SCALE_BLOCK == 0 && k > 0 && x.len() % k == 0);
         let rows = x.len() / k;
+        assert!(taps > 0 && rows + 1 >= taps);
         let blocks = k / SCALE_BLOCK;
-        self.rows = rows;
-        self.k = k;
+        self.rows = rows + 1 - taps;
+        self.k = k * taps;
+        self.stride = k;
         self.paired = false;
         self.q.resize(rows * k, 0);
         self.scale.resize(rows * blocks, 0.0);
@@ -376,6 +388,10 @@ impl QuantizedRows {
     /// Number of rows `m`.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+    /// From the start of one row to that of the next, in columns and in blocks.
+    pub(super) fn strides(&self) -> (usize, usize) {
+        (self.stride, self.stride / SCALE_BLOCK)
     }
     /// Columns `K`.
     pub fn columns(&self) -> usize {

@@ -13,6 +13,8 @@ pub(super) const KERNEL: Kernel = Kernel {
     rms_norm: body::rms_norm,
     layer_norm: body::layer_norm,
     swiglu: body::swiglu,
+    silu: body::silu,
+    scale_shift: body::scale_shift,
     gelu_tanh: body::gelu_tanh,
     gelu_erf: body::gelu_erf,
     conv: body::conv,
@@ -50,18 +52,19 @@ fn qgemm(
     out: &mut [f32],
     weight: impl Fn(&[u8], usize, usize) -> i32,
 ) {
-    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let (m, blocks) = (x.rows(), x.blocks());
+    let (stride, block_stride) = x.strides();
     for (t, out) in out.chunks_exact_mut(m * TILE).enumerate() {
         for i in 0..m {
             for r in 0..TILE {
                 let mut acc = 0.0f32;
                 for b in 0..blocks {
                     let block = &packed[(t * blocks + b) * bytes..][..bytes];
-                    let q = &x.q[i * k + b * SCALE_BLOCK..][..SCALE_BLOCK];
+                    let q = &x.q[i * stride + b * SCALE_BLOCK..][..SCALE_BLOCK];
                     let dot: i32 =
                         (0..SCALE_BLOCK).map(|c| weight(block, r, c) * q[c] as i32).sum();
                     let s = f16::from_bits(scales[(t * blocks + b) * TILE + r]).to_f32()
-                        * x.scale[i * blocks + b];
+                        * x.scale[i * block_stride + b];
                     acc = (dot as f32).mul_add(s, acc);
                 }
                 out[i * TILE + r] = acc;
@@ -71,7 +74,8 @@ fn qgemm(
 }
 
 fn qgemm_rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
-    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let (m, blocks) = (x.rows(), x.blocks());
+    let (stride, block_stride) = x.strides();
     let bytes = w.bits.bytes_per_row_block();
     out.fill(0.0);
     for row in 0..w.rows() {
@@ -80,14 +84,14 @@ fn qgemm_rows(w: &RowMajor, x: &QuantizedRows, out: &mut [f32]) {
             for b in 0..blocks {
                 let block = &w.weights[(row * blocks + b) * bytes..][..bytes];
                 let zero = w.zero_point(row, b) as i32;
-                let q = &x.q[i * k + b * SCALE_BLOCK..][..SCALE_BLOCK];
+                let q = &x.q[i * stride + b * SCALE_BLOCK..][..SCALE_BLOCK];
                 let dot: i32 = (0..SCALE_BLOCK)
                     .map(|c| {
                         let a = q[if x.paired { c / 2 + c % 2 * 16 } else { c }];
                         (RowMajor::stored(w.bits, block, c) as i32 - zero) * a as i32
                     })
                     .sum();
-                let s = w.scales.get(row * blocks + b) * x.scale[i * blocks + b];
+                let s = w.scales.get(row * blocks + b) * x.scale[i * block_stride + b];
                 acc = (dot as f32).mul_add(s, acc);
             }
             out[(row / TILE * m + i) * TILE + row % TILE] = acc;

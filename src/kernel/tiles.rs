@@ -105,7 +105,8 @@ pub(super) unsafe fn qgemm<const BYTES: usize>(
     out: &mut [f32],
     table: &[RowsFn; ROWS_PER_TILE],
 ) {
-    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let (m, blocks) = (x.rows(), x.blocks());
+    let (k, x_blocks) = x.strides();
     let start = if BYTES == TILE * SCALE_BLOCK { &x.start8 } else { &x.start4 };
     for ((w, scales), out) in w
         .chunks_exact(blocks * BYTES)
@@ -125,11 +126,11 @@ pub(super) unsafe fn qgemm<const BYTES: usize>(
             x_start: start.as_ptr(),
             x_sum: x.sum.as_ptr(),
             k,
-            x_blocks: blocks,
+            x_blocks,
             blocks,
         };
-        // SAFETY: the chunks are a tile of `blocks` blocks, `x` has m rows of as many, the chunk
-        // of `out` has 16 m floats, and the caller answers for the features.
+        // SAFETY: the chunks are a tile of `blocks` blocks, `x` has m rows of as many, which may
+        // overlap, the chunk of `out` has 16 m floats, and the caller answers for the features.
         unsafe { all_rows(args, m, out.as_mut_ptr(), table) }
     }
 }
@@ -188,7 +189,8 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
     out: &mut [f32],
     tables: &RowTables,
 ) {
-    let (m, k, blocks) = (x.rows(), x.columns(), x.blocks());
+    let (m, blocks) = (x.rows(), x.blocks());
+    let (k, x_blocks) = x.strides();
     let starts = if ROW == SCALE_BLOCK { &x.start8 } else { &x.start4 };
     let stride = blocks * ROW;
     let rows = w.rows();
@@ -238,7 +240,7 @@ pub(super) unsafe fn qgemm_rows<const ROW: usize>(
                 x_start: starts[first..].as_ptr(),
                 x_sum: x.sum[first..].as_ptr(),
                 k,
-                x_blocks: blocks,
+                x_blocks,
                 blocks: span,
             };
             let (table, one) = match w.zero_points {

@@ -131,6 +131,7 @@ impl Reader {
         };
         let text = match self.text_is {
             TextIs::Plain => file.transcript,
+            TextIs::PlainLower => file.transcript.to_lowercase(),
             _ => match (file.phonemes, &self.command) {
                 (Some(phonemes), _) => phonemes,
                 (None, Some(command)) => command.phonemes(&file.transcript)?,
@@ -154,6 +155,9 @@ impl Reader {
     /// A chunk as prompts write it.
     pub fn write(&self, chunk: &Chunk) -> Result<String> {
         let mut sentence = chunk.text.clone();
+        if self.text_is == TextIs::PlainLower {
+            return Ok(sentence);
+        }
         // Words come in small letters; such models were trained on written sentences.
         if let Some(first) = sentence.get_mut(..1) {
             first.make_ascii_uppercase();

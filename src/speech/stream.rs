@@ -142,8 +142,12 @@ impl Options {
         let (target, codec) = (voice.target(), voice.codec());
         let draft = voice.draft().filter(|_| self.decode.arm != Arm::Ar);
         let b = voice.bundle();
-        let state =
-            target.state_bytes(n) + draft.map_or(0, |d| d.state_bytes(n)) + codec.state_bytes(0);
+        let windows = b.codec.windows();
+        // A reference may be as long as what a window sees of the past.
+        let positions = windows.map_or(0, |w| w.room(w.back) + w.longest());
+        let state = target.state_bytes(n)
+            + draft.map_or(0, |d| d.state_bytes(n))
+            + codec.state_bytes(positions);
         let gamma = match self.decode.arm {
             Arm::Ar => 0,
             _ => self.decode.gamma.most().min(MAX_GAMMA),
@@ -159,7 +163,7 @@ impl Options {
             m.pass_bytes(PREFILL_ROWS, 1).max(m.pass_bytes(rows, wanted))
                 + wanted * 4 * m.output_columns()
         };
-        let codec_rows = rows + CODEC_TOKENS;
+        let codec_rows = windows.map_or(rows + CODEC_TOKENS, |w| w.longest());
         let passes = language(target, rows)
             + draft.map_or(0, |d| language(d, 1))
             + codec.pass_bytes(codec_rows, codec_rows);
@@ -172,8 +176,12 @@ impl Options {
         let widest = of(&b.target, target).max(drafting.map_or(0, |(m, model)| of(m, model)));
         // A head has few rows, but may have as many columns as tokens.
         let head = [Some(target), draft].into_iter().flatten().map(|m| m.score_columns()).max();
-        let products = Pool::work_bytes(PREFILL_ROWS, widest, n)
+        let mut products = Pool::work_bytes(PREFILL_ROWS, widest, n)
             + 8 * rows * head.unwrap_or(0).saturating_sub(widest);
+        if windows.is_some() {
+            let columns = codec.widest_product();
+            products = products.max(Pool::work_bytes(codec_rows, columns, positions));
+        }
         let samples =
             (codec_rows + 2) * b.audio.samples_per_frame() + 8 * b.audio.fft_size as usize;
         let text = TEXT_GROWTH * self.max_text + TEXT_PASS;

@@ -95,7 +95,10 @@ impl Synthesizer {
         let draft = voice.draft().filter(|_| options.arm != Arm::Ar);
         let draft = draft.map(|d| Session::with_positions(d, pool, positions)).transpose()?;
         let speculator = Speculator::new(target, draft, voice.groups().cloned(), options)?;
-        let codec = CodecDecoder::new(voice.codec(), pool, &voice.bundle().audio)?;
+        // Speech goes on where the reference ends, for the codec too.
+        let reference = voice.reference().map_or(&[][..], |r| &r.codes);
+        let (audio, decoder) = (&voice.bundle().audio, &voice.bundle().codec);
+        let codec = CodecDecoder::with_reference(voice.codec(), pool, audio, decoder, reference)?;
         Ok(Self {
             voice: voice.clone(),
             speculator,
@@ -189,7 +192,7 @@ impl Synthesizer {
             self.spoken = self.tokens.len();
         }
         if !more {
-            self.codec.finish(pcm);
+            self.codec.finish(pcm)?;
             self.stats.utterances += 1;
             self.stats.cut += cut as u64;
             self.stats.tokens += self.spoken as u64;

@@ -1,6 +1,7 @@
 //! A voice: a bundle with its models and its group index.
 
 use super::calibration::{Calibration, stored};
+use super::codec;
 use super::described;
 use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
 use super::text::{self, Chunk};
@@ -257,8 +258,9 @@ impl Voice {
         };
         let target = load(&bundle.target.file, bundle.target.max_positions)?;
         let draft = bundle.draft.as_ref().map(|d| load(&d.file, d.max_positions)).transpose()?;
-        let codec = load(&bundle.codec.file, 0)?;
-        described::check(&bundle, &target, draft.as_deref(), &codec)?;
+        let decoder = load(&bundle.codec.file, 0)?;
+        described::check(&bundle, &target, draft.as_deref(), &decoder)?;
+        codec::check(&decoder, &bundle.audio, &bundle.codec)?;
         let memory = lexicon.as_ref().map_or(memory, |map| memory.and(map));
         let phonemizer = lexicon.map(|map| Phonemizer::open(&map)).transpose()?;
         if phonemizer.is_some()
@@ -282,7 +284,7 @@ impl Voice {
             bundle: bundle.into(),
             target,
             draft,
-            codec,
+            codec: decoder,
             groups: None,
             phonemizer,
             #[cfg(feature = "bpe")]

@@ -533,9 +533,9 @@ pub fn tokenizer() -> Json {
     let mut vocab = serde_json::Map::new();
     let mut added = Vec::new();
     for (id, (name, kind)) in names.iter().zip(types).enumerate() {
-        if kind == 1 {
-            vocab.insert(name.clone(), json!(id));
-        } else {
+        // Known to the model as well, or ids would be given anew.
+        vocab.insert(name.clone(), json!(id));
+        if kind != 1 {
             added.push(json!({
                 "id": id, "content": name, "special": kind == 3, "single_word": false,
                 "lstrip": false, "rstrip": false, "normalized": false,
@@ -664,6 +664,202 @@ impl Gguf {
     }
 }
 
+/// A language model of ours, read back from its file.
+pub struct Own {
+    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    config: Json,
+    characters: String,
+}
+
+impl Own {
+    pub fn read(path: &Path) -> Self {
+        use prost::Message;
+        let proto = tract_onnx::pb::ModelProto::decode(&std::fs::read(path).unwrap()[..]).unwrap();
+        let graph = proto.graph.unwrap();
+        let data = std::fs::read(format!("{}.data", path.display())).unwrap();
+        let bytes = |name: &str| {
+            let t = graph.initializer.iter().find(|t| t.name == name).unwrap();
+            let field = |key: &str| -> usize {
+                t.external_data.iter().find(|e| e.key == key).unwrap().value.parse().unwrap()
+            };
+            &data[field("offset")..][..field("length")]
+        };
+        let half = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
+        let single = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        let mut tensors = BTreeMap::new();
+        let mut facts = BTreeMap::new();
+        for node in &graph.node {
+            let int = |key: &str| node.attribute.iter().find(|a| a.name == key).unwrap().i as usize;
+            let float = |key: &str| node.attribute.iter().find(|a| a.name == key).unwrap().f;
+            match node.op_type.as_str() {
+                "QMatMul" => {
+                    let (n, k) = (int("N"), int("K"));
+                    let (q, s) = (bytes(&node.input[1]), bytes(&node.input[2]));
+                    tensors
+                        .insert(node.name.clone(), (vec![n, k], unpack(q, s, n, k, int("bits"))));
+                }
+                "RmsNorm" => {
+                    let w: Vec<f32> = bytes(&node.input[1]).chunks(4).map(single).collect();
+                    tensors.insert(node.name.clone(), (vec![w.len()], w));
+                    facts.insert("epsilon", json!(float("epsilon")));
+                }
+                "Attention" => {
+                    for key in ["heads", "kv_heads", "head_dim"] {
+                        facts.insert(key, json!(int(key)));
+                    }
+                    facts.insert("rope_base", json!(float("rope_base")));
+                }
+                "FactorEmbed" => {
+                    for (part, at) in [("factors", 1), ("extra", 2)] {
+                        let w: Vec<f32> = bytes(&node.input[at]).chunks(2).map(half).collect();
+                        tensors.insert(format!("embedding.{part}"), (vec![], w));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let text = std::fs::read_to_string(path.with_file_name("bundle.toml")).unwrap();
+        let bundle: toml::Table = toml::from_str(&text).unwrap();
+        let characters = bundle["vocabulary"]["characters"].as_str().unwrap().to_owned();
+        Self { tensors, config: json!(facts), characters }
+    }
+
+    fn width(&self) -> usize {
+        self.tensors["final_norm"].1.len()
+    }
+
+    /// Ids that are no codes, the end among them.
+    pub fn others(&self) -> u32 {
+        (self.tensors["embedding.extra"].1.len() / self.width()) as u32
+    }
+
+    /// Rows of codes, from factors.
+    fn codes(&self, factors: &[f32]) -> Vec<f32> {
+        let width = self.width();
+        let mut out = Vec::with_capacity(width << 16);
+        for code in 0..65_536usize {
+            let digit = |i: usize| code >> (2 * i) & 3;
+            let single = (0..8).map(|i| 4 * i + digit(i));
+            let pairs = (0..8).flat_map(|a| (a + 1..8).map(move |b| (a, b))).enumerate();
+            let pairs = pairs.map(|(p, (a, b))| 32 + 16 * p + 4 * digit(a) + digit(b));
+            let mut row = vec![0.0f32; width];
+            for f in single.chain(pairs) {
+                row.iter_mut().zip(&factors[f * width..]).for_each(|(o, w)| *o += w);
+            }
+            out.extend(row);
+        }
+        out
+    }
+
+    /// A Llama folder: text ids first, then the codes, the end last.
+    pub fn as_llama(&self) -> Tiny {
+        let (width, others) = (self.width(), self.others() as usize);
+        let size = 65_536 + others;
+        let get = |name: &str| self.tensors[name].clone();
+        let int = |key: &str| self.config[key].as_u64().unwrap() as usize;
+        let layers =
+            (0..).take_while(|l| self.tensors.contains_key(&format!("layers.{l}.qkv"))).count();
+        let table = |factors: &[f32], extra: &[f32]| {
+            let mut rows = extra[width..].to_vec();
+            rows.resize((others - 1) * width, 0.0);
+            rows.extend(self.codes(factors));
+            rows.extend(&extra[..width]);
+            (vec![size, width], rows)
+        };
+        let head = get("head").1;
+        let mut tensors = BTreeMap::from([
+            (
+                "model.embed_tokens.weight".to_owned(),
+                table(&get("embedding.factors").1, &get("embedding.extra").1),
+            ),
+            ("lm_head.weight".to_owned(), table(&head[..480 * width], &head[480 * width..])),
+            ("model.norm.weight".to_owned(), get("final_norm")),
+        ]);
+        let size_of = int("head_dim");
+        let (q, kv) = (int("heads") * size_of, int("kv_heads") * size_of);
+        let mut ffn = 0;
+        for l in 0..layers {
+            let mut put = |name: &str, rows: std::ops::Range<usize>, from: &str| {
+                let (shape, values) = get(&format!("layers.{l}.{from}"));
+                let columns = shape[1];
+                let part = values[rows.start * columns..rows.end * columns].to_vec();
+                tensors.insert(
+                    format!("model.layers.{l}.{name}.weight"),
+                    (vec![rows.len(), columns], part),
+                );
+            };
+            put("self_attn.q_proj", 0..q, "qkv");
+            put("self_attn.k_proj", q..q + kv, "qkv");
+            put("self_attn.v_proj", q + kv..q + 2 * kv, "qkv");
+            put("self_attn.o_proj", 0..width, "attn_out");
+            ffn = get(&format!("layers.{l}.gate_up")).0[0] / 2;
+            put("mlp.gate_proj", 0..ffn, "gate_up");
+            put("mlp.up_proj", ffn..2 * ffn, "gate_up");
+            put("mlp.down_proj", 0..width, "down");
+            for (name, from) in
+                [("input_layernorm", "attn_norm"), ("post_attention_layernorm", "mlp_norm")]
+            {
+                let norm = get(&format!("layers.{l}.{from}"));
+                tensors.insert(format!("model.layers.{l}.{name}.weight"), norm);
+            }
+        }
+        let config = json!({
+            "model_type": "llama", "num_hidden_layers": layers, "hidden_size": width,
+            "intermediate_size": ffn, "num_attention_heads": int("heads"),
+            "num_key_value_heads": int("kv_heads"), "head_dim": size_of, "vocab_size": size,
+            "max_position_embeddings": 512, "rms_norm_eps": self.config["epsilon"],
+            "rope_theta": self.config["rope_base"], "tie_word_embeddings": false,
+        });
+        Tiny { config, tensors, tokenizer: self.tokenizer() }
+    }
+
+    fn tokenizer(&self) -> Json {
+        let others = self.others();
+        let names = ["<|begin|>", "<|start_of_speech|>", "<|pad|>"].map(str::to_owned);
+        let names = names.into_iter().chain(self.characters.chars().map(String::from));
+        let mut vocab: serde_json::Map<String, Json> =
+            names.enumerate().map(|(i, n)| (n, json!(i))).collect();
+        (0..65_536)
+            .for_each(|i| drop(vocab.insert(format!("<|speech_{i}|>"), json!(others - 1 + i))));
+        vocab.insert("<|end_of_speech|>".into(), json!(others + 65_535));
+        let marks = ["<|begin|>", "<|start_of_speech|>", "<|pad|>", "<|end_of_speech|>"];
+        let added = marks.map(|m| {
+            json!({
+                "id": vocab[m], "content": m, "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false,
+            })
+        });
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+            "normalizer": null, "post_processor": null, "decoder": null,
+            "pre_tokenizer": {
+                "type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": false,
+            },
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<|pad|>"},
+        })
+    }
+}
+
+/// Weights of the packed layout as floats.
+fn unpack(packed: &[u8], scales: &[u8], n: usize, k: usize, bits: usize) -> Vec<f32> {
+    let blocks = k / 32;
+    let mut out = vec![0.0; n * k];
+    for row in 0..n {
+        for c in 0..k {
+            let (block, c32) = (row / 16 * blocks + c / 32, c % 32);
+            let at = |c: usize| block * 64 * bits + (c / 4 * 16 + row % 16) * 4 + c % 4;
+            let q = match bits {
+                8 => i32::from(packed[at(c32)]) - 128,
+                _ if c32 < 16 => i32::from(packed[at(c32)] & 15) - 8,
+                _ => i32::from(packed[at(c32 - 16)] >> 4) - 8,
+            };
+            let s = (block * 16 + row % 16) * 2;
+            out[row * k + c] = q as f32 * f16::from_le_bytes([scales[s], scales[s + 1]]).to_f32();
+        }
+    }
+    out
+}
+
 /// What a case changes: the folder with the model in it, and the options.
 type Change = Box<dyn Fn(&Path, &mut Options)>;
 
@@ -682,7 +878,7 @@ impl Wrong {
     pub fn new() -> Self {
         Self(Vec::new())
     }
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
     fn add(
@@ -931,17 +1127,14 @@ pub fn wrong_folders(w: &mut Wrong) {
     w.file("tokenizer of nothing", Malformed, "tokenizer", "tokenizer.json", |b| {
         *b = b"{}".to_vec()
     });
-    w.model("no speech", Unsupported, "no speech tokens", |t| {
-        t.tokenizer["added_tokens"]
-            .as_array_mut()
-            .unwrap()
-            .retain(|a| !a["content"].as_str().unwrap().contains("speech_"));
-    });
     let rename = |t: &mut Tiny, from: &str, to: &str| {
         let text = t.tokenizer.to_string();
         assert!(text.contains(from), "{from}");
         t.tokenizer = serde_json::from_str(&text.replace(from, to)).unwrap();
     };
+    w.model("no speech", Unsupported, "no speech tokens", move |t| {
+        rename(t, "<|speech_", "<|sound_");
+    });
     w.model("no family", Unsupported, "no known family", move |t| {
         rename(t, "TEXT_PROMPT_START", "X")
     });

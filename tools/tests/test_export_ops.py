@@ -250,3 +250,48 @@ def test_op_upsample(rng):
     x = normal(rng, 3, 8)
     got = run("Upsample", [x], factor=2)[0]
     assert (got == np.concatenate([[row[:4], row[4:]] for row in x])).all()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("taps", [1, 3, 7])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_op_conv(rng, bits, taps, steps):
+    channels, rows = 32, 20
+    weight = normal(rng, rows, channels, taps)
+    # Column by column of the packed matrix: the channels of one tap behind those of another.
+    matrix = quantize.quantise(weight.transpose(0, 2, 1).reshape(rows, -1), bits)
+    packed, scales = quantize.pack(matrix)
+    x, bias, residual = normal(rng, steps, channels), normal(rng, rows), normal(rng, steps, rows)
+    stored = matrix.dequantise().reshape(rows, taps, channels)
+    padding = taps // 2
+    expected = (bias + residual).astype(np.float64)
+    for t in range(steps):
+        for j in range(taps):
+            if 0 <= t + j - padding < steps:
+                expected[t] += stored[:, j] @ x[t + j - padding].astype(np.float64)
+    shape = {"N": rows, "K": taps * channels, "bits": bits, "kernel": taps, "padding": padding}
+    close(run("Conv", [x, packed, scales, bias, residual], **shape)[0], expected)
+    close(run("Conv", [x, packed, scales], **shape)[0], expected - bias - residual, 1e-5)
+
+
+def test_op_group_norm(rng):
+    x, weight, bias = normal(rng, 7, 24) + 2, normal(rng, 24), normal(rng, 24)
+    wide = x.astype(np.float64).reshape(7, 4, 6)
+    centred = wide - wide.mean((0, 2), keepdims=True)
+    normed = centred / np.sqrt((centred**2).mean((0, 2), keepdims=True) + 1e-6)
+    close(run("GroupNorm", [x, weight, bias], groups=4, epsilon=1e-6)[0], normed.reshape(7, 24) * weight + bias, 1e-5)
+
+
+def test_op_self_attention(rng):
+    heads, size, steps = 3, 8, 6
+    qkv = normal(rng, steps, 3 * heads * size)
+    q, k, v = qkv.astype(np.float64).reshape(steps, 3, heads, size).transpose(1, 2, 0, 3)
+    scores = np.exp(q @ k.transpose(0, 2, 1) / math.sqrt(size))
+    expected = scores / scores.sum(-1, keepdims=True) @ v
+    got = run("SelfAttention", [qkv], heads=heads, head_dim=size)[0]
+    close(got, expected.transpose(1, 0, 2).reshape(steps, -1))
+
+
+def test_op_silu(rng):
+    x = normal(rng, 3, 20)
+    close(run("Silu", [x])[0], x / (1 + np.exp(-x.astype(np.float64))))

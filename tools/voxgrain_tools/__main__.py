@@ -31,11 +31,14 @@ STAGES = {
     "functions": ("export.onnx_functions", "", "the operators' functions, for voxgrain import"),
     "golden": ("fixtures.golden", "", "reference values for the runtime's tests"),
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
+    "neucodec": ("fixtures.neucodec", "", "reference sound of NeuCodec and X-codec2 for the runtime's tests"),
     "hf-folder": ("fixtures.hf_folder", "", "a voice as a plain Hugging Face folder, to try imports on"),
+    "hf-gguf": ("fixtures.hf_gguf", "", "a Hugging Face folder as GGUF, and a tokenizer for random weights"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
     "widen": ("fixtures.widen", "", "a bundle with a target as large as one likes and the same speech, for speed"),
     "taps": ("fixtures.taps", "", "a random tiny pair whose draft reads states of several layers, for tests"),
     "foreign": ("fixtures.foreign", "", "random models of other families as Hugging Face folders, with their logits"),
+    "windows": ("measure.windows", "", "how a decoder of NeuCodec's form is best streamed"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
 }
 

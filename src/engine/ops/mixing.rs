@@ -121,7 +121,8 @@ impl Operator for Attention {
                 }
             }
         };
-        pool.attend(&AttentionTask { layer, head_dim: d, group, past, rows }, query, out);
+        let task = AttentionTask { layer, head_dim: d, group, past, rows, causal: true };
+        pool.attend(&task, query, out);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@
 //! # To add an operator
 //!
 //! 1. Define it in models/README.md: inputs, attributes, what it computes.
-//! 2. In the file of its family ([`tokens`], [`rows`], [`product`], [`mixing`]) write a struct of
+//! 2. In the file of its family ([`tokens`], [`rows`], [`product`], [`mixing`], [`both`]) write a struct of
 //!    its checked attributes and weights, a function `read` that makes it from a
 //!    [`NodeReader`], and its [`Operator`]: how wide its output is and how that is computed.
 //!    What it keeps from pass to pass belongs in [`State`] and is asked for through
@@ -19,6 +19,7 @@
 //! A test against onnxruntime or PyTorch goes into tests/engine.rs, where every kernel and number
 //! of threads must give the same bits.
 
+mod both;
 mod mixing;
 mod product;
 mod rows;
@@ -55,6 +56,10 @@ pub(super) const OPERATORS: &[(&str, Read)] = &[
     (product::NAME, product::QMatMul::read),
     ("Attention", mixing::Attention::read),
     ("CausalConv", mixing::CausalConv::read),
+    ("Silu", rows::Silu::read),
+    ("Conv", both::Conv::read),
+    ("GroupNorm", both::GroupNorm::read),
+    ("SelfAttention", both::SelfAttention::read),
 ];
 
 /// The operator of a node of our domain or of a stock matrix product, and its name; `None` for

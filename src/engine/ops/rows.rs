@@ -97,6 +97,27 @@ impl Operator for SwiGlu {
     }
 }
 
+/// `x sigmoid(x)`.
+#[derive(Debug)]
+pub(super) struct Silu;
+
+impl Silu {
+    pub fn read(_: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+        Ok(Arc::new(Self))
+    }
+}
+
+impl Operator for Silu {
+    fn columns(&self, input: usize) -> Option<usize> {
+        Some(input)
+    }
+    fn compute(&self, state: &mut State, input: Input<'_>, out: &mut [f32]) -> TractResult<()> {
+        out.copy_from_slice(input.x);
+        state.pool.kernel().silu(out);
+        Ok(())
+    }
+}
+
 /// The Gaussian error linear unit.
 #[derive(Debug)]
 pub(super) struct Gelu {

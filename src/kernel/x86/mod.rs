@@ -37,6 +37,8 @@ macro_rules! instruction_set {
             rms_norm,
             layer_norm,
             swiglu,
+            silu,
+            scale_shift,
             gelu_tanh,
             gelu_erf,
             conv,
@@ -54,6 +56,8 @@ macro_rules! instruction_set {
         instruction_set!(@fn $features, rms_norm(x: &[f32], w: &[f32], e: f32, o: &mut [f32]) -> ());
         instruction_set!(@fn $features, layer_norm(x: &[f32], w: &[f32], b: &[f32], e: f32, o: &mut [f32]) -> ());
         instruction_set!(@fn $features, swiglu(g: &[f32], u: &[f32], o: &mut [f32]) -> ());
+        instruction_set!(@fn $features, silu(x: &mut [f32]) -> ());
+        instruction_set!(@fn $features, scale_shift(x: &[f32], a: &[f32], b: &[f32], o: &mut [f32]) -> ());
         instruction_set!(@fn $features, gelu_tanh(x: &mut [f32]) -> ());
         instruction_set!(@fn $features, gelu_erf(x: &mut [f32]) -> ());
         instruction_set!(@fn $features, conv(x: &[f32], w: &[f32], b: &[f32], o: &mut [f32]) -> ());

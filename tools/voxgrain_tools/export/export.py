@@ -156,12 +156,23 @@ class Graph:
         matrix = self.ready.get(name) or quantise(weight, bits.of(name))
         if self.stock:
             return self.stock_matmul(name, x, matrix, bias, residual, outputs)
+        shape = {"N": rows, "K": columns, "bits": matrix.bits}
+        return self.op("QMatMul", name, *self.product(name, x, matrix, bias, residual), outputs=outputs, **shape)
+
+    def product(self, name: str, x: str, matrix: Quantised, bias: Any, residual: str) -> list[str]:
         packed, scales = pack(matrix)
         inputs = [x, self.weight(f"{name}.packed", packed), self.weight(f"{name}.scales", scales)]
         inputs += [self.f32(f"{name}.bias", bias) if bias is not None else "", residual]
         while not inputs[-1]:
             inputs.pop()
-        return self.op("QMatMul", name, *inputs, outputs=outputs, N=rows, K=columns, bits=matrix.bits)
+        return inputs
+
+    def conv(self, name: str, x: str, weight: np.ndarray, bias: Any, bits: Bits, residual: str = "") -> str:
+        """A full convolution of weight [N, C, k] (C a multiple of 32), as many zeros on either side."""
+        rows, channels, taps = weight.shape
+        matrix = quantise(weight.transpose(0, 2, 1).reshape(rows, taps * channels), bits.of(name))
+        shape = {"N": rows, "K": taps * channels, "bits": matrix.bits, "kernel": taps, "padding": taps // 2}
+        return self.op("Conv", name, *self.product(name, x, matrix, bias, residual), **shape)
 
     def stock_matmul(self, name: str, x: str, matrix: Any, bias: Any, residual: str, outputs: Any) -> str:
         """`com.microsoft.MatMulNBits`, its residual a plain Add."""

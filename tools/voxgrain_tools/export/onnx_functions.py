@@ -143,8 +143,8 @@ def rms_norm() -> onnx.FunctionProto:
     return _function("RmsNorm", ["x", "weight"], ["y"], b, ["epsilon"])
 
 
-def q_matmul() -> onnx.FunctionProto:
-    b = _Body()
+def unpacked(b: _Body) -> str:
+    """The matrix [N, K] of the inputs `packed` and `scales`, in float32."""
     bits = b.int_attr("bits")
     # One plane a nibble (4 bits) or a single plane (8 bits), least significant first.
     shifts = b.op("Range", b.const(0), b.const(8), bits)
@@ -163,12 +163,21 @@ def q_matmul() -> onnx.FunctionProto:
     tiles = b.op("Mul", tiles, b.op("Unsqueeze", scales, b.const([-1])))
     matrix = b.op("Reshape", tiles, b.shape(b.const(-1), b.int_attr("K")))
     rows = b.int_attr("N")
-    matrix = b.op("Slice", matrix, b.const([0]), b.shape(rows), b.const([0]))
-    product = b.op("Gemm", "x", matrix, "bias", transB=1)
+    return b.op("Slice", matrix, b.const([0]), b.shape(rows), b.const([0]))
+
+
+def product(b: _Body, x: str) -> None:
+    """y = x W^T + bias + residual, the addends optional."""
+    product = b.op("Gemm", x, unpacked(b), "bias", transB=1)
     # Gemm is the one standard operator whose addend may be absent: 0 * 0 + residual.
     zeros = b.op("ConstantOfShape", b.shape(b.dim("x", 0), b.const(1)))
-    zero_rows = b.op("ConstantOfShape", b.shape(rows, b.const(1)))
+    zero_rows = b.op("ConstantOfShape", b.shape(b.int_attr("N"), b.const(1)))
     b.op("Add", product, b.op("Gemm", zeros, zero_rows, "residual", transB=1), out="y")
+
+
+def q_matmul() -> onnx.FunctionProto:
+    b = _Body()
+    product(b, "x")
     return _function("QMatMul", ["x", "packed", "scales", "bias", "residual"], ["y"], b, ["N", "K", "bits"])
 
 
@@ -311,6 +320,50 @@ def causal_conv() -> onnx.FunctionProto:
     return _function("CausalConv", ["x", "weight", "bias"], ["y"], b)
 
 
+def conv() -> onnx.FunctionProto:
+    b = _Body()
+    steps, width, padding = b.dim("x", 0), b.int_attr("kernel"), b.int_attr("padding")
+    zero = b.const(0)
+    padded = b.op("Pad", "x", b.shape(padding, zero, padding, zero))
+    start = b.op("Unsqueeze", b.arange(zero, steps), b.const([-1]))
+    taps = b.op("Add", start, b.arange(zero, width))
+    windows = b.op("Gather", padded, taps, axis=0)
+    product(b, b.op("Reshape", windows, b.shape(steps, b.int_attr("K"))))
+    inputs = ["x", "packed", "scales", "bias", "residual"]
+    return _function("Conv", inputs, ["y"], b, ["N", "K", "bits", "kernel", "padding"])
+
+
+def group_norm() -> onnx.FunctionProto:
+    b = _Body()
+    minus = b.const(-1)
+    x = b.op("Reshape", "x", b.shape(b.dim("x", 0), b.int_attr("groups"), minus))
+    axes = b.const([0, 2])
+    centred = b.op("Sub", x, b.op("ReduceMean", x, axes, keepdims=1))
+    variance = b.op("ReduceMean", b.op("Mul", centred, centred), axes, keepdims=1)
+    x = b.op("Div", centred, b.op("Sqrt", b.op("Add", variance, b.float_attr("epsilon"))))
+    x = b.op("Reshape", x, b.op("Shape", "x"))
+    b.op("Add", b.op("Mul", x, "weight"), "bias", out="y")
+    return _function("GroupNorm", ["x", "weight", "bias"], ["y"], b, ["groups", "epsilon"])
+
+
+def self_attention() -> onnx.FunctionProto:
+    b = _Body()
+    heads, size = b.int_attr("heads"), b.int_attr("head_dim")
+    split = b.op("Reshape", "qkv", b.shape(b.dim("qkv", 0), b.const(3), heads, size))
+    q, k, v = b.op("Split", b.op("Transpose", split, perm=[1, 2, 0, 3]), axis=0, num_outputs=3, outputs=3)
+    scores = b.op("MatMul", q, b.op("Transpose", k, perm=[0, 1, 3, 2]))
+    weights = b.op("Softmax", b.op("Div", scores, b.op("Sqrt", b.f32(size))), axis=-1)
+    mixed = b.op("Transpose", b.op("Squeeze", b.op("MatMul", weights, v), b.const([0])), perm=[1, 0, 2])
+    b.op("Reshape", mixed, b.shape(b.dim("qkv", 0), b.op("Mul", heads, size)), out="y")
+    return _function("SelfAttention", ["qkv"], ["y"], b, ["heads", "head_dim"])
+
+
+def silu() -> onnx.FunctionProto:
+    b = _Body()
+    b.op("Mul", "x", b.op("Sigmoid", "x"), out="y")
+    return _function("Silu", ["x"], ["y"], b)
+
+
 def layer_norm() -> onnx.FunctionProto:
     b = _Body()
     epsilon = {"epsilon": ("epsilon", onnx.AttributeProto.FLOAT)}
@@ -345,6 +398,10 @@ ALL = {
     "LayerNorm": layer_norm,
     "Gelu": gelu,
     "Upsample": upsample,
+    "Conv": conv,
+    "GroupNorm": group_norm,
+    "SelfAttention": self_attention,
+    "Silu": silu,
 }
 
 

@@ -7,7 +7,7 @@ mod flow;
 mod groups;
 mod lists;
 mod live;
-mod mel;
+pub mod mel;
 mod speech;
 mod splits;
 mod swap;

@@ -56,12 +56,13 @@ impl Swap {
         let (fft, hop, rate) = (audio.fft_size as usize, audio.hop as usize, audio.sample_rate_hz);
         let mel = Mel::new(80, fft / 2 + 1, rate);
         let mut walk = Walk::new(&voice, &pool, voice.sampling())?;
-        let mut codec = CodecDecoder::new(voice.codec(), &pool, audio)?;
+        let mut codec =
+            CodecDecoder::new(voice.codec(), &pool, &voice.bundle().audio, &voice.bundle().codec)?;
         let mut decode = |tokens: &[u32]| -> voxgrain::Result<Vec<f32>> {
             let mut pcm = Vec::new();
             // A few tokens a pass, as the weights are read once a pass.
             tokens.chunks(16).try_for_each(|part| codec.push(part, &mut pcm))?;
-            codec.finish(&mut pcm);
+            codec.finish(&mut pcm)?;
             Ok(pcm)
         };
         let names = named.iter().map(|n| n.name.as_str());
