@@ -245,7 +245,7 @@ fn imported_decoders_sound_like_the_classes_of_transformers() {
         assert_eq!(got.audio.fft_size as usize, golden.number("fft_size"));
         assert_eq!(got.audio.frame_rate_hz, 800);
         let pool = Pool::new(kernel::best(), 1);
-        let decode = |pool| {
+        let decode = |pool: &Arc<Pool>| {
             CodecDecoder::whole(&got.model, pool, &got.audio, &got.codec, &golden.tokens()).unwrap()
         };
         let pcm = decode(&pool);

@@ -167,7 +167,7 @@ impl Session {
     /// `Mismatch` for a codec's network.
     pub fn with_positions(model: &Arc<Model>, pool: &Arc<Pool>, positions: usize) -> Result<Self> {
         // Its context grows and shrinks by positions alone: what a convolution keeps cannot go back.
-        if model.rows_per_token() != 1 || !model.tails.is_empty() {
+        if model.rows_per_token() != 1 || !model.tails.is_empty() || model.looks_ahead() {
             return Err(misplaced(model, "a codec's network", "a language model"));
         }
         let positions = positions.min(model.max_positions());
@@ -391,7 +391,7 @@ impl CodecSession {
         room: usize,
         rows: usize,
     ) -> Result<Self> {
-        if !model.attention.is_empty() || model.features > 0 {
+        if (!model.attention.is_empty() && !model.looks_ahead()) || model.features > 0 {
             return Err(misplaced(model, "a language model", "a codec's network"));
         }
         let positions = if model.looks_ahead() { room + rows } else { 0 };

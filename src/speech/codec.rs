@@ -86,9 +86,8 @@ pub(super) fn check(model: &Model, audio: &Audio, codec: &Codec) -> Result<()> {
             2 * audio.bins()
         ));
     }
-    if let Some(rows) = model.rows_per_token()
-        && rows != audio.spectra_per_frame()
-    {
+    let rows = model.rows_per_token();
+    if rows != audio.spectra_per_frame() {
         return wrong(format!(
             "the codec writes {rows} spectra a token, tokens of {} samples in hops of {} need {}",
             audio.samples_per_frame(),

@@ -1,5 +1,6 @@
 //! Whether the models of a bundle are what its description says.
 
+use super::codec;
 use crate::bundle::{Bundle, FILE_NAME, LanguageModel};
 use crate::engine::{AttentionShape, Model};
 use crate::{Error, ErrorKind, Result};
@@ -17,7 +18,7 @@ pub(super) fn check(
     bundle: &Bundle,
     target: &Model,
     draft: Option<&Model>,
-    codec: &Model,
+    decoder: &Model,
 ) -> Result<()> {
     language_model(bundle, "target", &bundle.target, target)?;
     if let (Some(section), Some(model)) = (&bundle.draft, draft) {
@@ -34,13 +35,7 @@ pub(super) fn check(
             ));
         }
     }
-    let audio = &bundle.audio;
-    let file = &bundle.codec.file;
-    same(file, "values a row", codec.output_columns(), "audio.fft_size", 2 * audio.bins())?;
-    let (rate, hop) = (audio.sample_rate_hz, audio.hop);
-    let key =
-        format!("audio.sample_rate_hz {rate}, frame_rate_hz {} and hop {hop}", audio.frame_rate_hz);
-    same(file, "rows of output a token", codec.rows_per_token(), &key, audio.spectra_per_frame())
+    codec::check(decoder, &bundle.audio, &bundle.codec)
 }
 
 fn language_model(

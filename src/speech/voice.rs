@@ -1,7 +1,6 @@
 //! A voice: a bundle with its models and its group index.
 
 use super::calibration::{Calibration, stored};
-use super::codec;
 use super::described;
 use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
 use super::text::{self, Chunk};
@@ -260,7 +259,6 @@ impl Voice {
         let draft = bundle.draft.as_ref().map(|d| load(&d.file, d.max_positions)).transpose()?;
         let decoder = load(&bundle.codec.file, 0)?;
         described::check(&bundle, &target, draft.as_deref(), &decoder)?;
-        codec::check(&decoder, &bundle.audio, &bundle.codec)?;
         let memory = lexicon.as_ref().map_or(memory, |map| memory.and(map));
         let phonemizer = lexicon.map(|map| Phonemizer::open(&map)).transpose()?;
         if phonemizer.is_some()

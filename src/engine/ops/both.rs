@@ -3,10 +3,10 @@
 
 use super::{Input, Operator};
 use crate::Result;
-use crate::engine::model::AttentionShape;
 use crate::engine::node::NodeReader;
 use crate::engine::past::Sums;
 use crate::engine::pool::AttentionTask;
+use crate::engine::shape::AttentionShape;
 use crate::engine::state::State;
 use crate::engine::weight::{Floats, Weight, packed_shape};
 use crate::kernel::SCALE_BLOCK;

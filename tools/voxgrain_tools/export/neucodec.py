@@ -1,4 +1,4 @@
-"""The decoder of NeuCodec and X-codec2, as transformers (5.23) names its tensors, as a graph of `ai.voxgrain` operators.
+"""The decoder of NeuCodec and X-codec2, as transformers (5.23) names its tensors, in `ai.voxgrain` operators.
 
 The rotation that its attention applies turns queries and keys of a head by the same angle, that of the head's
 number, and cancels; so the graph has none.

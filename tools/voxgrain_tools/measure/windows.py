@@ -1,8 +1,8 @@
 """How a decoder of NeuCodec's form is best streamed, measured on a small one that is trained here: no weights of the
 released ones are needed, and random ones would not say what attention and norms do to speech.
 
-`--train` takes WAV files of our voice, encodes them with the codec's encoder and trains a decoder of that form (96 wide,
-4 layers, 16 kHz) on them, half an hour of one core. Without it the streams of a trained one are compared with decoding
+`--train` takes WAV files of our voice, encodes them with the codec's encoder and trains a decoder of that form (96
+wide, 4 layers, 16 kHz) on them, half an hour of one core. Without it the streams of a trained one are compared with decoding
 at once: windows that begin anew, and windows whose past is kept, as the runtime does it. docs/codec.md has the tables.
 """
 
