@@ -501,7 +501,7 @@ fn models_say_what_they_are_made_of() {
         let (model, _) = Foreign::load(name);
         let a = model.attention().to_vec();
         assert!(a.iter().all(|l| *l == a[0]), "{name}");
-        assert_eq!(model.rows_per_token(), None, "the head makes the rows that are wanted");
+        assert_eq!(model.rows_per_token(), 1, "{name}");
         (a.len(), a[0], model.feed_forward_columns(), model.known_tokens(), model.output_columns())
     };
     let (layers, a, ffn, known, scored) = shape("toy-llama");
@@ -515,7 +515,7 @@ fn models_say_what_they_are_made_of() {
     assert_eq!((known, scored), (112, 97));
     let (bundle, _) = Golden::load("tiny", "codec").unwrap();
     let codec = model(&bundle, "codec");
-    assert_eq!((codec.rows_per_token(), codec.attention().len()), (Some(2), 0));
+    assert_eq!((codec.rows_per_token(), codec.attention().len()), (2, 0));
     // A tied table gives the rows that groups are built from, text rows left out.
     let (model, _) = Foreign::load("toy-llama");
     let (rows, hidden) = model.embedding_rows().unwrap();
