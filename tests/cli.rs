@@ -126,6 +126,45 @@ fn the_default_arm_is_transport_unless_options_are_of_groups() {
 }
 
 #[test]
+fn no_draft_is_plain_decoding_and_penalties_are_heard() {
+    let dir = Dir::new("plain");
+    let tiny = dir.bundle();
+    let speak = |extra: &[&str]| {
+        let o = ok(say(&dir, &[extra, &["-q", "-o", "o.wav", "--json", "Hello."]].concat()));
+        (json(&o), std::fs::read(dir.path("o.wav")).unwrap())
+    };
+    let (_, ar) = speak(&["--arm", "ar"]);
+    let (told, none) = speak(&["--draft", "none"]);
+    assert!(told["arm"] == "ar" && none == ar);
+    let both = say(&dir, &["--draft", "none", "--arm", "sd", "-o", "o.wav", "Hello."]);
+    assert_eq!(both.status.code(), Some(2), "{}", stderr(&both));
+    // What is off changes nothing, what is on does, for every arm alike.
+    let off = &["--draft", "none", "--repetition-penalty", "1", "--min-tokens", "0"];
+    assert!(speak(off).1 == ar);
+    assert!(speak(&["--draft", "none", "--repetition-penalty", "3"]).1 != ar);
+    for arm in ["ar", "sd", "transport"] {
+        for seed in ["1", "2", "3"] {
+            let least = ["--arm", arm, "--seed", seed, "--min-tokens", "40"];
+            let tokens = speak(&least).0["tokens"].as_u64().unwrap();
+            assert!(tokens >= 40, "{arm}, seed {seed}: {tokens}");
+        }
+    }
+
+    // A bundle that has no draft: the same sound, and an arm that needs one says so.
+    edit(tiny.join("bundle.toml"), |b| {
+        let text = String::from_utf8(std::mem::take(b)).unwrap();
+        let (from, to) = (text.find("[draft]").unwrap(), text.find("[codec]").unwrap());
+        *b = format!("{}{}", &text[..from], &text[to..]).into_bytes();
+    });
+    let (told, plain) = speak(&[]);
+    assert!(told["arm"] == "ar" && plain == ar);
+    let sd = say(&dir, &["--arm", "sd", "-o", "o.wav", "Hello."]);
+    assert!(!sd.status.success() && stderr(&sd).contains("draft-features"), "{}", stderr(&sd));
+    let shown = ok(run(&dir, &[&["inspect"], TINY].concat(), b""));
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("decoded plainly"));
+}
+
+#[test]
 fn every_arm_writes_a_wav_and_measures_itself() {
     let dir = Dir::new("arms");
     dir.bundle();
@@ -1217,6 +1256,11 @@ fn absurd_options_are_refused() {
         (&["--top-p", "1.5"], "top-p"),
         (&["--min-p", "2"], "min-p"),
         (&["--top-k", "-5"], "top-k"),
+        (&["--repetition-penalty", "0"], "repetition-penalty"),
+        (&["--repetition-penalty", "NaN"], "repetition-penalty"),
+        (&["--repetition-window", "-1"], "repetition-window"),
+        (&["--min-tokens", "-1"], "min-tokens"),
+        (&["--draft", "none", "--arm", "sd"], "--draft"),
         (&["--arm", "best"], "possible values"),
         (&["--arm", "tolerance", "--beta", "7"], "beta"),
         (&["--threads", "0"], "threads"),

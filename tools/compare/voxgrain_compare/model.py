@@ -55,6 +55,8 @@ class Shape:
 
 SHAPES = {
     "toy": Shape("toy", 64, 2, 4, 2, 16, 96, 300, 257),
+    # NeuTTS Nano, its head cut to the rows that can be drawn (its positions turn by a table, which costs the same).
+    "nano": Shape("nano", 576, 24, 9, 3, 64, 2304, 194256, rope_base=500000.0),
     "250m": Shape("250m", 1024, 16, 16, 4, 64, 2816, 65792),
     "1b": Shape("1b", 2048, 16, 32, 8, 64, 8192, 65792, rope_base=500000.0),
 }
