@@ -1292,7 +1292,7 @@ pub fn wrong_torch(w: &mut Wrong) {
 pub fn wrong_options(w: &mut Wrong) {
     w.add("no codec", InvalidArgument, "--codec", |_, o| o.codec = None);
     w.add("codec nowhere", Unreadable, "does not exist", |f, o| o.codec = Some(f.join("nothing")));
-    w.add("codec no codec", Unsupported, "bundle", |f, o| {
+    w.add("codec no codec", Mismatch, "is no bundle", |f, o| {
         std::fs::create_dir(f.join("none")).unwrap();
         o.codec = Some(f.join("none"));
     });
