@@ -206,20 +206,24 @@ fn cpu() -> String {
 /// measured (AVX-512 VNNI): never lower, and where a row costs nearly a pass, high enough that
 /// speculation stays off unless almost all is accepted.
 ///
-/// The narrower a kernel's products, the more they are what a pass waits for and the less the
-/// reading of the weights, which all rows share. The figures are medians of `voxgrain calibrate`, rounded up
-/// (SPEED.md, 2026-11-30).
+/// The narrower a kernel's products, the more they are what a pass waits for, and the less the
+/// reading of the weights, which all rows share. By instructions alone
+/// (`targets/cross/instructions.toml`, products at 4 bits, four rows against one) a further row
+/// costs .76 of the first with the portable kernel, .96 with NEON, .59 with NEON's dot products;
+/// where memory is what a pass waits for it costs less. The portable kernel with this voice's
+/// .11 and .15 was slower than plain decoding by a quarter, AVX2 faster by 7 % (SPEED.md, 2026-11-30).
 pub fn stored(costs: Costs, kernel: &str) -> Costs {
     let least = match kernel {
         "avx512-vnni" => Costs { draft: 0.0, row: 0.0 },
-        "avx2" | "neon-dotprod" => AVX2,
-        _ => PORTABLE,
+        "avx2" | "neon-dotprod" => PARTLY,
+        _ => WHOLLY,
     };
     Costs { draft: costs.draft.max(least.draft), row: costs.row.max(least.row) }
 }
 
-const AVX2: Costs = Costs { draft: 0.2, row: 0.4 };
-const PORTABLE: Costs = Costs { draft: 0.3, row: 1.0 };
+/// Kernels that wait for their products in part, and those that wait for nothing else.
+const PARTLY: Costs = Costs { draft: 0.2, row: 0.4 };
+const WHOLLY: Costs = Costs { draft: 0.3, row: 1.0 };
 
 #[cfg(test)]
 mod tests {

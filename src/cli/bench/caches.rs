@@ -19,8 +19,7 @@ impl Caches {
     /// For the largest cache of the machine, if it is known: twice as much is read, at most
     /// 512 MiB.
     pub fn of(largest: Option<u64>, threads: usize) -> Self {
-        let bytes = largest.map_or(UNKNOWN, |b| b.saturating_mul(2).clamp(UNKNOWN, MOST));
-        Self::new(bytes, threads)
+        Self::new(enough(largest), threads)
     }
 
     /// So many bytes are read, by as many threads as compute, since each core has caches of its own.
@@ -47,21 +46,26 @@ impl Caches {
     }
 }
 
+fn enough(largest: Option<u64>) -> u64 {
+    largest.map_or(UNKNOWN, |b| b.saturating_mul(2).clamp(UNKNOWN, MOST))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn twice_the_cache_is_read_within_bounds() {
+        let caches = Caches::new(3 << 20, 2);
+        assert_eq!(caches.bytes(), 3 << 20);
+        caches.empty();
         for (largest, bytes) in [
             (None, UNKNOWN),
             (Some(1 << 20), UNKNOWN),
             (Some(48 << 20), 96 << 20),
             (Some(u64::MAX), MOST),
         ] {
-            let caches = Caches::of(largest, 2);
-            assert_eq!(caches.bytes(), bytes, "{largest:?}");
-            caches.empty();
+            assert_eq!(enough(largest), bytes, "{largest:?}");
         }
     }
 }

@@ -463,8 +463,10 @@ def write(
     codes = {which: codebook(c) if c else kept["vocabulary"]["speech"] for which, c in models}
     if len(set(codes.values())) > 1:
         raise ValueError(f"these do not belong together: codes {codes}")
+    # An exported file does not say what its characters are: the base does.
+    own = kept["vocabulary"]["characters"] if kept else bundle.CHARACTERS
     characters = {
-        c.config.get("characters", bundle.CHARACTERS) if c else kept["vocabulary"]["characters"] for _, c in models[:2]
+        c.config.get("characters", own if c.ready else bundle.CHARACTERS) if c else own for _, c in models[:2]
     }
     if len(characters) > 1:
         raise ValueError("target and draft read other alphabets: train the draft on this target's corpus")
