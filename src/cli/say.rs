@@ -43,7 +43,8 @@ Examples:
 
 From standard input a sentence is spoken when its mark and a space or a line break have come, or
 a blank line, or the end; with --lines, and from a terminal, every line is spoken when it has
-come. An SSML document is spoken when it has ended, as is all with --markup markdown or ssml.
+come. An SSML document is spoken when it has ended, as is all with --markup markdown or ssml. A
+file of 32 KiB or more is read in the same way, unless its beginning shows that it is marked up.
 
 The same seed, text, build and bundle give the same sound, whatever the number of threads. Each
 line of a batch begins with the seed as given: it sounds as it does alone.
