@@ -45,6 +45,7 @@
 //! | `convert` | [`convert`]: stock models and bundles rewritten for faster products |
 //! | `audio`  | playback |
 //! | `cli`    | the `voxgrain` program |
+//! | `serve`, `manual` | its server; its man pages and completions |
 //! | `capi`, `capi-core` | the C ABI, and its bare-metal half |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]

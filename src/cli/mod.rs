@@ -10,9 +10,13 @@ mod inspect;
 mod interrupt;
 #[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "manual")]
+mod manual;
 mod output;
 mod pack;
 mod say;
+#[cfg(feature = "serve")]
+mod serve;
 mod sink;
 mod stats;
 mod table;
@@ -63,6 +67,8 @@ Environment:
 enum Command {
     /// Speak text through the sound device, or write it to a file or pipe
     Say(say::Say),
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
     /// Show what would be said: words, phonemes, what is replaced and left out
     Text(text::Text),
     /// Build, inspect and verify group indexes
@@ -74,6 +80,8 @@ enum Command {
     #[cfg(feature = "lab")]
     /// Measure what groups give and cost: acceptance, bounds, damage, speech by many indexes
     Eval(lab::eval::Eval),
+    #[cfg(feature = "manual")]
+    Manual(manual::Manual),
     /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
     Pack(pack::Pack),
     #[cfg(feature = "lab")]
@@ -91,12 +99,16 @@ pub fn run() -> ExitCode {
     output::init_log(cli.verbose);
     let result = match cli.command {
         Command::Say(c) => c.run(),
+        #[cfg(feature = "serve")]
+        Command::Serve(c) => c.run(),
         Command::Text(c) => c.run(),
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),
         #[cfg(feature = "lab")]
         Command::Eval(c) => c.run(),
+        #[cfg(feature = "manual")]
+        Command::Manual(c) => c.run(),
         Command::Pack(c) => c.run(),
         #[cfg(feature = "lab")]
         Command::Passes(c) => c.run(),

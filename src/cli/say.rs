@@ -1,14 +1,18 @@
+mod jsonl;
+mod subtitles;
+
 use super::args::{
     ArmName, EmissionName, Gamma, Reading, VoiceArgs, WeightsName, parse_gamma, stream,
     user_lexicon,
 };
-use super::files::{make_folder, read_file};
+use super::files::{make_folder, read_file, write_whole};
 use super::output::{self, progress, status};
 use super::sink::{Sink, Wanted, check_name, is_stdout};
 use super::{Cut, usage};
 use clap::Args;
 use serde_json::json;
 use std::io::{BufRead, IsTerminal, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +23,9 @@ use voxgrain::engine::Pool;
 use voxgrain::speech::stream::OWN_SILENCE;
 use voxgrain::speech::synth::SpeechStats;
 use voxgrain::speech::text::{self, Chunk, Markup, Report, TextFrontend};
+use voxgrain::speech::timing;
 use voxgrain::speech::wav::{Container, WavFile};
+use voxgrain::speech::written::pronounced_by_word;
 use voxgrain::{Error, ErrorKind, Stream, Voice};
 
 const EXAMPLES: &str = "\
@@ -36,6 +42,8 @@ Examples:
   voxgrain say --seed 7 --temperature 0.8 \"Another reading of the same words.\"
   voxgrain say --lexicon names.tsv \"Nginx runs.\"   names.tsv: nginx<TAB>engine x
   voxgrain say --batch lines.txt --out-dir spoken --keep-going
+  voxgrain say -o story.wav --srt story.srt --vtt story.vtt -f story.txt
+  echo '{\"text\": \"Hello.\", \"output\": \"a.wav\"}' | voxgrain say --json-input   one that stays
   voxgrain text \"Dr. Ma ran 5 km.\"         shows what would be said, without sound
 
 From standard input a sentence is spoken when its mark and a space or a line break have come, or
@@ -119,6 +127,16 @@ pub struct Say {
     /// Print one JSON object with the measurements on stdout
     #[arg(long)]
     json: bool,
+    /// Read requests as lines of JSON from standard input, {"text", "voice", "rate", "seed",
+    /// "output"}, all but the text optional, and answer each with a line of JSON
+    #[arg(long, conflicts_with_all = ["text", "file", "output", "batch", "srt", "vtt"])]
+    json_input: bool,
+    /// Write subtitles, a cue a sentence (SubRip); standard input is read to its end first
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    srt: Option<PathBuf>,
+    /// The same as WebVTT, with a time for each word: estimated, half of them within 60 ms
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    vtt: Option<PathBuf>,
     /// Speak each line of a file to its own WAV file in --out-dir
     #[arg(long, value_name = "FILE", requires = "out_dir", conflicts_with_all = ["text", "file", "output"])]
     batch: Option<PathBuf>,
@@ -158,14 +176,18 @@ impl Say {
         if self.batch.is_some() {
             return self.batch(&voice, options, frontend);
         }
+        if self.json_input {
+            return jsonl::Lines { say: &self, voice, options, frontend, pool }.run();
+        }
+        let keep = self.json || self.wants_subtitles();
         let mut job = Job {
-            voicing: Voicing::new(&voice, options, &pool, self.rate, self.json)?,
+            voicing: Voicing::new(&voice, options, &pool, self.rate, keep)?,
             sink: None,
             open: || Sink::open(self.wanted(&voice)),
             report: Report::default(),
             quiet: self.quiet,
         };
-        self.speak_all(frontend, &mut job)?;
+        let text = self.speak_all(frontend, &mut job)?;
         let stats = job.voicing.stats();
         let report = std::mem::take(&mut job.report);
         if let Some(sink) = job.sink.take()
@@ -178,15 +200,29 @@ impl Say {
             let what = "there is nothing to speak: give some words as an argument, a file or stdin";
             return Err(Error::new(ErrorKind::InvalidText, what).into());
         }
+        let rate = voice.bundle().audio.sample_rate_hz;
+        let cues = job.voicing.stretches.as_deref().unwrap_or_default();
+        for (path, write) in [
+            (&self.srt, subtitles::srt as fn(&[Stretch], &[u8], u32) -> String),
+            (&self.vtt, subtitles::vtt),
+        ] {
+            if let Some(path) = path {
+                write_whole(path, write(cues, &text, rate).as_bytes())?;
+            }
+        }
         if !self.quiet {
             warn_about(&report);
         }
         if self.json {
             output::json(&measurements(&job.voicing, &options, &voice, &pool))?;
         } else if !self.quiet {
-            status(&summary(&stats, &options, voice.bundle().audio.sample_rate_hz));
+            status(&summary(&stats, &options, rate));
         }
         Cut::check(&stats)
+    }
+
+    fn wants_subtitles(&self) -> bool {
+        self.srt.is_some() || self.vtt.is_some()
     }
 
     fn options(&self, voice: &Voice) -> voxgrain::Result<Options> {
@@ -249,19 +285,27 @@ impl Say {
         }
     }
 
+    /// The text, where it is there as a whole.
     fn speak_all<F: FnMut() -> voxgrain::Result<Sink>>(
         &self,
         frontend: TextFrontend,
         job: &mut Job<F>,
-    ) -> anyhow::Result<()> {
-        if self.reads_stdin() {
-            return self.speak_stdin(frontend, job);
-        }
+    ) -> anyhow::Result<Vec<u8>> {
         let bytes = match &self.file {
+            _ if self.reads_stdin() && self.wants_subtitles() => {
+                let mut bytes = Vec::new();
+                std::io::stdin().lock().read_to_end(&mut bytes).map_err(unreadable_input)?;
+                bytes
+            }
+            _ if self.reads_stdin() => {
+                self.speak_stdin(frontend, job)?;
+                return Ok(Vec::new());
+            }
             Some(path) => read_file(path)?,
             None => self.text.join(" ").into_bytes(),
         };
-        self.speak_whole(&frontend, &bytes, job)
+        self.speak_whole(&frontend, &bytes, job)?;
+        Ok(bytes)
     }
 
     fn speak_whole<F: FnMut() -> voxgrain::Result<Sink>>(
@@ -282,8 +326,6 @@ impl Say {
         mut frontend: TextFrontend,
         job: &mut Job<F>,
     ) -> anyhow::Result<()> {
-        let unreadable =
-            |e| Error::with_source(ErrorKind::Unreadable, "cannot read standard input", e);
         let options = frontend.options();
         let stdin = std::io::stdin();
         if stdin.is_terminal() && !self.quiet {
@@ -296,12 +338,13 @@ impl Say {
         let mut begun = false;
         loop {
             let room = LONGEST_LINE.saturating_sub(line.len()) as u64;
-            let n = (&mut stdin).take(room).read_until(b'\n', &mut line).map_err(unreadable)?;
+            let n =
+                (&mut stdin).take(room).read_until(b'\n', &mut line).map_err(unreadable_input)?;
             if n == 0 && line.is_empty() {
                 break;
             }
             if !begun && !options.lines && is_document(&line, options.markup) {
-                stdin.read_to_end(&mut line).map_err(unreadable)?;
+                stdin.read_to_end(&mut line).map_err(unreadable_input)?;
                 return self.speak_whole(&frontend, &line, job);
             }
             let whole = n == 0 || line.ends_with(b"\n");
@@ -422,6 +465,10 @@ fn is_document(begin: &[u8], markup: Markup) -> bool {
     }
 }
 
+fn unreadable_input(e: std::io::Error) -> Error {
+    Error::with_source(ErrorKind::Unreadable, "cannot read standard input", e)
+}
+
 /// Bytes of a line of standard input that are kept; a longer one is spoken by parts.
 const LONGEST_LINE: usize = 1 << 20;
 
@@ -448,7 +495,7 @@ struct Voicing {
     pause: f32,
     /// Samples of silence before the next stretch, besides that pause.
     longer: usize,
-    /// For --json.
+    /// For --json and subtitles.
     stretches: Option<Vec<Stretch>>,
 }
 
@@ -457,8 +504,48 @@ struct Stretch {
     text: String,
     /// Of a voice that reads them.
     phonemes: Option<String>,
+    /// Where it was written, in bytes of the text.
+    source: Range<usize>,
     /// Its first sample and the one behind its last.
     samples: (u64, u64),
+    /// Of a voice that reads phonemes.
+    words: Vec<Timed>,
+}
+
+/// Words that were written as one.
+struct Timed {
+    /// As they were said.
+    text: String,
+    source: Range<usize>,
+    /// From the beginning of all sound, in seconds, estimated.
+    seconds: Range<f64>,
+}
+
+/// Samples below this are silence before and behind speech.
+const SILENCE: f32 = 0.01;
+
+/// When the words of `chunk` are said, if its speech takes the seconds of `sound`.
+fn timed(voice: &Voice, chunk: &Chunk, sound: Range<f64>) -> voxgrain::Result<Vec<Timed>> {
+    let Some(phonemizer) = voice.phonemizer() else { return Ok(Vec::new()) };
+    let (places, said): (Vec<_>, Vec<_>) =
+        pronounced_by_word(phonemizer, &chunk.words)?.into_iter().unzip();
+    let mut all: Vec<Timed> = Vec::with_capacity(said.len());
+    for (place, seconds) in places.into_iter().zip(timing::words(&said, sound)) {
+        let words = &chunk.words[place];
+        let (Some(first), Some(last)) = (words.first(), words.last()) else { continue };
+        let text = words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
+        let source = first.source.start..last.source.end;
+        match all.last_mut() {
+            // "1984" is four words.
+            Some(before) if source.start < before.source.end => {
+                before.text = format!("{} {text}", before.text);
+                before.source.end = before.source.end.max(source.end);
+                before.seconds.end = seconds.end;
+            }
+            _ => all.push(Timed { text, source, seconds }),
+        }
+    }
+    Ok(all)
 }
 
 impl Voicing {
@@ -501,14 +588,29 @@ impl Voicing {
         }
         let begin = self.sounded + self.stream.silence() as u64;
         self.stream.push(utterance)?;
+        let mut loud: Option<(u64, u64)> = None;
         while let Some(pcm) = self.stream.next_pcm()? {
+            let is_loud = |x: &f32| x.abs() > SILENCE;
+            if self.stretches.is_some()
+                && let (Some(first), Some(last)) =
+                    (pcm.iter().position(is_loud), pcm.iter().rposition(is_loud))
+            {
+                let before = self.sounded;
+                let begin = loud.map_or(before + first as u64, |l| l.0);
+                loud = Some((begin, before + last as u64 + 1));
+            }
             self.sounded += pcm.len() as u64;
             sink(pcm)?;
         }
         self.pause = chunk.pause_after;
         if let Some(all) = &mut self.stretches {
+            let voice = self.stream.synthesizer().voice();
+            let rate = f64::from(voice.bundle().audio.sample_rate_hz);
+            let (from, to) = loud.unwrap_or((begin, self.sounded));
+            let words = timed(voice, chunk, from as f64 / rate..to as f64 / rate)?;
+            let (text, source) = (chunk.text.clone(), chunk.source.clone());
             let samples = (begin, self.sounded);
-            all.push(Stretch { text: chunk.text.clone(), phonemes, samples });
+            all.push(Stretch { text, phonemes, source, samples, words });
         }
         Ok(())
     }
@@ -599,6 +701,10 @@ fn measurements(
             let mut told = json!({ "text": s.text, "start": at(begin), "end": at(end) });
             if let Some(phonemes) = &s.phonemes {
                 told["phonemes"] = json!(phonemes);
+                let words = s.words.iter().map(
+                    |w| json!({ "text": w.text, "start": w.seconds.start, "end": w.seconds.end }),
+                );
+                told["words"] = words.collect();
             }
             told
         })
