@@ -47,6 +47,7 @@
 //! | `import` | [`import`]: language models of others as bundles |
 //! | `audio`  | playback |
 //! | `cli`    | the `voxgrain` program |
+//! | `serve`, `manual` | its server; its man pages and completions |
 //! | `capi`, `capi-core` | the C ABI, and its bare-metal half |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]

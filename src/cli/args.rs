@@ -16,7 +16,7 @@ use voxgrain::speech::stream::default_threads;
 use voxgrain::speech::text::{self, Markup, Pauses};
 use voxgrain::{Options, Stream, Voice};
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 pub enum ArmName {
     /// One token a pass of the target
     Ar,

@@ -21,7 +21,9 @@ pub fn listen() {
     // Without a listener the signals do what they always did.
     let Ok(mut signals) = Signals::new(heard.chain([SIGXFSZ])) else { return };
     let wait = move || {
-        if let Some(signal) = signals.forever().find(|&s| s != SIGXFSZ) {
+        // Whoever has something else in mind for the first signal has it happen.
+        let ends = |s: &i32| *s != SIGXFSZ && !ending::instead();
+        if let Some(signal) = signals.forever().find(|s| ends(s)) {
             ending::begin();
             voxgrain::part::abandon();
             // As a shell reports a program that a signal ended. No destructors: other threads
@@ -44,10 +46,35 @@ fn ignored() -> u64 {
     mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).unwrap_or(0)
 }
 
+/// The first signal that would end the program does `act` instead; the next one ends it.
+#[cfg(feature = "serve")]
+pub fn instead(act: impl Fn() + Send + 'static) {
+    ending::set(Box::new(act));
+}
+
 mod ending {
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Mutex, PoisonError};
 
     static ENDING: AtomicBool = AtomicBool::new(false);
+
+    /// What the first signal does.
+    static INSTEAD: Mutex<Option<Box<dyn Fn() + Send>>> = Mutex::new(None);
+
+    #[cfg(feature = "serve")]
+    pub fn set(act: Box<dyn Fn() + Send>) {
+        *INSTEAD.lock().unwrap_or_else(PoisonError::into_inner) = Some(act);
+    }
+
+    /// Does what was set, once; whether there was anything.
+    #[cfg(unix)]
+    pub fn instead() -> bool {
+        let act = INSTEAD.lock().unwrap_or_else(PoisonError::into_inner).take();
+        act.is_some_and(|act| {
+            act();
+            true
+        })
+    }
 
     #[cfg(unix)]
     pub fn begin() {

@@ -13,10 +13,14 @@ mod inspect;
 mod interrupt;
 #[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "manual")]
+mod manual;
 mod output;
 mod pack;
 mod rot;
 mod say;
+#[cfg(feature = "serve")]
+mod serve;
 mod sink;
 mod stats;
 mod table;
@@ -70,6 +74,8 @@ Environment:
 enum Command {
     /// Speak text through the sound device, or write it to a file or pipe
     Say(say::Say),
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
     /// Show what would be said: words, phonemes, what is replaced and left out
     Text(text::Text),
     /// Build, inspect and verify group indexes
@@ -83,6 +89,8 @@ enum Command {
     #[cfg(feature = "lab")]
     /// Measure what groups give and cost: acceptance, bounds, damage, speech by many indexes
     Eval(lab::eval::Eval),
+    #[cfg(feature = "manual")]
+    Manual(manual::Manual),
     /// Rewrite a stock ONNX model or bundle for faster matrix products, without loss
     Pack(pack::Pack),
     /// Make a bundle of a speech language model that you have
@@ -109,6 +117,8 @@ pub fn run() -> ExitCode {
     output::init_log(cli.verbose);
     let result = match cli.command {
         Command::Say(c) => c.run(),
+        #[cfg(feature = "serve")]
+        Command::Serve(c) => c.run(),
         Command::Text(c) => c.run(),
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
@@ -116,6 +126,8 @@ pub fn run() -> ExitCode {
         Command::Calibrate(c) => c.run(),
         #[cfg(feature = "lab")]
         Command::Eval(c) => c.run(),
+        #[cfg(feature = "manual")]
+        Command::Manual(c) => c.run(),
         Command::Pack(c) => c.run(),
         Command::Import(c) => c.run(),
         Command::Voice(c) => c.run(),

@@ -1,8 +1,11 @@
+mod jsonl;
+mod subtitles;
+
 use super::args::{
     ArmName, DraftName, EmissionName, Gamma, Reading, VoiceArgs, WeightsName, parse_gamma, stream,
     user_lexicon,
 };
-use super::files::{make_folder, read_file};
+use super::files::{make_folder, read_file, write_whole};
 use super::output::{self, progress, status};
 use super::rot::Rot;
 use super::sink::{Sink, Wanted, check_name, is_stdout};
@@ -11,6 +14,7 @@ use clap::Args;
 use serde_json::json;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, IsTerminal, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +26,9 @@ use voxgrain::speech::command::PhonemesCommand;
 use voxgrain::speech::stream::{OWN_SILENCE, Utterance};
 use voxgrain::speech::synth::SpeechStats;
 use voxgrain::speech::text::{self, Chunk, Markup, Report, TextFrontend};
+use voxgrain::speech::timing;
 use voxgrain::speech::wav::{Container, WavFile};
+use voxgrain::speech::written::pronounced_by_word;
 use voxgrain::{Error, ErrorKind, Stream, Voice};
 
 const EXAMPLES: &str = "\
@@ -39,6 +45,8 @@ Examples:
   voxgrain say --seed 7 --temperature 0.8 \"Another reading of the same words.\"
   voxgrain say --lexicon names.tsv \"Nginx runs.\"   names.tsv: nginx<TAB>engine x
   voxgrain say --batch lines.txt --out-dir spoken --keep-going
+  voxgrain say -o story.wav --srt story.srt --vtt story.vtt -f story.txt
+  echo '{\"text\": \"Hello.\", \"output\": \"a.wav\"}' | voxgrain say --json-input   one that stays
   voxgrain text \"Dr. Ma ran 5 km.\"         shows what would be said, without sound
 
 From standard input a sentence is spoken when its mark and a space or a line break have come, or
@@ -147,6 +155,16 @@ pub struct Say {
     /// Print one JSON object with the measurements on stdout
     #[arg(long)]
     json: bool,
+    /// Read requests as lines of JSON from standard input, {"text", "voice", "rate", "seed",
+    /// "output"}, all but the text optional, and answer each with a line of JSON
+    #[arg(long, conflicts_with_all = ["text", "file", "output", "batch", "srt", "vtt"])]
+    json_input: bool,
+    /// Write subtitles, a cue a sentence (SubRip); standard input is read to its end first
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    srt: Option<PathBuf>,
+    /// The same as WebVTT, with a time for each word: estimated, half of them within 60 ms
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    vtt: Option<PathBuf>,
     /// Speak each line of a file to its own WAV file in --out-dir
     #[arg(long, value_name = "FILE", requires = "out_dir", conflicts_with_all = ["text", "file", "output"])]
     batch: Option<PathBuf>,
@@ -195,15 +213,19 @@ impl Say {
         if self.batch.is_some() {
             return self.batch(&voice, options, frontend);
         }
+        if self.json_input {
+            return jsonl::Lines { say: &self, voice, options, frontend, pool }.run();
+        }
+        let keep = self.json || self.wants_subtitles();
         let mut job = Job {
-            voicing: Voicing::new(&voice, options, &pool, self.rate, self.json)?,
+            voicing: Voicing::new(&voice, options, &pool, self.rate, keep)?,
             sink: None,
             open: || Sink::open(self.wanted(&voice)),
             left_out: LeftOut::default(),
             quiet: self.quiet,
         };
         let mut rot = Rot::begin(&voice, self.voice.groups.as_deref());
-        self.speak_all(frontend, &mut job)?;
+        let text = self.speak_all(frontend, &mut job)?;
         let stats = job.voicing.stats();
         let left_out = std::mem::take(&mut job.left_out);
         rot.end()?;
@@ -217,15 +239,29 @@ impl Say {
             let what = "there is nothing to speak: give some words as an argument, a file or stdin";
             return Err(Error::new(ErrorKind::InvalidText, what).into());
         }
+        let rate = voice.bundle().audio.sample_rate_hz;
+        let cues = job.voicing.stretches.as_deref().unwrap_or_default();
+        for (path, write) in [
+            (&self.srt, subtitles::srt as fn(&[Stretch], &[u8], u32) -> String),
+            (&self.vtt, subtitles::vtt),
+        ] {
+            if let Some(path) = path {
+                write_whole(path, write(cues, &text, rate).as_bytes())?;
+            }
+        }
         if !self.quiet {
             left_out.warn();
         }
         if self.json {
             output::json(&measurements(&job.voicing, &options, &voice, &pool))?;
         } else if !self.quiet {
-            status(&summary(&stats, &options, voice.bundle().audio.sample_rate_hz));
+            status(&summary(&stats, &options, rate));
         }
         Cut::check(&stats)
+    }
+
+    fn wants_subtitles(&self) -> bool {
+        self.srt.is_some() || self.vtt.is_some()
     }
 
     fn options(&self, voice: &Voice) -> voxgrain::Result<Options> {
@@ -293,31 +329,37 @@ impl Say {
         }
     }
 
+    /// The text, where it is there as a whole.
     fn speak_all<F: FnMut() -> voxgrain::Result<Sink>>(
         &self,
         frontend: TextFrontend,
         job: &mut Job<F>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<u8>> {
         if self.phonemes {
             let bytes = match &self.file {
                 Some(path) => read_file(path)?,
-                None if self.reads_stdin() => {
-                    let mut bytes = Vec::new();
-                    let read = std::io::stdin().lock().read_to_end(&mut bytes);
-                    read.map_err(|e| unreadable("standard input", e))?;
-                    bytes
-                }
+                None if self.reads_stdin() => read_stdin()?,
                 None => self.text.join(" ").into_bytes(),
             };
-            return job.speak_written(text::utf8(&bytes)?);
+            job.speak_written(text::utf8(&bytes)?)?;
+            return Ok(bytes);
         }
-        if self.reads_stdin() {
-            return self.speak_stdin(frontend, job);
-        }
-        match &self.file {
-            Some(path) => self.speak_file(frontend, path, job),
-            None => self.speak_whole(&frontend, self.text.join(" ").as_bytes(), job),
-        }
+        // Subtitles name places of a text, which is kept for them.
+        let bytes = match &self.file {
+            _ if self.reads_stdin() && self.wants_subtitles() => read_stdin()?,
+            _ if self.reads_stdin() => {
+                self.speak_stdin(frontend, job)?;
+                return Ok(Vec::new());
+            }
+            Some(path) if self.wants_subtitles() => read_file(path)?,
+            Some(path) => {
+                self.speak_file(frontend, path, job)?;
+                return Ok(Vec::new());
+            }
+            None => self.text.join(" ").into_bytes(),
+        };
+        self.speak_whole(&frontend, &bytes, job)?;
+        Ok(bytes)
     }
 
     /// A short file or a document is read whole; any other text is spoken as it is read.
@@ -523,6 +565,13 @@ const SHORT: u64 = 32 << 10;
 /// Longest document, which is known only as a whole.
 const LONGEST_DOCUMENT: u64 = 16 << 20;
 
+fn read_stdin() -> voxgrain::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut bytes);
+    read.map_err(|e| unreadable("standard input", e))?;
+    Ok(bytes)
+}
+
 fn unreadable(name: &str, e: std::io::Error) -> Error {
     Error::with_source(ErrorKind::Unreadable, format!("cannot read {name}"), e)
 }
@@ -581,7 +630,7 @@ struct Voicing {
     pause: f32,
     /// Samples of silence before the next stretch, besides that pause.
     longer: usize,
-    /// For --json.
+    /// For --json and subtitles.
     stretches: Option<Vec<Stretch>>,
 }
 
@@ -590,8 +639,58 @@ struct Stretch {
     text: String,
     /// Of a voice that reads them.
     phonemes: Option<String>,
+    /// Where it was written, in bytes of the text.
+    source: Range<usize>,
     /// Its first sample and the one behind its last.
     samples: (u64, u64),
+    /// Of a voice that reads phonemes.
+    words: Vec<Timed>,
+}
+
+/// What utterances are of.
+enum Said<'a> {
+    Chunk(&'a Chunk),
+    /// As the voice reads it, and where that stands.
+    Written {
+        line: &'a str,
+        source: Range<usize>,
+    },
+}
+
+/// Words that were written as one.
+struct Timed {
+    /// As they were said.
+    text: String,
+    source: Range<usize>,
+    /// From the beginning of all sound, in seconds, estimated.
+    seconds: Range<f64>,
+}
+
+/// Samples below this are silence before and behind speech.
+const SILENCE: f32 = 0.01;
+
+/// When the words of `chunk` are said, if its speech takes the seconds of `sound`.
+fn timed(voice: &Voice, chunk: &Chunk, sound: Range<f64>) -> voxgrain::Result<Vec<Timed>> {
+    let Some(phonemizer) = voice.phonemizer() else { return Ok(Vec::new()) };
+    let (places, said): (Vec<_>, Vec<_>) =
+        pronounced_by_word(phonemizer, &chunk.words)?.into_iter().unzip();
+    let mut all: Vec<Timed> = Vec::with_capacity(said.len());
+    for (place, seconds) in places.into_iter().zip(timing::words(&said, sound)) {
+        let words = &chunk.words[place];
+        let (Some(first), Some(last)) = (words.first(), words.last()) else { continue };
+        let text = words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
+        let source = first.source.start..last.source.end;
+        match all.last_mut() {
+            // "1984" is four words.
+            Some(before) if source.start < before.source.end => {
+                before.text = format!("{} {text}", before.text);
+                before.source.end = before.source.end.max(source.end);
+                before.seconds.end = seconds.end;
+            }
+            _ => all.push(Timed { text, source, seconds }),
+        }
+    }
+    Ok(all)
 }
 
 impl Voicing {
@@ -627,17 +726,14 @@ impl Voicing {
     ) -> voxgrain::Result<()> {
         let voice = self.stream.synthesizer().voice();
         let utterances = voice.utterances(chunk, self.rate, self.positions)?;
-        let phonemes = if self.stretches.is_some() { voice.phonemes(chunk)? } else { None };
-        self.say(utterances, chunk.pause_after, chunk.text.clone(), phonemes, sink)
+        self.say(utterances, Said::Chunk(chunk), sink)
     }
 
-    /// Speaks what is written as the voice reads it.
+    /// `what` is what the utterances are of.
     fn say(
         &mut self,
         utterances: Vec<Utterance>,
-        pause: f32,
-        text: String,
-        phonemes: Option<String>,
+        what: Said<'_>,
         mut sink: impl FnMut(&[f32]) -> voxgrain::Result<()>,
     ) -> voxgrain::Result<()> {
         let longer = std::mem::take(&mut self.longer);
@@ -646,17 +742,43 @@ impl Voicing {
             self.sounded += longer as u64;
         }
         let begin = self.sounded + self.stream.silence() as u64;
+        let mut loud: Option<(u64, u64)> = None;
         for utterance in utterances {
             self.stream.push(utterance)?;
             while let Some(pcm) = self.stream.next_pcm()? {
+                let is_loud = |x: &f32| x.abs() > SILENCE;
+                if self.stretches.is_some()
+                    && let (Some(first), Some(last)) =
+                        (pcm.iter().position(is_loud), pcm.iter().rposition(is_loud))
+                {
+                    let before = self.sounded;
+                    let begin = loud.map_or(before + first as u64, |l| l.0);
+                    loud = Some((begin, before + last as u64 + 1));
+                }
                 self.sounded += pcm.len() as u64;
                 sink(pcm)?;
             }
         }
-        self.pause = pause;
+        self.pause = match &what {
+            Said::Chunk(chunk) => chunk.pause_after,
+            Said::Written { .. } => text::Options::default().pauses.sentence,
+        };
         if let Some(all) = &mut self.stretches {
             let samples = (begin, self.sounded);
-            all.push(Stretch { text, phonemes, samples });
+            all.push(match what {
+                Said::Chunk(chunk) => {
+                    let voice = self.stream.synthesizer().voice();
+                    let rate = f64::from(voice.bundle().audio.sample_rate_hz);
+                    let (from, to) = loud.unwrap_or(samples);
+                    let words = timed(voice, chunk, from as f64 / rate..to as f64 / rate)?;
+                    let (text, source) = (chunk.text.clone(), chunk.source.clone());
+                    Stretch { text, phonemes: voice.phonemes(chunk)?, source, samples, words }
+                }
+                Said::Written { line, source } => {
+                    let (text, phonemes) = (line.to_owned(), Some(line.to_owned()));
+                    Stretch { text, phonemes, source, samples, words: Vec::new() }
+                }
+            });
         }
         Ok(())
     }
@@ -690,14 +812,18 @@ impl<F: FnMut() -> voxgrain::Result<Sink>> Job<F> {
     /// Lines as the voice reads them, each on its own.
     fn speak_written(&mut self, text: &str) -> anyhow::Result<()> {
         let (sink, open) = (&mut self.sink, &mut self.open);
-        for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        let mut end = 0;
+        for whole in text.split_inclusive('\n') {
+            let begin = end + whole.len() - whole.trim_start().len();
+            end += whole.len();
+            let line = whole.trim();
+            if line.is_empty() {
+                continue;
+            }
             let mut utterance = Utterance::from(line);
-            let pause = text::Options::default().pauses.sentence;
-            utterance.pause_after = pause;
-            let shown = line.to_owned();
-            self.voicing.say(vec![utterance], pause, shown.clone(), Some(shown), |pcm| {
-                opened(sink, open)?.write(pcm)
-            })?;
+            utterance.pause_after = text::Options::default().pauses.sentence;
+            let said = Said::Written { line, source: begin..begin + line.len() };
+            self.voicing.say(vec![utterance], said, |pcm| opened(sink, open)?.write(pcm))?;
         }
         self.flush();
         Ok(())
@@ -799,6 +925,10 @@ fn measurements(
             let mut told = json!({ "text": s.text, "start": at(begin), "end": at(end) });
             if let Some(phonemes) = &s.phonemes {
                 told["phonemes"] = json!(phonemes);
+                let words = s.words.iter().map(
+                    |w| json!({ "text": w.text, "start": w.seconds.start, "end": w.seconds.end }),
+                );
+                told["words"] = words.collect();
             }
             told
         })

@@ -28,6 +28,7 @@ pub mod stream;
 #[cfg(feature = "engine")]
 pub mod synth;
 pub mod text;
+pub mod timing;
 #[cfg(feature = "engine")]
 mod utterance;
 #[cfg(feature = "engine")]

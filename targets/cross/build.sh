@@ -20,8 +20,8 @@ shift
 profile=targets/${id%.toml}.toml
 [ -f "$profile" ] || { echo "build.sh: there is no $profile" >&2; exit 2; }
 id=$(basename "$profile" .toml)
-# The program's features are the default ones, which the tests have too: one build of the crate.
-build=release program=yes features=() check=
+# The program's features are the default ones but `serve`: a device answers nobody.
+build=release program=yes features=(--no-default-features --features cli,audio) check=
 for option; do
   case $option in
     --small) build=small ;;
