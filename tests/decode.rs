@@ -666,3 +666,55 @@ mod engine {
         }
     }
 }
+
+/// A scripted model that reads features and gives hidden states.
+struct Wide {
+    model: Scripted,
+    features: usize,
+    hidden: usize,
+}
+
+impl TokenModel for Wide {
+    fn step(&mut self, tokens: &[u32], features: &[f32], wanted: usize) -> Result<()> {
+        self.model.step(tokens, features, wanted)
+    }
+    fn logits(&mut self) -> &[f32] {
+        self.model.logits()
+    }
+    fn softmax(&mut self, row: usize, inverse_t: f32, probs: &mut [f32], sums: &mut [f32]) -> bool {
+        self.model.softmax(row, inverse_t, probs, sums)
+    }
+    fn hidden_width(&self) -> usize {
+        self.hidden
+    }
+    fn feature_width(&self) -> usize {
+        self.features
+    }
+    fn len(&self) -> usize {
+        self.model.len()
+    }
+    fn room(&self) -> usize {
+        self.model.room()
+    }
+    fn vocabulary(&self) -> usize {
+        VOCABULARY
+    }
+    fn rollback(&mut self, len: usize) {
+        self.model.rollback(len)
+    }
+}
+
+/// While it drafts, its own hidden state is what it reads next.
+#[test]
+fn a_draft_gives_hidden_states_as_wide_as_it_reads() {
+    let wide = |features, hidden| Wide { model: Scripted::new(1), features, hidden };
+    let pair = |draft| {
+        let o = options(Arm::Sd, 4, 1, 1.0);
+        Speculator::new(wide(0, 8), draft, None::<Line>, o).map(|_| ())
+    };
+    pair(wide(8, 8)).unwrap();
+    for (features, hidden) in [(8, 7), (8, 0), (8, 16), (7, 7)] {
+        let e = pair(wide(features, hidden)).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Mismatch, "{features} {hidden}: {e}");
+    }
+}

@@ -255,6 +255,26 @@ fn a_graph_is_bounded_by_its_file() {
     }
 }
 
+/// As deep as a graph may be, on the small stack of a test's thread.
+#[test]
+fn a_chain_of_as_many_operators_as_may_be_is_loaded_and_run() {
+    let mut file = File::tiny("target.onnx");
+    let made = file.node("FactorEmbed").output[0].clone();
+    let mut last = "chain".to_owned();
+    for node in &mut file.graph().node {
+        node.input.iter_mut().filter(|v| **v == made).for_each(|v| v.clone_from(&last));
+    }
+    for i in 0..4000 {
+        let from = if i == 3999 { made.clone() } else { format!("link {i}") };
+        file.push("Gelu", &[&from], &last).domain = "ai.voxgrain".into();
+        last = from;
+    }
+    let model = file.load().unwrap();
+    let mut s = Session::new(&model, &Pool::new(kernel::best(), 1)).unwrap();
+    s.step(&[65537, 1], 1).unwrap();
+    assert!(s.logits().iter().all(|x| x.is_finite()));
+}
+
 /// A session asks for the logits of the rows that it fed: no others come.
 #[test]
 fn outputs_have_a_row_for_each_token() {

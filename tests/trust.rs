@@ -325,3 +325,20 @@ fn what_a_file_says_does_not_reach_the_terminal_as_it_is() {
     assert_eq!(o.status.code(), Some(4));
     assert!(!o.stderr.contains(&0x1b) && !o.stderr.is_empty());
 }
+
+/// What is written is as long as what is told, its pauses too.
+#[test]
+fn seconds_are_those_of_the_file() {
+    let dir = Dir::new("seconds");
+    let o = ok(dir.say(&[
+        "--json",
+        "-o",
+        "x.wav",
+        "The birch canoe slid on the planks. Glue the sheet to the dark blue background.",
+    ]));
+    let told: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    let seconds = |key: &str| told[key].as_f64().unwrap();
+    let wav = Wav::read(dir.path("x.wav")).unwrap();
+    assert!((wav.seconds() - seconds("audio_seconds")).abs() < 1e-6, "{told}");
+    assert!(seconds("speech_seconds") < seconds("audio_seconds"), "{told}");
+}

@@ -454,3 +454,24 @@ fn a_users_words_win() {
     assert_eq!(e.kind(), ErrorKind::Unsupported);
     assert!(e.to_string().contains("letters"), "{e}");
 }
+
+/// Phonemes may be more than the letters that the front end counts: they are spoken in parts.
+#[test]
+fn what_a_context_does_not_hold_is_spoken_in_parts() {
+    let voice = voice();
+    let text = "The birch canoe slid on the smooth planks of the lake, and so it went.";
+    let chunk = &TextFrontend::default().speak(text).unwrap().chunks[0];
+    let whole = voice.utterances(chunk, 1.0, 512).unwrap();
+    assert_eq!(whole, [voice.utterance(chunk, 1.0).unwrap()]);
+    let parts = voice.utterances(chunk, 1.0, 48).unwrap();
+    assert!(parts.len() > 1);
+    for (i, part) in parts.iter().enumerate() {
+        // Two marks around it, and room for some speech.
+        assert!(part.text.chars().count() + 2 + 16 <= 48, "{part:?}");
+        assert!(part.text.starts_with('3') && part.text.ends_with('.'), "{part:?}");
+        let last = i + 1 == parts.len();
+        assert_eq!(part.pause_after, if last { chunk.pause_after } else { 0.0 });
+    }
+    let e = voice.utterances(chunk, 1.0, 20).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::InvalidText, "{e}");
+}

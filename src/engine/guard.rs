@@ -14,7 +14,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 /// Longest graph file; weights lie beside it.
 pub(super) const MAX_GRAPH_BYTES: usize = 8 << 20;
 /// Most nodes, initializers, inputs and outputs of a graph.
-const MAX_NODES: usize = 8192;
+const MAX_NODES: usize = 4096;
 const MAX_CONSTANTS: usize = 65_536;
 const MAX_PORTS: usize = 1024;
 /// Most nodes of the standard set: tract works on each of them many times while it loads.
