@@ -231,6 +231,19 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         })
     }
 
+    /// As if it had just been made with this seed, with the memory that it has.
+    pub fn restart(&mut self, seed: u64) {
+        self.options.seed = seed;
+        self.verify_rng = SeededRng::with_stream(seed, 0);
+        self.draft_rng = SeededRng::with_stream(seed, 1);
+        self.chooser = Chooser::new(self.options.gamma);
+        self.stats = SpecStats::default();
+        self.target.rollback(0);
+        self.draft.rollback(0);
+        self.base = 0;
+        self.recent.clear();
+    }
+
     /// Starts an utterance: forgets the context and takes a prompt, whose last token is
     /// run by the first round.
     pub fn start(&mut self, prompt: &[u32]) -> Result<()> {

@@ -54,6 +54,13 @@ impl Queue {
         })
     }
 
+    /// Empty, for another speaker.
+    pub(super) fn restart(&mut self, voice: &Voice) {
+        self.clear();
+        self.voice = voice.clone();
+        (self.dropped, self.replaced, self.unspeakable) = (false, 0, 0);
+    }
+
     /// Drops what was fed before the cancellation `epoch`.
     pub(super) fn sync(&mut self, epoch: usize) {
         if self.epoch == epoch {

@@ -417,6 +417,24 @@ impl Stream {
         })
     }
 
+    /// As if it had just been made with this seed, as another speaker of its bundle if `voice` is
+    /// one, with the memory and the other options that it has; what waits is dropped. For whoever
+    /// speaks for many: making a stream asks the system for as much as all of its context takes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `voice` is of another bundle; nothing is changed then.
+    pub fn restart(&mut self, voice: &Voice, seed: u64) -> Result<()> {
+        self.synthesizer.restart(voice, seed)?;
+        self.stop();
+        let (mut queue, epoch) = self.handle.queue()?;
+        queue.restart(voice);
+        drop(queue);
+        self.epoch = epoch;
+        self.heard = false;
+        self.stats = Stats { threads: self.stats.threads, ..Stats::default() };
+        self.publish()
+    }
+
     /// Feeds and cancels from other threads.
     pub fn handle(&self) -> Handle {
         self.handle.clone()

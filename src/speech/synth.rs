@@ -2,11 +2,11 @@
 
 use super::codec::CodecDecoder;
 pub use super::voice::Voice;
-use crate::Result;
 use crate::asg::Index;
 use crate::decode::{Options, RoundEnd, SpecStats, Speculator};
-use crate::engine::{Pool, Session};
+use crate::engine::{Model, Pool, Session};
 use crate::map::Map;
+use crate::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,27 @@ impl Synthesizer {
             sounding: None,
             sounded: 0,
         })
+    }
+
+    /// As if it had just been made with this seed, as another speaker of its bundle if `voice`
+    /// is one, with the memory that it has.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `voice` is of another bundle; nothing is changed then.
+    pub fn restart(&mut self, voice: &Voice, seed: u64) -> Result<()> {
+        let same = |a: &Arc<Model>, b: &Arc<Model>| Arc::ptr_eq(a, b);
+        if !same(voice.target(), self.voice.target()) || !same(voice.draft(), self.voice.draft()) {
+            let what = "a synthesizer goes on with speakers of its own bundle alone: make another";
+            return Err(Error::new(ErrorKind::InvalidArgument, what));
+        }
+        self.voice = voice.clone();
+        self.speculator.restart(seed);
+        self.codec.reset();
+        self.stats = SpeechStats::default();
+        self.tokens.clear();
+        (self.limit, self.spoken, self.done) = (0, 0, true);
+        (self.sounding, self.sounded) = (None, 0);
+        Ok(())
     }
 
     /// Begins to speak one chunk of the text front end; whatever was being spoken ends.

@@ -3,11 +3,11 @@
 use super::metrics::{Door, Metrics};
 use super::request::{Manner, Refusal};
 use super::turns::{Listener, Piece, Text, Turns};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use voxgrain::core::accept::Emission;
-use voxgrain::decode::DEFAULT_BETA;
+use voxgrain::decode::{Arm, DEFAULT_BETA};
 use voxgrain::engine::Pool;
 use voxgrain::speech::stream::Utterance;
 use voxgrain::speech::text::{Chunk, Markup, TextFrontend};
@@ -26,6 +26,63 @@ pub struct Limits {
     pub body: usize,
 }
 
+/// Streams that nobody speaks with. They are kept, since the system gives out and takes back the
+/// memory of a whole context for each that is made; there are never more than sessions.
+#[derive(Default)]
+struct Idle(Mutex<Vec<(Arm, Stream)>>);
+
+impl Idle {
+    fn all(&self) -> MutexGuard<'_, Vec<(Arm, Stream)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that decodes by `arm`. Where there are only others one of them is given up, for the one
+    /// that is going to be made.
+    fn take(&self, arm: Arm) -> Option<Stream> {
+        let mut all = self.all();
+        match all.iter().position(|(its, _)| *its == arm) {
+            Some(at) => Some(all.swap_remove(at).1),
+            None => {
+                all.pop();
+                None
+            }
+        }
+    }
+}
+
+/// A stream that is spoken with, and kept for the next client afterwards.
+pub struct Lent {
+    /// `None` once it has been given up.
+    stream: Option<Stream>,
+    arm: Arm,
+    home: Arc<Idle>,
+}
+
+impl Lent {
+    fn new(stream: Stream, arm: Arm, home: Arc<Idle>) -> Self {
+        Self { stream: Some(stream), arm, home }
+    }
+
+    /// The stream, unless it was given up.
+    pub fn get(&mut self) -> voxgrain::Result<&mut Stream> {
+        let gone = || Error::new(ErrorKind::Internal, "this speech met a bug before");
+        self.stream.as_mut().ok_or_else(gone)
+    }
+
+    /// Gives it up: what a panic left half done is not used again.
+    pub fn spoil(&mut self) {
+        self.stream = None;
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.home.all().push((self.arm, stream));
+        }
+    }
+}
+
 pub struct Hall {
     pub voice: Voice,
     /// Other names for speakers.
@@ -34,6 +91,7 @@ pub struct Hall {
     pub metrics: Arc<Metrics>,
     pub turns: Turns,
     pool: Arc<Pool>,
+    idle: Arc<Idle>,
     /// Each is room for one session; they are given out in the order of asking.
     places: Arc<Semaphore>,
 }
@@ -116,7 +174,7 @@ impl Hall {
         let metrics = Arc::new(Metrics::default());
         let turns = Turns::start(metrics.clone())?;
         let places = Arc::new(Semaphore::new(limits.sessions));
-        Ok(Self { voice, aliases, limits, metrics, turns, pool, places })
+        Ok(Self { voice, aliases, limits, metrics, turns, pool, idle: Arc::default(), places })
     }
 
     /// The voice, as the speaker whom the client wants.
@@ -143,6 +201,19 @@ impl Hall {
         // Utterances come one at a time.
         options.max_text = Options::MIN_TEXT;
         options
+    }
+
+    /// Speaks a word to nobody: then the voice is known to work, and its pages are in memory.
+    pub fn warm(&self) -> voxgrain::Result<()> {
+        let clock = Instant::now();
+        let options = Self::options(&self.voice, &Manner::default());
+        let mut stream = Stream::with_pool(&self.voice, &options, &self.pool)?;
+        stream.feed("Ready.")?;
+        stream.flush()?;
+        while stream.next_pcm()?.is_some() {}
+        drop(Lent::new(stream, options.decode.arm, self.idle.clone()));
+        log::info!("warm after {:.0} ms", clock.elapsed().as_secs_f64() * 1e3);
+        Ok(())
     }
 
     /// Upper bound of what a session takes besides the voice, in bytes.
@@ -177,8 +248,20 @@ impl Hall {
     ) -> Result<Listener, Refusal> {
         let voice = self.voice(manner)?;
         let options = Self::options(&voice, manner);
-        let pool = self.pool.clone();
-        let stream = apart(move || Stream::with_pool(&voice, &options, &pool)).await?;
+        let (pool, idle) = (self.pool.clone(), self.idle.clone());
+        let seed = manner.seed;
+        let stream = apart(move || {
+            let arm = options.decode.arm;
+            let stream = match idle.take(arm) {
+                Some(mut stream) => {
+                    stream.restart(&voice, seed)?;
+                    stream
+                }
+                None => Stream::with_pool(&voice, &options, &pool)?,
+            };
+            Ok(Lent::new(stream, arm, idle))
+        })
+        .await?;
         Ok(self.turns.speak(stream, text, place, asked))
     }
 

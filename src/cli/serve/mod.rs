@@ -25,10 +25,10 @@ use std::future::Future;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
-use voxgrain::{Error, ErrorKind, Options, Stream, Voice};
+use voxgrain::{Error, ErrorKind};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,7 +133,6 @@ impl Serve {
             (None, None) => None,
         };
         let pool = self.voice.pool();
-        warm(&voice, &pool)?;
         let limits = Limits {
             sessions: self.sessions.into(),
             waiting: self.waiting.into(),
@@ -142,6 +141,7 @@ impl Serve {
         };
         let hall = Hall::new(voice, pool, self.alias.clone(), limits)
             .map_err(|e| refused("the thread that speaks", e))?;
+        hall.warm()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -254,17 +254,6 @@ fn bind(address: &str) -> voxgrain::Result<TcpListener> {
         let what = format!("cannot listen on {address}: choose another port, or end who has it");
         Error::with_source(ErrorKind::Unreadable, what, e)
     })
-}
-
-/// Speaks a word to nobody: then the voice is known to work, and its pages are in memory.
-fn warm(voice: &Voice, pool: &Arc<voxgrain::engine::Pool>) -> voxgrain::Result<()> {
-    let clock = Instant::now();
-    let mut stream = Stream::with_pool(voice, &Options::for_voice(voice), pool)?;
-    stream.feed("Ready.")?;
-    stream.flush()?;
-    while stream.next_pcm()?.is_some() {}
-    log::info!("warm after {:.0} ms", clock.elapsed().as_secs_f64() * 1e3);
-    Ok(())
 }
 
 /// Lets connections in until the server stops.

@@ -1,6 +1,7 @@
 //! One thread speaks for everybody, a step at a time. Each step goes to whoever's listener would
 //! run out of sound first; since a step moves that moment on, everybody's turn comes.
 
+use super::hall::Lent;
 use super::metrics::{Metrics, Outcome};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use voxgrain::speech::stream::{Step, Utterance};
-use voxgrain::{Error, ErrorKind, Result, Stream};
+use voxgrain::{Error, ErrorKind, Result};
 
 /// Whoever has less sound than this in hand goes before somebody who has none yet.
 const START: Duration = Duration::from_millis(100);
@@ -107,7 +108,8 @@ impl Text {
 
 /// One speech for one client.
 struct Session {
-    stream: Stream,
+    /// Goes back before the place does.
+    stream: Lent,
     text: Arc<Text>,
     out: mpsc::Sender<Piece>,
     progress: Progress,
@@ -144,19 +146,20 @@ impl Session {
         if std::mem::take(&mut self.hungry) {
             self.due = Instant::now() + START;
         }
-        if self.stream.step()? == Step::Idle {
+        let stream = self.stream.get()?;
+        if stream.step()? == Step::Idle {
             match self.text.pop() {
                 Some(utterance) => {
                     self.asked.get_or_insert_with(Instant::now);
                     self.progress.read += utterance.text.chars().count() as u64;
-                    self.stream.push(utterance)?;
-                    self.stream.step()?;
+                    stream.push(utterance)?;
+                    stream.step()?;
                 }
                 None if self.text.has_ended() => return Ok(Turn::End),
                 None => return Ok(Turn::Hungry),
             }
         }
-        let stats = self.stream.stats();
+        let stats = stream.stats();
         let speech = &stats.speech;
         let before = self.progress;
         self.progress = Progress {
@@ -169,12 +172,12 @@ impl Session {
             read: before.read,
         };
         metrics.worked(&before, &self.progress);
-        let pcm = self.stream.take();
+        let pcm = stream.take();
         if pcm.is_empty() {
             return Ok(Turn::Step);
         }
         let pcm = pcm.to_vec();
-        let rate = self.stream.synthesizer().voice().bundle().audio.sample_rate_hz;
+        let rate = stream.synthesizer().voice().bundle().audio.sample_rate_hz;
         let now = Instant::now();
         if !self.heard {
             self.heard = true;
@@ -264,7 +267,7 @@ impl Turns {
     /// Lets `stream` speak `text`; the client asked for it at `asked`, or with its first sentence.
     pub fn speak(
         &self,
-        stream: Stream,
+        stream: Lent,
         text: Arc<Text>,
         place: OwnedSemaphorePermit,
         asked: Option<Instant>,
@@ -330,8 +333,7 @@ impl Shared {
                 }
                 continue;
             };
-            if let Some(outcome) = self.step(&mut sessions[first]) {
-                self.metrics.ended_all(outcome, 1);
+            if self.step(&mut sessions[first]) {
                 sessions.swap_remove(first);
             }
         }
@@ -363,22 +365,25 @@ impl Shared {
         });
     }
 
-    /// How the session ended, if it did.
-    fn step(&self, s: &mut Session) -> Option<Outcome> {
+    /// Whether the session ended.
+    fn step(&self, s: &mut Session) -> bool {
         let turned = catch_unwind(AssertUnwindSafe(|| s.turn(&self.metrics)));
         let turned = turned.unwrap_or_else(|_| {
+            s.stream.spoil();
             Err(Error::new(ErrorKind::Internal, "speaking met a bug in voxgrain: please report it"))
         });
         let (last, outcome) = match turned {
-            Ok(Turn::Step) => return None,
+            Ok(Turn::Step) => return false,
             Ok(Turn::Hungry) => {
                 (s.hungry, s.sounding) = (true, false);
-                return None;
+                return false;
             }
             Ok(Turn::End) => (Piece::End(s.progress), Outcome::Done),
             Err(e) => (Piece::Failed(e), Outcome::Failed),
         };
+        // Counted before the client can know.
+        self.metrics.ended_all(outcome, 1);
         let _ = s.out.try_send(last);
-        Some(outcome)
+        true
     }
 }
