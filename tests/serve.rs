@@ -479,7 +479,7 @@ fn malformed_requests_have_their_status_and_message() {
         (body(r#"{"input": "\u6f22\u5b57"}"#), 400, "nothing"),
         (body(r#"{"input": "a", "voice": "bob"}"#), 400, "no speaker \\\"bob\\\""),
         (body(r#"{"input": "a", "voice": {"id": "bob"}}"#), 400, "no speaker \\\"bob\\\""),
-        (body(r#"{"input": "a", "voice": {"name": "tiny"}}"#), 400, "with the name as \\\"id\\\""),
+        (body(r#"{"input": "a", "voice": {"name": "first"}}"#), 400, "with the name as \\\"id\\\""),
         (body(r#"{"input": "a", "voice": 3}"#), 400, "is text, not a number"),
         (body(r#"{"input": "a", "model": "gpt-9"}"#), 404, "there is no model"),
         (body(r#"{"input": "a", "response_format": "mp3"}"#), 400, "wav and pcm"),
@@ -513,7 +513,7 @@ fn malformed_requests_have_their_status_and_message() {
         // These hyper answers, without a word.
         (head("nonsense\n\n"), 400, ""),
         (head("POST /v1/audio/speech HTTP/1.1\nContent-Length: no\n\n"), 400, ""),
-        (head(&format!("GET / HTTP/1.1\nX: {}\n\n", "a".repeat(1 << 20))), 431, ""),
+        (head(&format!("GET / HTTP/1.1\n{}\n", "X: y\n".repeat(200))), 431, ""),
     ];
     for (bytes, status, words) in &table {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();

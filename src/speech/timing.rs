@@ -5,7 +5,7 @@
 //! stands in the last syllable before a mark; together they are stretched to the true length of the
 //! sound. The lengths are hibari's, by least squares over 700 sentences
 //! (`tools/scripts/word_times.py`); on others of its sentences half of the words' begins and ends
-//! are within 46 ms of the true ones (`tests/speech.rs` holds it to 60).
+//! are within 46 ms of the true ones (`tests/timing.rs` holds it to 60).
 
 use super::phonemes::Spoken;
 use std::ops::Range;
