@@ -54,6 +54,7 @@ fn command(dir: &Dir) -> Command {
     let mut c = Command::new(line[0]);
     c.args(&line[1..]);
     c.current_dir(&dir.0).env_remove("VOXGRAIN_BUNDLE").env_remove("VOXGRAIN_KERNEL");
+    c.env("VOXGRAIN_CALIBRATION", "off");
     c
 }
 

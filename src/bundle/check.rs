@@ -23,6 +23,12 @@ impl Description {
         self.check_text()?;
         self.target.check("target")?;
         self.draft.check("draft")?;
+        ensure!(
+            self.draft.features.is_multiple_of(self.target.hidden),
+            "draft.features {} is not target.hidden {} once, or once more for each tap",
+            self.draft.features,
+            self.target.hidden
+        );
         self.sampling.check()?;
         let a = &self.audio;
         ensure!(

@@ -219,8 +219,9 @@ pub struct LanguageModel {
     pub max_positions: usize,
     /// Bits of a quantized weight: 4 or 8.
     pub bits: u32,
-    /// Width of the target's hidden state that the model reads beside each token; 0, the
-    /// default, for a model that reads tokens alone. Only a draft may.
+    /// Width of what the model reads of the target beside each token: `hidden` of the target for
+    /// its hidden state, and as much again for each of its taps. 0, the default, for a model that
+    /// reads tokens alone. Only a draft may.
     #[serde(default)]
     pub features: usize,
 }

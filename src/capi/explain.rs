@@ -1,11 +1,10 @@
 //! What would be said, without saying it.
 
-use super::speech::{Failure, Outcome, c_string, call, fail, handle, resolve, text_bytes};
+use super::speech::{Failure, c_string, call, fail, handle, resolve, text_bytes};
 use super::*;
 use crate::speech::phonemes::{Origin, render};
-use crate::speech::text::{Sentence, explain, utf8};
-use crate::speech::voice::Voice;
-use crate::speech::written::pronounced;
+use crate::speech::text::{TextFrontend, utf8};
+use crate::speech::written::{Explained, explain};
 use core::ffi::{c_char, c_void};
 use core::ptr::null;
 use std::ffi::CString;
@@ -90,16 +89,9 @@ impl Strings {
 }
 
 /// One sentence, handed to `see`; what that returns.
-fn show(
-    voice: &Voice,
-    sentence: &Sentence,
-    see: &mut impl FnMut(&vx_sentence) -> i32,
-) -> Outcome<i32> {
+fn show(told: &Explained, see: &mut impl FnMut(&vx_sentence) -> i32) -> i32 {
     let mut strings = Strings::default();
-    let spoken = match voice.phonemizer() {
-        Some(phonemizer) => pronounced(phonemizer, &sentence.words)?,
-        None => Vec::new(),
-    };
+    let (sentence, spoken) = (&told.sentence, told.said());
     let words: Vec<vx_word> = sentence
         .words
         .iter()
@@ -131,7 +123,7 @@ fn show(
         end: u.position + u.text.len(),
     }));
     changes.sort_by_key(|c| c.begin);
-    Ok(see(&vx_sentence {
+    see(&vx_sentence {
         size: size_of::<vx_sentence>() as u32,
         pause_after: sentence.pause_after,
         begin: sentence.source.start,
@@ -144,7 +136,7 @@ fn show(
         pronunciation_count: pronunciations.len(),
         changes: changes.as_ptr(),
         change_count: changes.len(),
-    }))
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -167,12 +159,13 @@ pub unsafe extern "C" fn vx_voice_explain(
         // SAFETY: the speaker's name is null or ends with a zero and stays as it is during the
         // call.
         let (voice, options) = unsafe { resolve(&voice.voice, &options)? };
-        for sentence in explain(utf8(text)?, options.text)? {
-            let stopped = show(&voice, &sentence, &mut |s| {
+        let frontend = TextFrontend::new(options.text)?;
+        for told in explain(&frontend, voice.phonemizer(), utf8(text)?)? {
+            let stopped = show(&told, &mut |s| {
                 // SAFETY: a function of this type that returns, with `user` as the caller gave it;
                 // the sentence and all that it points to live until it does.
                 unsafe { sink(user, s) }
-            })?;
+            });
             if stopped != 0 {
                 return Err(Failure(VX_E_CANCELLED, "the callback asked to stop".into()));
             }

@@ -4,6 +4,7 @@ use super::*;
 use crate::core::Emission;
 use crate::decode::{Arm, DEFAULT_BETA, DraftLength, MAX_GAMMA, Sampling};
 use crate::map::Map;
+use crate::speech::calibration::Calibration;
 use crate::speech::phonemes::UserLexicon;
 use crate::speech::stream::{Handle, Memory, Options, Stream};
 use crate::speech::text::{Markup, utf8};
@@ -406,7 +407,10 @@ pub unsafe extern "C" fn vx_voice_open(
             max_memory: budget(o.max_memory),
         };
         // SAFETY: `voice` is not null and the caller's place for a pointer.
-        unsafe { finish(Voice::open_with(path, &options)?, voice) }
+        unsafe {
+            let opened = Voice::open_with(path, &options)?;
+            finish(opened.with_calibration(Calibration::of_user()), voice)
+        }
     })
 }
 
@@ -455,7 +459,7 @@ pub unsafe extern "C" fn vx_voice_open_memory(
             opened = opened.with_index(map)?;
         }
         // SAFETY: `voice` is not null and the caller's place for a pointer.
-        unsafe { finish(opened, voice) }
+        unsafe { finish(opened.with_calibration(Calibration::of_user()), voice) }
     })
 }
 
@@ -589,7 +593,10 @@ pub(super) unsafe fn resolve(voice: &Voice, o: &vx_options) -> Outcome<(Voice, O
     let decode = &mut options.decode;
     (decode.arm, decode.seed) = (arm, o.seed);
     decode.gamma = match o.gamma {
-        0 => decode.gamma,
+        0 => {
+            let threads = if o.threads == 0 { options.threads } else { o.threads as usize };
+            voice.draft_length_on(kernel::best(), threads)
+        }
         VX_OFF => DraftLength::Fixed(0),
         VX_GAMMA_MEASURED => DraftLength::Measured,
         n => match usize::try_from(n) {

@@ -9,6 +9,7 @@ use voxgrain::core::accept::Emission;
 use voxgrain::decode::{self, Arm, DraftLength, MAX_GAMMA};
 use voxgrain::engine::{Pool, pin};
 use voxgrain::kernel;
+use voxgrain::speech::calibration::Calibration;
 use voxgrain::speech::phonemes::UserLexicon;
 use voxgrain::speech::phonemes::lexicon::MAGIC;
 use voxgrain::speech::stream::default_threads;
@@ -66,10 +67,10 @@ pub enum Gamma {
 }
 
 impl Gamma {
-    pub fn length(self, voice: &Voice) -> DraftLength {
+    pub fn length(self, voice: &Voice, threads: usize) -> DraftLength {
         match self {
             Gamma::Fixed(n) => DraftLength::Fixed(n),
-            Gamma::Auto => voice.draft_length(),
+            Gamma::Auto => voice.draft_length_on(kernel::best(), threads),
             Gamma::Measured => DraftLength::Measured,
         }
     }
@@ -132,6 +133,7 @@ impl VoiceArgs {
             return Err(usage(what));
         }
         let voice = Voice::open(find::bundle(self.bundle.as_deref())?)?;
+        let voice = voice.with_calibration(Calibration::of_user());
         match &self.groups {
             Some(path) => voice.with_groups(path),
             None => Ok(voice),
@@ -267,5 +269,10 @@ pub fn user_lexicon(path: &Path) -> voxgrain::Result<UserLexicon> {
         );
         return Err(usage(what));
     }
-    UserLexicon::parse(text::utf8(&bytes)?, &path.display().to_string())
+    parse_lexicon(&bytes, path)
+}
+
+/// A user's list, which was read from `path`.
+pub fn parse_lexicon(bytes: &[u8], path: &Path) -> voxgrain::Result<UserLexicon> {
+    UserLexicon::parse(text::utf8(bytes)?, &path.display().to_string())
 }

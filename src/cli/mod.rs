@@ -3,6 +3,7 @@
 mod args;
 mod asg;
 mod bench;
+mod calibrate;
 mod files;
 mod find;
 mod hints;
@@ -57,6 +58,7 @@ Exit codes:
 
 Environment:
   VOXGRAIN_BUNDLE  folder of the voice to use where --bundle is not given
+  VOXGRAIN_CALIBRATION  file of `voxgrain calibrate`, or `off` to leave it alone
   VOXGRAIN_KERNEL  scalar, portable, avx2, neon, ...: use narrower vectors, for comparison";
 
 #[derive(Subcommand)]
@@ -71,6 +73,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Measure every decoding arm on this machine, compare runs
     Bench(bench::Bench),
+    /// Measure once what drafts cost here, so that as many are made as pay
+    Calibrate(calibrate::Calibrate),
     #[cfg(feature = "lab")]
     /// Measure what groups give and cost: acceptance, bounds, damage, speech by many indexes
     Eval(lab::eval::Eval),
@@ -95,6 +99,7 @@ pub fn run() -> ExitCode {
         Command::Asg(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Bench(c) => c.run(),
+        Command::Calibrate(c) => c.run(),
         #[cfg(feature = "lab")]
         Command::Eval(c) => c.run(),
         Command::Pack(c) => c.run(),

@@ -206,7 +206,7 @@ impl Say {
         }
         let mut o = voice.options(arm);
         o.seed = self.seed;
-        o.gamma = self.gamma.length(voice);
+        o.gamma = self.gamma.length(voice, self.voice.threads());
         let s = &mut o.sampling;
         s.temperature = self.temperature.unwrap_or(s.temperature);
         s.transforms.top_k = self.top_k.unwrap_or(s.transforms.top_k);

@@ -1,6 +1,6 @@
 //! What will be said, before anybody says it.
 
-use super::args::{Reading, is_whole_lexicon, user_lexicon};
+use super::args::{Reading, is_whole_lexicon, parse_lexicon};
 use super::files::read_file;
 use super::output::{self, status};
 use super::{find, usage};
@@ -10,9 +10,9 @@ use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use voxgrain::bundle::Bundle;
 use voxgrain::map::Map;
-use voxgrain::speech::phonemes::{Origin, Phonemizer, Spoken, render};
-use voxgrain::speech::text::{self, Sentence, TextFrontend, Word};
-use voxgrain::speech::written::pronounced_by_word;
+use voxgrain::speech::phonemes::{Origin, Phonemizer, render};
+use voxgrain::speech::text::{self, TextFrontend, Word};
+use voxgrain::speech::written::{Explained, explain};
 use voxgrain::{Error, ErrorKind};
 
 const EXAMPLES: &str = "\
@@ -68,9 +68,9 @@ impl Text {
         let show = |text: &str| -> voxgrain::Result<()> {
             for told in explain(&frontend, phonemizer.as_ref(), text)? {
                 if self.json {
-                    output::json(&told.json(text))?;
+                    output::json(&as_json(&told, text))?;
                 } else {
-                    output::line(&told.columns(text))?;
+                    output::line(&columns(&told, text))?;
                 }
             }
             Ok(())
@@ -105,12 +105,13 @@ impl Text {
     fn phonemizer(&self) -> voxgrain::Result<Option<Phonemizer>> {
         let (mut whole, mut lists) = (None, Vec::new());
         for path in &self.lexicon {
-            if is_whole_lexicon(&read_file(path)?) {
+            let bytes = read_file(path)?;
+            if is_whole_lexicon(&bytes) {
                 if whole.replace(path.clone()).is_some() {
                     return Err(usage("--lexicon names two whole lexicons: choose one"));
                 }
             } else {
-                lists.push(user_lexicon(path)?);
+                lists.push(parse_lexicon(&bytes, path)?);
             }
         }
         let Some(path) = whole.map_or_else(|| self.lexicon_of_voice(), |path| Ok(Some(path)))?
@@ -167,51 +168,6 @@ fn stdin_is_terminal(quiet: bool) -> bool {
     terminal
 }
 
-/// A sentence and how its words are pronounced.
-struct Told {
-    sentence: Sentence,
-    /// Words that are said as one, and how; without a lexicon word by word.
-    words: Vec<(Vec<Word>, Option<Spoken>)>,
-}
-
-/// The sentences of `text`, each pronounced as it will be: by the stretches that a voice speaks
-/// in one go.
-fn explain(
-    frontend: &TextFrontend,
-    phonemizer: Option<&Phonemizer>,
-    text: &str,
-) -> voxgrain::Result<Vec<Told>> {
-    let mut said = Vec::new();
-    if let Some(phonemizer) = phonemizer {
-        let mut before = 0;
-        for chunk in frontend.speak(text)?.chunks {
-            for (place, spoken) in pronounced_by_word(phonemizer, &chunk.words)? {
-                said.push((before + place.start..before + place.end, spoken));
-            }
-            before += chunk.words.len();
-        }
-    }
-    let mut said = said.into_iter().peekable();
-    let mut before = 0;
-    let mut all = Vec::new();
-    for sentence in frontend.explain(text)? {
-        let end = before + sentence.words.len();
-        let mut words = Vec::new();
-        let mut at = before;
-        while at < end {
-            // Where a pronunciation goes on into this sentence, its words have none of their own.
-            let of = said.next_if(|(place, _)| place.start == at);
-            let next = of.as_ref().map_or(at + 1, |(place, _)| place.end.min(end));
-            let group = sentence.words[at - before..next - before].to_vec();
-            words.push((group, of.map(|(_, spoken)| spoken)));
-            at = next;
-        }
-        before = end;
-        all.push(Told { sentence, words });
-    }
-    Ok(all)
-}
-
 /// Where a pronunciation comes from, in a word.
 fn name(origin: Origin) -> &'static str {
     match origin {
@@ -242,95 +198,89 @@ fn shown(text: &str) -> String {
 /// Columns of a line; wider words stand alone.
 const WIDTH: usize = 80;
 
-impl Told {
-    fn phonemes(&self) -> Option<String> {
-        let said: Vec<Spoken> = self.words.iter().filter_map(|(_, s)| s.clone()).collect();
-        (!said.is_empty()).then(|| render(&said))
-    }
-
-    fn json(&self, text: &str) -> serde_json::Value {
-        let s = &self.sentence;
-        let words: Vec<_> = self
-            .words
-            .iter()
-            .map(|(words, spoken)| {
-                let source = words[0].source.start..words[words.len() - 1].source.end;
-                json!({
-                    "text": joined(words),
-                    "mark": words[words.len() - 1].mark,
-                    "letters": words.iter().all(|w| w.letter),
-                    "phonemes": spoken.as_ref().map(|s| &s.phonemes),
-                    "origin": spoken.as_ref().map(|s| name(s.origin)),
-                    "source": source,
-                })
+/// For a machine.
+fn as_json(told: &Explained, text: &str) -> serde_json::Value {
+    let s = &told.sentence;
+    let said = told.said();
+    let words: Vec<_> = told
+        .words
+        .iter()
+        .map(|(words, spoken)| {
+            let source = words[0].source.start..words[words.len() - 1].source.end;
+            json!({
+                "text": joined(words),
+                "mark": words[words.len() - 1].mark,
+                "letters": words.iter().all(|w| w.letter),
+                "phonemes": spoken.as_ref().map(|s| &s.phonemes),
+                "origin": spoken.as_ref().map(|s| name(s.origin)),
+                "source": source,
             })
-            .collect();
-        json!({
-            "source": s.source,
-            "written": text.get(s.source.clone()),
-            "text": s.text,
-            "phonemes": self.phonemes(),
-            "words": words,
-            "replaced": s.replaced,
-            "left_out": s.left_out,
-            // Of a number with few digits in binary32.
-            "pause_after": (f64::from(s.pause_after) * 1e4).round() / 1e4,
         })
-    }
+        .collect();
+    json!({
+        "source": s.source,
+        "written": text.get(s.source.clone()),
+        "text": s.text,
+        "phonemes": (!said.is_empty()).then(|| render(&said)),
+        "words": words,
+        "replaced": s.replaced,
+        "left_out": s.left_out,
+        // Of a number with few digits in binary32.
+        "pause_after": (f64::from(s.pause_after) * 1e4).round() / 1e4,
+    })
+}
 
-    /// The sentence, its words over their phonemes, and what else there is to tell.
-    fn columns(&self, text: &str) -> String {
-        let s = &self.sentence;
-        let mut out = format!("{}\n", shown(text.get(s.source.clone()).unwrap_or_default()));
-        let (mut above, mut below, mut width) = (String::new(), String::new(), 0);
-        let spoken = self.words.iter().any(|(_, spoken)| spoken.is_some());
-        let mut flush = |above: &mut String, below: &mut String| {
-            for line in [&mut *above, below] {
-                if !line.trim().is_empty() {
-                    out.push_str(&format!("  {}\n", line.trim_end()));
-                }
-                line.clear();
+/// The sentence, its words over their phonemes, and what else there is to tell.
+fn columns(told: &Explained, text: &str) -> String {
+    let s = &told.sentence;
+    let mut out = format!("{}\n", shown(text.get(s.source.clone()).unwrap_or_default()));
+    let (mut above, mut below, mut width) = (String::new(), String::new(), 0);
+    let spoken = told.words.iter().any(|(_, spoken)| spoken.is_some());
+    let mut flush = |above: &mut String, below: &mut String| {
+        for line in [&mut *above, below] {
+            if !line.trim().is_empty() {
+                out.push_str(&format!("  {}\n", line.trim_end()));
             }
-        };
-        for (words, said) in &self.words {
-            let mut word = joined(words);
-            word.extend(words.last().and_then(|w| w.mark));
-            let said = said.as_ref().map_or("", |s| s.phonemes.as_str());
-            let wide = word.chars().count().max(said.chars().count()) + 2;
-            if width > 0 && width + wide > WIDTH {
-                flush(&mut above, &mut below);
-                width = 0;
-            }
-            width += wide;
-            // A line of words alone needs no columns.
-            let column = if spoken { wide } else { word.len() + 1 };
-            above.push_str(&format!("{word:column$}"));
-            below.push_str(&format!("{said:wide$}"));
+            line.clear();
         }
-        flush(&mut above, &mut below);
-        let mut tell = |what: &str, list: Vec<String>| {
-            if !list.is_empty() {
-                out.push_str(&format!("  {what:10} {}\n", list.join("; ")));
-            }
-        };
-        let replaced = |r: &text::Replacement| {
-            let (from, to) = (shown(&r.original), shown(&r.spoken));
-            if to.is_empty() { format!("{from:?} by nothing") } else { format!("{from} → {to}") }
-        };
-        tell("replaced", s.replaced.iter().map(replaced).collect());
-        tell("left out", s.left_out.iter().map(|u| format!("{:?}", u.text)).collect());
-        let by = |origin: Origin| {
-            let of =
-                self.words.iter().filter(|(_, s)| s.as_ref().is_some_and(|s| s.origin == origin));
-            let mut all: Vec<String> = of.map(|(words, _)| joined(words)).collect();
-            all.dedup();
-            all
-        };
-        tell("guessed", by(Origin::Letters));
-        tell("listed", by(Origin::User));
-        tell("pause", vec![format!("{} s", s.pause_after)]);
-        out
+    };
+    for (words, said) in &told.words {
+        let mut word = joined(words);
+        word.extend(words.last().and_then(|w| w.mark));
+        let said = said.as_ref().map_or("", |s| s.phonemes.as_str());
+        let wide = word.chars().count().max(said.chars().count()) + 2;
+        if width > 0 && width + wide > WIDTH {
+            flush(&mut above, &mut below);
+            width = 0;
+        }
+        width += wide;
+        // A line of words alone needs no columns.
+        let column = if spoken { wide } else { word.len() + 1 };
+        above.push_str(&format!("{word:column$}"));
+        below.push_str(&format!("{said:wide$}"));
     }
+    flush(&mut above, &mut below);
+    let mut tell = |what: &str, list: Vec<String>| {
+        if !list.is_empty() {
+            out.push_str(&format!("  {what:10} {}\n", list.join("; ")));
+        }
+    };
+    let replaced = |r: &text::Replacement| {
+        let (from, to) = (shown(&r.original), shown(&r.spoken));
+        if to.is_empty() { format!("{from:?} by nothing") } else { format!("{from} → {to}") }
+    };
+    tell("replaced", s.replaced.iter().map(replaced).collect());
+    tell("left out", s.left_out.iter().map(|u| format!("{:?}", u.text)).collect());
+    let by = |origin: Origin| {
+        let of = told.words.iter().filter(|(_, s)| s.as_ref().is_some_and(|s| s.origin == origin));
+        let mut all: Vec<String> = of.map(|(words, _)| joined(words)).collect();
+        all.dedup();
+        all
+    };
+    tell("guessed", by(Origin::Letters));
+    tell("listed", by(Origin::User));
+    tell("pause", vec![format!("{} s", s.pause_after)]);
+    out
 }
 
 #[cfg(test)]

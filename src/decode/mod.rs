@@ -15,6 +15,7 @@ pub use speculate::{Arm, DEFAULT_BETA, Options, RoundEnd, Speculator};
 pub use stats::SpecStats;
 
 use crate::Result;
+use std::ops::Range;
 
 /// Most rows of one pass of a prompt.
 pub const PREFILL_ROWS: usize = 16;
@@ -23,7 +24,8 @@ pub const PREFILL_ROWS: usize = 16;
 pub trait TokenModel {
     /// Runs `tokens` behind the context in one pass; the laws of the last `wanted` of them
     /// are then there. `features` has [`feature_width`](Self::feature_width) numbers a token:
-    /// the hidden state that predicted it, zeros for the first of a context.
+    /// the [`features`](Self::features) of the target that predicted it, zeros for the first of a
+    /// context.
     fn step(&mut self, tokens: &[u32], features: &[f32], wanted: usize) -> Result<()>;
     /// Logits of the last pass, `[wanted][vocabulary]`.
     fn logits(&mut self) -> &[f32];
@@ -44,8 +46,30 @@ pub trait TokenModel {
     fn hidden_width(&self) -> usize {
         0
     }
-    /// Numbers that the model reads beside each token: the hidden state of the target, for a
-    /// draft that was trained so (Li et al. 2024, arXiv 2401.15077). 0 for other models.
+    /// Rows of the residual stream that the model gives beside its hidden state, after layers
+    /// that were chosen when it was exported.
+    fn taps(&self) -> usize {
+        0
+    }
+    /// One of them, of every token of the last pass, `[tokens][hidden_width]`.
+    fn tap(&self, _which: usize) -> &[f32] {
+        &[]
+    }
+    /// What a draft that reads `width` features gets of tokens `rows` of the last pass: appends
+    /// `[rows][tap_1 | .. | tap_n | hidden]`, or the hidden states alone where `width` is theirs.
+    fn features(&self, rows: Range<usize>, width: usize, out: &mut Vec<f32>) {
+        let hidden = self.hidden_width();
+        let taps = if width > hidden { self.taps() } else { 0 };
+        for row in rows {
+            for which in 0..taps {
+                out.extend_from_slice(&self.tap(which)[row * hidden..][..hidden]);
+            }
+            out.extend_from_slice(&self.hidden()[row * hidden..][..hidden]);
+        }
+    }
+    /// Numbers that the model reads beside each token: states of the target, for a draft that was
+    /// trained so (Li et al. 2024, arXiv 2401.15077; from several layers: Li et al. 2025,
+    /// arXiv 2503.01840). 0 for other models.
     fn feature_width(&self) -> usize {
         0
     }

@@ -93,8 +93,9 @@ pub enum RoundEnd {
 /// Between rounds the last emitted token is pending: neither model has seen it. The draft
 /// may lag behind by more, and catches up in its next pass.
 ///
-/// A draft that reads the target's hidden states sees the true ones of every emitted token.
-/// Beyond those, while it drafts, its own stand in for them; so after a round it forgets what
+/// A draft that reads the target's states sees the true ones of every emitted token. Beyond
+/// those, while it drafts, its own hidden state stands in for the target's, and zeros for the
+/// taps, which it has none of; so after a round it forgets what
 /// it drafted and reads the accepted tokens again, with their true features, in one pass.
 pub struct Speculator<T, D, G> {
     target: T,
@@ -107,9 +108,9 @@ pub struct Speculator<T, D, G> {
     /// by both and are forgotten.
     recent: Vec<u32>,
     base: usize,
-    /// `[recent][feature_width]`: the hidden states that predicted them.
+    /// `[recent][feature_width]`: the states that predicted them.
     features: Vec<f32>,
-    /// The draft's hidden state of its last token.
+    /// What predicts the next token: of the target's last row, or of the draft's.
     feature: Vec<f32>,
     /// Tokens in the draft's context whose features were true.
     sure: usize,
@@ -189,12 +190,16 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             ));
         }
         let width = draft.feature_width();
-        if width > 0 && target.hidden_width() != width {
+        let (hidden, taps) = (target.hidden_width(), target.taps());
+        if width > 0
+            && (![hidden, (taps + 1) * hidden].contains(&width) || draft.hidden_width() != hidden)
+        {
             return Err(Error::new(
                 ErrorKind::Mismatch,
                 format!(
-                    "the draft reads {width} features, the target gives {}: they are not a pair",
-                    target.hidden_width()
+                    "the draft reads {width} features and its own state is {} wide, the target's \
+                     is {hidden} and has {taps} taps beside it: they are not a pair",
+                    draft.hidden_width()
                 ),
             ));
         }
@@ -256,11 +261,11 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             let width = self.feature.len();
             for chunk in head.chunks(PREFILL_ROWS) {
                 self.target.step(chunk, &[], 1)?;
-                let hidden = self.target.hidden();
-                let last = hidden.len() - width;
                 self.features.extend_from_slice(&self.feature);
-                self.features.extend_from_slice(&hidden[..last]);
-                self.feature.copy_from_slice(&hidden[last..]);
+                self.target.features(0..chunk.len(), width, &mut self.features);
+                let last = self.features.len() - width;
+                self.feature.copy_from_slice(&self.features[last..]);
+                self.features.truncate(last);
                 if !later {
                     self.draft.step(chunk, &self.features, 1)?;
                     self.features.clear();
@@ -328,8 +333,7 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
         let width = self.feature.len();
         if width > 0 {
             // Row i is of the token before emitted token i: what predicted it.
-            let rows = &self.target.hidden()[..(verdict.accepted + 1) * width];
-            self.features.extend_from_slice(rows);
+            self.target.features(0..verdict.accepted + 1, width, &mut self.features);
         }
         let emitted = self.drafted[..verdict.accepted].iter().copied().chain([verdict.next]);
         for token in emitted {
@@ -354,8 +358,12 @@ impl<T: TokenModel, D: TokenModel, G: Groups> Speculator<T, D, G> {
             if i == 0 {
                 self.catch_up()?;
             } else {
-                let hidden = self.draft.hidden();
-                self.feature.copy_from_slice(&hidden[hidden.len() - width..]);
+                if width > 0 {
+                    let hidden = self.draft.hidden();
+                    let (taps, own) = self.feature.split_at_mut(width - self.draft.hidden_width());
+                    taps.fill(0.0);
+                    own.copy_from_slice(&hidden[hidden.len() - own.len()..]);
+                }
                 self.draft.step(&self.drafted[i - 1..], &self.feature, 1)?;
             }
             self.stats.draft += clock.elapsed();

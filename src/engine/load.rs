@@ -24,9 +24,14 @@ pub(crate) const DOMAIN: &str = "ai.voxgrain";
 /// Largest external tensor that a standard operator may read: tract keeps a copy of it.
 const MAX_COPIED_BYTES: usize = 1 << 20;
 
-/// The optional second input of a draft and the optional second output of any model.
+/// The optional second input of a draft and the optional second output of any model; behind it
+/// `tap_1`, `tap_2` and so on may follow.
 const FEATURES: &str = "features";
 const HIDDEN: &str = "hidden";
+const TAP: &str = "tap_";
+
+/// Most taps of a target.
+const MAX_TAPS: usize = 16;
 
 /// Most nodes of a graph.
 const MAX_NODES: usize = 100_000;
@@ -122,7 +127,7 @@ impl Loader {
 
         let mut first_output =
             graph.output.first().map(|o| o.name.clone()).ok_or_else(|| self.bad("no output"))?;
-        let hidden = graph.output.get(1).map(|o| o.name.clone()).filter(|n| n == HIDDEN);
+        let states = self.states(&mut graph)?;
         let features = self.features(&graph)?;
         let (mut nodes, mut needs) = (HashMap::new(), Needs::default());
         let mut names = HashSet::new();
@@ -161,11 +166,11 @@ impl Loader {
             first_output.clone_from(input);
             graph.output[0].name.clone_from(input);
         }
-        let head = select_rows(&graph, &first_output, hidden.as_deref(), &mut nodes);
+        let head = select_rows(&graph, &first_output, &states, &mut nodes);
         let head = head.filter(|_| needs.embedding.is_some());
         self.copy_small(&mut graph, stored, &weights)?;
         graph.input.retain(|i| !i.name.starts_with("past_"));
-        graph.output.truncate(1 + hidden.is_some() as usize);
+        graph.output.truncate(1 + states.len());
         // Their shapes are found, and the first may be another value than declared.
         graph.output.iter_mut().for_each(|o| o.r#type = None);
         graph.value_info.clear();
@@ -194,6 +199,15 @@ impl Loader {
                 )? + CODES;
         }
         let codes = if factored { CODES } else { outputs.saturating_sub(1) };
+        let hidden = columns.get(1).copied().unwrap_or(0);
+        for (name, width) in states.iter().zip(&columns[1..]) {
+            if *width != hidden {
+                return Err(self.bad(format!(
+                    "output {name:?} has {width} columns, {HIDDEN:?} has {hidden}: a tap is a row \
+                     of the residual stream"
+                )));
+            }
+        }
         // A table that lacks tokens is none to compare them by.
         let embedding = needs.embedding.filter(|(table, hidden)| {
             let of = |rows: usize| rows * hidden;
@@ -216,7 +230,8 @@ impl Loader {
             codes,
             factored,
             features,
-            hidden: columns.get(1).copied().unwrap_or(0),
+            hidden,
+            taps: states.len().saturating_sub(1),
         }))
     }
 
@@ -251,6 +266,29 @@ impl Loader {
             columns.push(fact.shape[1].to_usize()?);
         }
         Ok((SimplePlan::new(model)?, columns))
+    }
+
+    /// The names of the outputs behind the first that passes keep: `hidden`, then the taps, which
+    /// are brought there in order.
+    fn states(&self, graph: &mut pb::GraphProto) -> Result<Vec<String>> {
+        if graph.output.get(1).is_none_or(|o| o.name != HIDDEN) {
+            return Ok(Vec::new());
+        }
+        let mut states = vec![HIDDEN.to_owned()];
+        loop {
+            let name = format!("{TAP}{}", states.len());
+            let Some(at) = graph.output.iter().position(|o| o.name == name) else { break };
+            graph.output.swap(1 + states.len(), at);
+            states.push(name);
+        }
+        let taps = graph.output.iter().filter(|o| o.name.starts_with(TAP)).count();
+        if taps != states.len() - 1 || taps > MAX_TAPS {
+            return Err(self.bad(format!(
+                "{taps} outputs are called {TAP}..: they are numbered from 1 without gaps, and are \
+                 at most {MAX_TAPS}"
+            )));
+        }
+        Ok(states)
     }
 
     /// The width of the graph's second input: that of the matrix that reads it.
@@ -396,7 +434,7 @@ impl Loader {
 fn select_rows(
     graph: &pb::GraphProto,
     output: &str,
-    hidden: Option<&str>,
+    states: &[String],
     nodes: &mut HashMap<String, Node>,
 ) -> Option<Arc<Weight>> {
     let producer: HashMap<&str, &pb::NodeProto> =
@@ -405,7 +443,7 @@ fn select_rows(
     let mut at = output;
     while let Some(node) = producer.get(at) {
         // Whoever reads the hidden states wants those of every row.
-        if Some(at) == hidden {
+        if states.iter().any(|s| s == at) {
             break;
         }
         let Some(own) = nodes.get(&node.name) else { break };

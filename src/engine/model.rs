@@ -41,6 +41,7 @@ pub struct Model {
     pub(super) factored: bool,
     pub(super) features: usize,
     pub(super) hidden: usize,
+    pub(super) taps: usize,
 }
 
 impl std::fmt::Debug for Model {
@@ -76,8 +77,8 @@ impl Model {
         self.outputs
     }
 
-    /// Width of the features that every token needs beside it: the target's hidden state
-    /// that predicted it, for a draft that was trained so. 0 for other models.
+    /// Width of the features that every token needs beside it: the target's states where it
+    /// predicted it, for a draft that was trained so. 0 for other models.
     pub fn feature_width(&self) -> usize {
         self.features
     }
@@ -85,6 +86,12 @@ impl Model {
     /// Width of the hidden state before the head; 0 if the graph does not give it.
     pub fn hidden_width(&self) -> usize {
         self.hidden
+    }
+
+    /// Rows of the residual stream that the graph gives beside the hidden state, each as wide as
+    /// it; 0 if it gives none.
+    pub fn taps(&self) -> usize {
+        self.taps
     }
 
     /// Positions that a session may hold.

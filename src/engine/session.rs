@@ -183,8 +183,9 @@ impl Session {
     }
 
     /// [`step`](Self::step) of a model that reads features beside its tokens:
-    /// `features[tokens][feature_width]`, those of a token being the hidden state that
-    /// predicted it ([`hidden`](Self::hidden) of the token before), zeros for the first one.
+    /// `features[tokens][feature_width]`, those of a token being the states of the target that
+    /// predicted it ([`hidden`](Self::hidden) of the token before, or its taps and then that),
+    /// zeros for the first one.
     ///
     /// # Errors
     /// `InvalidArgument` as well if there are more or fewer features than that.
@@ -278,6 +279,20 @@ impl Session {
     /// empty if the model does not give them.
     pub fn hidden(&self) -> &[f32] {
         self.runner.output(1)
+    }
+
+    /// Rows of the residual stream of every token of the last pass, as [`hidden`](Self::hidden)
+    /// and as wide; empty from [`taps`](Self::taps) on.
+    pub fn tap(&self, which: usize) -> &[f32] {
+        match which < self.taps() {
+            true => self.runner.output(2 + which),
+            false => &[],
+        }
+    }
+
+    /// How many [`tap`](Self::tap)s the model gives.
+    pub fn taps(&self) -> usize {
+        self.model.taps()
     }
 
     /// Width of the features that each token needs, see [`step_with`](Self::step_with).

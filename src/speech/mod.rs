@@ -1,6 +1,10 @@
 //! From text to utterances, and from samples to files and ears.
 
 #[cfg(feature = "engine")]
+pub mod calibrate;
+#[cfg(feature = "engine")]
+pub mod calibration;
+#[cfg(feature = "engine")]
 pub mod codec;
 #[cfg(feature = "engine")]
 mod models;

@@ -30,6 +30,12 @@ impl TokenModel for Session {
     fn hidden_width(&self) -> usize {
         self.hidden_width()
     }
+    fn taps(&self) -> usize {
+        self.taps()
+    }
+    fn tap(&self, which: usize) -> &[f32] {
+        self.tap(which)
+    }
     fn feature_width(&self) -> usize {
         self.feature_width()
     }

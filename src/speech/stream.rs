@@ -29,6 +29,7 @@ use super::queue::{Queue, TEXT_GROWTH, TEXT_PASS};
 use super::synth::{CODEC_TOKENS, SpeechStats, Synthesizer};
 use super::text::{self, TextFrontend};
 pub use super::utterance::{OWN_SILENCE, Utterance};
+pub use super::voice::default_threads;
 use super::voice::{Voice, VoiceMemory, within};
 use super::wav::to_i16;
 use crate::core::Emission;
@@ -165,12 +166,6 @@ impl Options {
         let work = probabilities + passes + products + 8 * samples + text;
         Ok(Memory { voice: voice.memory(), state: state as u64, work: work as u64 })
     }
-}
-
-/// Threads where nobody says how many: the machine's cores, at most 4. More of them read the
-/// same memory no faster.
-pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get()).min(4)
 }
 
 /// Upper bounds, in bytes, of what a [`Stream`] and its voice take; tests hold them against an

@@ -1,5 +1,6 @@
 //! A voice: a bundle with its models and its group index.
 
+use super::calibration::{Calibration, stored};
 use super::phonemes::{Phonemizer, SYMBOLS, UserLexicon};
 use super::text::{self, Chunk};
 use super::utterance::Utterance;
@@ -9,6 +10,7 @@ use crate::bundle::{Bundle, FILE_NAME, Speaker, hex};
 use crate::core::Emission;
 use crate::decode::{Arm, Costs, DraftLength, Options, Sampling};
 use crate::engine::Model;
+use crate::kernel::{self, Kernel};
 use crate::map::Map;
 use crate::{Error, ErrorKind, Result};
 use std::ops::ControlFlow;
@@ -73,6 +75,12 @@ impl VoiceMemory {
     }
 }
 
+/// Threads where nobody says how many: the machine's cores, at most 4. More of them read the
+/// same memory no faster.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(4)
+}
+
 /// Whether `need` bytes are within `budget`.
 ///
 /// # Errors
@@ -100,6 +108,7 @@ pub struct Voice {
     /// Of a voice that reads phonemes.
     phonemizer: Option<Phonemizer>,
     speaker: usize,
+    calibration: Option<Arc<Calibration>>,
     /// Of the bundle and its lexicon, and of the index.
     memory: (VoiceMemory, VoiceMemory),
     load: Duration,
@@ -232,6 +241,18 @@ impl Voice {
                 ));
             }
         }
+        let (listed, read) = (bundle.draft.features, draft.feature_width());
+        let (hidden, taps) = (target.hidden_width(), target.taps());
+        if listed != read || ![0, hidden, (taps + 1) * hidden].contains(&read) {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "{} reads {read} features, bundle.toml says {listed}, {} gives {hidden} and \
+                     {taps} taps of that width: they do not belong together",
+                    bundle.draft.file, bundle.target.file
+                ),
+            ));
+        }
         let memory = lexicon.as_ref().map_or(memory, |map| memory.and(map));
         let phonemizer = lexicon.map(|map| Phonemizer::open(&map)).transpose()?;
         if phonemizer.is_some()
@@ -248,6 +269,7 @@ impl Voice {
             groups: None,
             phonemizer,
             speaker: 0,
+            calibration: None,
             memory: (memory, VoiceMemory::default()),
             load: Duration::ZERO,
         };
@@ -479,14 +501,42 @@ impl Voice {
         self.bundle.sampling.law()
     }
 
-    /// The voice's own number of drafts a round: by the running acceptance where the voice says
-    /// what its passes cost, else fixed.
-    pub fn draft_length(&self) -> DraftLength {
-        let s = &self.bundle.sampling;
-        match (s.draft_cost, s.row_cost) {
-            (Some(draft), Some(row)) => DraftLength::Adaptive(Costs { draft, row }),
-            _ => DraftLength::Fixed(s.gamma),
+    /// The same voice with what was measured of it on this machine.
+    pub fn with_calibration(self, calibration: Option<Calibration>) -> Self {
+        Self { calibration: calibration.map(Arc::new), ..self }
+    }
+
+    /// What passes cost with this kernel and number of threads: as
+    /// [calibrated](Self::with_calibration), else what the voice says, made safe for the kernel
+    /// ([`stored`]). `None` if nobody knows.
+    pub fn costs(&self, kernel: Kernel, threads: usize) -> Option<Costs> {
+        let measured = self.calibration.as_ref();
+        measured.and_then(|c| c.costs(&self.bundle, kernel.name(), threads)).or_else(|| {
+            let s = &self.bundle.sampling;
+            let costs = Costs { draft: s.draft_cost?, row: s.row_cost? };
+            Some(stored(costs, kernel.name()))
+        })
+    }
+
+    /// Whether [`costs`](Self::costs) were measured here.
+    pub fn is_calibrated(&self, kernel: Kernel, threads: usize) -> bool {
+        let measured = self.calibration.as_ref();
+        measured.is_some_and(|c| c.costs(&self.bundle, kernel.name(), threads).is_some())
+    }
+
+    /// The voice's own number of drafts a round: by the running acceptance where it is known
+    /// what [passes cost](Self::costs), else fixed.
+    pub fn draft_length_on(&self, kernel: Kernel, threads: usize) -> DraftLength {
+        match self.costs(kernel, threads) {
+            Some(costs) => DraftLength::Adaptive(costs),
+            None => DraftLength::Fixed(self.bundle.sampling.gamma),
         }
+    }
+
+    /// [`draft_length_on`](Self::draft_length_on) the widest kernel and
+    /// [`default_threads`].
+    pub fn draft_length(&self) -> DraftLength {
+        self.draft_length_on(kernel::best(), default_threads())
     }
 
     /// How tokens are decoded where nobody chooses an arm, the same for every caller:

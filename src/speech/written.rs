@@ -1,7 +1,7 @@
 //! Chunks of the text front end as a voice of phonemes reads them.
 
 use super::phonemes::{self, Phonemizer, Spoken};
-use super::text::Word;
+use super::text::{Sentence, TextFrontend, Word};
 use crate::Result;
 use std::ops::Range;
 
@@ -74,6 +74,65 @@ pub fn pronounced_by_word(
     Ok(places.into_iter().zip(phonemizer.phonemize_words(&words)?).collect())
 }
 
+/// A sentence and how its words are pronounced.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Explained {
+    /// What will be said, and why.
+    pub sentence: Sentence,
+    /// Its words, those together that are said as one, and how; word by word without a
+    /// phonemizer.
+    pub words: Vec<(Vec<Word>, Option<Spoken>)>,
+}
+
+impl Explained {
+    /// The pronunciations alone.
+    pub fn said(&self) -> Vec<Spoken> {
+        self.words.iter().filter_map(|(_, spoken)| spoken.clone()).collect()
+    }
+}
+
+/// [`TextFrontend::explain`], each sentence pronounced as it will be: by the chunks that a voice
+/// speaks in one go.
+///
+/// # Errors
+/// As [`TextFrontend::speak`] and [`pronounced`].
+pub fn explain(
+    frontend: &TextFrontend,
+    phonemizer: Option<&Phonemizer>,
+    text: &str,
+) -> Result<Vec<Explained>> {
+    let mut said = Vec::new();
+    if let Some(phonemizer) = phonemizer {
+        let mut before = 0;
+        for chunk in frontend.speak(text)?.chunks {
+            for (place, spoken) in pronounced_by_word(phonemizer, &chunk.words)? {
+                said.push((before + place.start..before + place.end, spoken));
+            }
+            before += chunk.words.len();
+        }
+    }
+    let mut said = said.into_iter().peekable();
+    let mut before = 0;
+    let mut all = Vec::new();
+    for sentence in frontend.explain(text)? {
+        let end = before + sentence.words.len();
+        let mut words = Vec::new();
+        let mut at = before;
+        while at < end {
+            // Where a pronunciation goes on into this sentence, its words have none of their own.
+            let of = said.next_if(|(place, _)| place.start == at);
+            let next = of.as_ref().map_or(at + 1, |(place, _)| place.end.min(end));
+            let group = sentence.words[at - before..next - before].to_vec();
+            words.push((group, of.map(|(_, spoken)| spoken)));
+            at = next;
+        }
+        before = end;
+        all.push(Explained { sentence, words });
+    }
+    Ok(all)
+}
+
 /// The words as one string that ends as a sentence does: voices learn from whole sentences,
 /// and after a comma they would talk on.
 #[cfg(feature = "engine")]
@@ -90,7 +149,7 @@ pub(super) fn written(phonemizer: &Phonemizer, words: &[Word]) -> Result<String>
 mod tests {
     use super::*;
     use crate::map::Map;
-    use crate::speech::text::TextFrontend;
+    use crate::speech::text::Options;
 
     #[test]
     fn every_word_is_in_one_pronunciation() {
@@ -115,5 +174,23 @@ mod tests {
         assert_eq!(groups, [("u s b", "jˌuˌɛsbˈi"), ("two words", "bɪɡ")]);
         let plain = pronounced(&phonemizer, words).unwrap();
         assert!(plain.iter().eq(said.iter().map(|(_, s)| s)));
+    }
+
+    #[test]
+    fn a_sentence_is_explained_as_its_chunks_are_said() {
+        let phonemizer =
+            Phonemizer::open(&Map::open("models/lexicon/en-us.lexicon").unwrap()).unwrap();
+        let front = TextFrontend::new(Options { max_chars: 40, ..Options::default() }).unwrap();
+        let text = "They read what the live band had read before, and the close wind did wind \
+                    down to a close. Fine.";
+        let told = explain(&front, Some(&phonemizer), text).unwrap();
+        let chunks = front.speak(text).unwrap().chunks;
+        assert!(told.len() == 2 && chunks.len() > 2);
+        let spoken = chunks.iter().flat_map(|c| pronounced(&phonemizer, &c.words).unwrap());
+        assert!(told.iter().flat_map(Explained::said).eq(spoken));
+        let bare = explain(&front, None, text).unwrap();
+        assert!(
+            bare.iter().all(|e| e.said().is_empty() && e.words.len() == e.sentence.words.len())
+        );
     }
 }

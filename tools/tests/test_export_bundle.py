@@ -162,6 +162,29 @@ def test_a_draft_needs_the_targets_width(tmp_path):
         export.write(tmp_path, target, draft, tiny.codec(3), name="x")
 
 
+def test_taps_are_outputs_that_the_draft_asks_for(tmp_path):
+    def draft(**config):
+        made = tiny.language_model(1, layers=1, hidden=32, heads=1, kv_heads=1, ffn=32, features=96)
+        made.config.update(config)
+        return made
+
+    target = tiny.language_model(2, layers=3, hidden=32, heads=1, kv_heads=1, ffn=32)
+    export.write(tmp_path, target, draft(taps=[1, 3]), tiny.codec(3), name="x")
+    graph = onnx.load(tmp_path / "target.onnx", load_external_data=False).graph
+    assert [o.name for o in graph.output][:5] == ["logits", "hidden", "tap_1", "tap_2", "present_key_0"]
+    assert onnx_read.language_model(tmp_path / "target.onnx")[1]["taps"] == [1, 3]
+    again = Checkpoint.of_export(tmp_path / "target.onnx")
+    before = (tmp_path / "target.onnx").read_bytes()
+    export.write(tmp_path, again, draft(taps=[1, 3]), None, name="x", base=tmp_path)
+    assert (tmp_path / "target.onnx").read_bytes() == before
+    with pytest.raises(ValueError, match="96 features, the target gives 32"):
+        export.write(tmp_path, target, draft(), tiny.codec(3), name="x")
+    with pytest.raises(ValueError, match="rising order"):
+        export.write(tmp_path, target, draft(taps=[2, 1]), tiny.codec(3), name="x")
+    with pytest.raises(ValueError, match="write the target again"):
+        export.write(tmp_path, None, draft(taps=[1, 3]), None, name="x", base=tmp_path)
+
+
 @pytest.mark.parametrize("which", ["target", "draft", "draft_plain"])
 def test_an_export_read_back_and_exported_again_is_the_same(made, tmp_path, which):
     checkpoint = Checkpoint.of_export(made / f"{which}.onnx")

@@ -38,6 +38,7 @@ STAGES = {
     "evaluate": ("measure.evaluate", "", "intelligibility of the decoding arms"),
     "tiny": ("fixtures.tiny", "", "a random tiny bundle for tests"),
     "stock": ("fixtures.stock", "", "a random tiny model of stock matrix products for tests"),
+    "taps": ("fixtures.taps", "", "a random tiny pair whose draft reads states of several layers, for tests"),
     "experiments": ("measure.experiments", "", "every experiment on groups, for docs/experiments"),
 }
 

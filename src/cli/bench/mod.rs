@@ -27,7 +27,7 @@ use voxgrain::Voice;
 use voxgrain::core::accept::Emission;
 use voxgrain::decode::{DEFAULT_BETA, Options};
 use voxgrain::speech::text::{self, TextFrontend};
-use voxgrain::{Error, ErrorKind};
+use voxgrain::{Error, ErrorKind, kernel};
 
 /// Measure every decoding arm on this machine; compare two runs
 ///
@@ -273,7 +273,7 @@ impl Bench {
             let arm = name.arm(DEFAULT_BETA, Emission::StandIn);
             let mut options: Options = voice.options(arm);
             options.seed = self.seed;
-            options.gamma = self.gamma.length(voice);
+            options.gamma = self.gamma.length(voice, pool.threads());
             Ok(Lane::new(arm, &options, stream(voice, options, &pool)?))
         };
         names.iter().copied().map(lane).collect()
@@ -324,7 +324,7 @@ impl Bench {
         for i in 0..total {
             *sets.entry(sentences[i % sentences.len()].set.to_owned()).or_insert(0) += 1;
         }
-        let sampling = voice.sampling();
+        let (sampling, threads) = (voice.sampling(), self.voice.threads());
         let bundle = voice.bundle();
         let groups = self.voice.groups.clone().or_else(|| bundle.groups_path());
         Ok(Report {
@@ -353,6 +353,11 @@ impl Bench {
                 sets,
                 seed: self.seed,
                 gamma: self.gamma.to_string(),
+                costs: voice.costs(kernel::best(), threads).map(|c| run::Costs {
+                    draft: c.draft,
+                    row: c.row,
+                    calibrated: voice.is_calibrated(kernel::best(), threads),
+                }),
                 temperature: sampling.temperature,
                 top_k: sampling.transforms.top_k,
                 top_p: sampling.transforms.top_p,
@@ -364,7 +369,7 @@ impl Bench {
             rss_bytes: output::rss_bytes(),
             peak_rss_bytes: output::peak_rss_bytes(),
             cold_start,
-            arms: lanes.into_iter().map(|l| l.report(&all)).collect(),
+            arms: run::with_costs(lanes.into_iter().map(|l| l.report(&all)).collect()),
             definitions: run::definitions(),
             utterances: all,
         })

@@ -116,6 +116,20 @@ pub fn facts(r: &Report) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    if let Some(costs) = &s.costs {
+        let whose = match costs.calibrated {
+            true => "calibrated on this machine",
+            false => "the voice's, made safe for this kernel; `voxgrain calibrate` measures them",
+        };
+        facts.push((
+            "costs",
+            format!(
+                "a draft step {:.3}, a further row {:.3} passes of one row ({whose}): what gamma \
+                 `auto` chooses by",
+                costs.draft, costs.row
+            ),
+        ));
+    }
     if let Some(bits) = &c.throttled {
         facts.push(("throttled", bits.clone()));
     }
@@ -250,6 +264,21 @@ pub fn sections(r: &Report) -> Vec<Section> {
             cells.resize(gamma + 1, String::new());
             cells
         });
+        let costs = r.arms.iter().filter_map(|a| {
+            let c = a.costs?;
+            let cells = [f64::from(c.draft), f64::from(c.row), a.mean_gamma];
+            let cells = cells.map(|x| format!("{x:.3}"));
+            Some(std::iter::once(a.arm.clone()).chain(cells).collect())
+        });
+        let costs: Vec<Vec<String>> = costs.collect();
+        if !costs.is_empty() {
+            all.push(section(
+                "Costs in this run, in rounds of one row",
+                "",
+                &["arm", "draft step", "further row", "drafts a round"],
+                costs,
+            ));
+        }
         let mut s = section(
             "Acceptance by position, % of the drafts at that position",
             "",

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use voxgrain::Stream;
-use voxgrain::decode::{Arm, Options, SpecStats};
+use voxgrain::decode::{self, Arm, Options, SpecStats};
+use voxgrain::speech::calibrate::costs_of;
 use voxgrain::speech::stream::Step;
 use voxgrain::speech::synth::SpeechStats;
 use voxgrain::speech::text::Chunk;
@@ -54,6 +55,16 @@ pub struct VoiceFacts {
     pub frame_rate_hz: u32,
 }
 
+/// A draft step and a further row of a target pass, in passes of one row.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Costs {
+    pub draft: f32,
+    pub row: f32,
+    /// Measured on this machine before, see `voxgrain calibrate`; else the voice's.
+    #[serde(default)]
+    pub calibrated: bool,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Settings {
     pub utterances: usize,
@@ -61,6 +72,9 @@ pub struct Settings {
     pub seed: u64,
     /// A number, `auto` or `measured`.
     pub gamma: String,
+    /// By which `auto` chooses, in target passes of one row; runs of before do not say.
+    #[serde(default)]
+    pub costs: Option<Costs>,
     pub temperature: f32,
     pub top_k: u32,
     pub top_p: f32,
@@ -104,6 +118,11 @@ pub struct ArmReport {
     /// Most tokens drafted in a round, and how many were on average.
     pub gamma: usize,
     pub mean_gamma: f64,
+    /// As they were in this run, against its `ar`.
+    #[serde(default)]
+    pub costs: Option<Costs>,
+    #[serde(skip)]
+    pub spec: SpecStats,
     pub tokens: u64,
     pub audio_seconds: f64,
     pub compute_seconds: f64,
@@ -423,6 +442,8 @@ impl Lane {
             arm: name.to_owned(),
             gamma,
             mean_gamma: spec.mean_gamma(),
+            costs: None,
+            spec,
             tokens,
             audio_seconds: audio,
             compute_seconds: compute,
@@ -487,6 +508,17 @@ fn speed_up(all: &[Utterance], arm: &str, wanted: impl Fn(&Utterance) -> bool) -
     stats::median_interval(own.iter().filter_map(|(i, x)| Some(base.get(i)? / x)))
 }
 
+/// Says of every arm that drafted what its drafts and rows cost.
+pub fn with_costs(mut arms: Vec<ArmReport>) -> Vec<ArmReport> {
+    if let Some(plain) = arms.iter().find(|a| a.arm == "ar").map(|a| a.spec) {
+        for arm in arms.iter_mut().filter(|a| a.spec.proposed > 0) {
+            let decode::Costs { draft, row, .. } = costs_of(&plain, &arm.spec);
+            arm.costs = Some(Costs { draft, row, calibrated: true });
+        }
+    }
+    arms
+}
+
 pub fn definitions() -> BTreeMap<String, String> {
     [
         ("rtf", "compute seconds over audio seconds, codec included; lower is better, below 1 keeps up with speech"),
@@ -496,6 +528,7 @@ pub fn definitions() -> BTreeMap<String, String> {
         ("token_ms", "a round's time without codec and prompt over its tokens, each token counted once"),
         ("round_ms", "one round with its codec pass, without the prompt"),
         ("codec_token_ms", "the codec's time over the tokens it decoded"),
+        ("costs", "a draft step with its law, and a further row of a target pass, in rounds of one row; codec and prompts apart"),
         ("acceptance_rate", "accepted over drafted tokens, the rejected tail included"),
         ("tokens_per_round", "tokens that one pass of the target yields"),
         ("playback", "simulated: the measured times of the chunks against the clock of a player with the buffers of `voxgrain say`; no sound device was used"),

@@ -43,9 +43,10 @@
 use fst::Map as Words;
 use fst::raw::Fst;
 
-use super::format::{Reader, crc32, damaged};
+use super::format::{Reader, damaged};
 use super::letters::LetterModel;
 use super::tagger::{Shape, Tag, Tagger};
+use crate::asg::format::crc32;
 use crate::map::{Map, MappedSlice};
 use crate::{Error, ErrorKind, Result};
 

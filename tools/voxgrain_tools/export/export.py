@@ -225,8 +225,12 @@ def language_model(
     max_positions: int,
     matmul: str = "packed",
     edit: Callable[..., Any] | None = None,
+    taps: Sequence[int] | None = None,
 ) -> dict:
-    """Writes `<name>.onnx` and returns its bundle section. `edit` may change the graph first."""
+    """Writes `<name>.onnx` and returns its bundle section. `edit` may change the graph first.
+
+    `taps`: counts of layers after which a target puts its residual stream out, for a draft that was trained so; what
+    its checkpoint says if None."""
     g = Graph(name, matmul, checkpoint.ready)
     hidden = checkpoint["final_norm.weight"].shape[0]
     layers = checkpoint.count("layers")
@@ -261,13 +265,18 @@ def language_model(
     inputs = [("tokens", TensorProto.INT64, ["S"])]
     outputs = [("logits", TensorProto.FLOAT, ["S", logits]), ("hidden", TensorProto.FLOAT, ["S", hidden])]
     features = 0
+    taps = checkpoint.setting("taps", default=()) if taps is None else taps
     if "feature.weight" in checkpoint:
         weight = checkpoint["feature.weight"]
         features = weight.shape[1]
-        if features % BLOCK or features != hidden:
+        if features % BLOCK or features % hidden:
             raise ValueError(f"{name}: its own outputs stand in for features: {features}, {hidden}")
+        taps = ()
         inputs.append(("features", TensorProto.FLOAT, ["S", features]))
         h = g.matmul("feature", "features", weight, bits, residual=h)
+    if list(taps) != sorted(set(taps)) or any(not 0 < t <= layers for t in taps):
+        raise ValueError(f"{name}: taps {list(taps)} are not some of its {layers} layers in rising order")
+    outputs += [(f"tap_{i}", TensorProto.FLOAT, ["S", hidden]) for i in range(1, len(taps) + 1)]
 
     def norm(node, x, outputs=None):
         weight = g.f32(f"{node}.weight", checkpoint[f"{node}.weight"])
@@ -297,7 +306,8 @@ def language_model(
         gate, up = np.split(checkpoint[f"{at}.gate_up.weight"], 2)
         both = np.concatenate([pad_rows(gate, ffn), pad_rows(up, ffn)])
         x = g.op("SwiGlu", f"{at}.swiglu", g.matmul(f"{at}.gate_up", x, both, bits))
-        h = g.matmul(f"{at}.down", x, checkpoint[f"{at}.down.weight"], bits, residual=h)
+        put_out = [f"tap_{1 + list(taps).index(i + 1)}"] if i + 1 in taps else None
+        h = g.matmul(f"{at}.down", x, checkpoint[f"{at}.down.weight"], bits, residual=h, outputs=put_out)
     x = norm("final_norm", h, ["hidden"])
     if plain:
         g.matmul("head", x, head, bits, outputs=["logits"])
@@ -417,6 +427,9 @@ def write(
     }
     if len(characters) > 1:
         raise ValueError("target and draft read other alphabets: train the draft on this target's corpus")
+    taps = list(draft.setting("taps", default=())) if draft else None
+    if taps and target is None:
+        raise ValueError(f"the draft reads taps {taps}: write the target again too (--target {base}/target.onnx)")
     sections = {}
     for which, checkpoint in models:
         if checkpoint is None:
@@ -427,10 +440,14 @@ def write(
         elif which == "codec":
             sections[which] = codec_decoder(checkpoint, out, bits.get(which, Bits()), matmul)
         else:
-            sections[which] = language_model(which, checkpoint, out, bits.get(which, Bits()), max_positions, matmul)
+            sections[which] = language_model(
+                which, checkpoint, out, bits.get(which, Bits()), max_positions, matmul, taps=taps
+            )
     if target is not None or draft is not None:
         features, width = sections["draft"].get("features", 0), sections["target"]["hidden"]
-        if features not in (0, width):
+        if draft is not None and taps:
+            width *= 1 + len(taps)
+        if features and features % width or draft is not None and features not in (0, width):
             raise ValueError(f"the draft takes {features} features, the target gives {width}")
     bundle.write(
         out,

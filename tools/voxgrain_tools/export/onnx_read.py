@@ -171,6 +171,10 @@ def language_model(path: Path) -> tuple[dict[str, np.ndarray], dict, dict[str, Q
     }
     if "feature.weight" in plain:
         config["features"] = plain["feature.weight"].shape[1]
+    taps = [n for n in file.nodes.values() if n["outputs"][0].startswith("tap_")]
+    if taps:
+        taps.sort(key=lambda n: int(n["outputs"][0].removeprefix("tap_")))
+        config["taps"] = [1 + int(n["name"].split(".")[1]) for n in taps]
     return plain, config, matrices
 
 

@@ -39,6 +39,7 @@ class LanguageModel:
         # Width of the target's features that a feature draft reads beside the tokens; 0 for other models.
         self.features = next((i.shape[1] for i in self._session.get_inputs() if i.name == "features"), 0)
         self._outputs = [o.name for o in self._session.get_outputs()]
+        self._taps = sorted((n for n in self._outputs if n.startswith("tap_")), key=lambda n: int(n[4:]))
         self.reset()
 
     @property
@@ -47,8 +48,9 @@ class LanguageModel:
 
     def reset(self) -> None:
         self.cache = dict(self._past)
-        # The last call's hidden states, of files that put them out.
+        # The last call's hidden states, of files that put them out, and the same behind the taps, if there are any.
         self.hidden: np.ndarray | None = None
+        self.states: np.ndarray | None = None
 
     def rollback(self, count: int) -> None:
         keep = self.length - count
@@ -61,6 +63,8 @@ class LanguageModel:
             feed["features"] = np.asarray(features, np.float32).reshape(-1, self.features)
         results = dict(zip(self._outputs, self._session.run(None, feed), strict=True))
         logits, self.hidden = results.pop("logits"), results.pop("hidden", None)
+        taps = [results.pop(name) for name in self._taps]
+        self.states = np.concatenate([*taps, self.hidden], axis=1) if taps else self.hidden
         self.cache = {name.replace("present", "past"): v for name, v in results.items()}
         return logits
 

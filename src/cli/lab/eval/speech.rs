@@ -95,7 +95,7 @@ impl Speech {
                 let mut options = voice.options(arm);
                 options.seed = self.sentences.seed;
                 options.sampling = sampling;
-                options.gamma = self.gamma.length(voice);
+                options.gamma = self.gamma.length(voice, pool.threads());
                 lanes.push(Lane {
                     name: lane,
                     index: index.map(|n| n.name.clone()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use voxgrain::core::dist::{Row, TransformScratch, block_count};
 use voxgrain::core::rng::{SeededRng, Uniform};
-use voxgrain::decode::{PREFILL_ROWS, Sampling};
+use voxgrain::decode::{PREFILL_ROWS, Sampling, TokenModel};
 use voxgrain::engine::{Pool, Session};
 use voxgrain::speech::synth::Voice;
 use voxgrain::{Error, ErrorKind, Result};
@@ -103,11 +103,10 @@ impl<'a> Walk<'a> {
             self.target.step(chunk, 1)?;
             features.clear();
             if width > 0 {
-                let hidden = self.target.hidden();
-                let (before, last) = hidden.split_at(hidden.len() - width);
                 features.extend_from_slice(&feature);
-                features.extend_from_slice(before);
-                feature.copy_from_slice(last);
+                self.target.features(0..chunk.len(), width, &mut features);
+                feature.copy_from_slice(&features[chunk.len() * width..]);
+                features.truncate(chunk.len() * width);
             }
             self.draft.step_with(chunk, &features, 1)?;
         }
@@ -128,7 +127,8 @@ impl<'a> Walk<'a> {
             self.target.step(&[token], 1)?;
             self.draft.step_with(&[token], &feature, 1)?;
             if width > 0 {
-                feature.copy_from_slice(self.target.hidden());
+                feature.clear();
+                self.target.features(0..1, width, &mut feature);
             }
         }
     }
@@ -150,8 +150,12 @@ impl<'a> Walk<'a> {
             let features = match self.draft.feature_width() {
                 0 => Vec::new(),
                 width => {
-                    let hidden = self.draft.hidden();
-                    hidden[hidden.len() - width..].to_vec()
+                    // Nothing stands in for the taps.
+                    let own = self.draft.hidden();
+                    let own = &own[own.len() - self.draft.hidden_width()..];
+                    let mut features = vec![0.0; width - own.len()];
+                    features.extend_from_slice(own);
+                    features
                 }
             };
             self.draft.step_with(&[token], &features, 1)?;
