@@ -877,6 +877,7 @@ def train(
         if round_last and not model.bits and share >= 1 - round_last:
             log(f"{name}: matrices of {round_bits} bits from step {loop.steps} on")
             loop.check()
+            model.load_state_dict(load(path)[0])  # The best so far, should the loss have risen since.
             model.bits, loop.best = round_bits, float("inf")
         return step_loss(*documents.batch(packed, batch))
 
