@@ -217,8 +217,8 @@ def teach(
     lse_of: Callable[..., torch.Tensor] = lm.total_lse,
     taps: Sequence[int] = (),
 ) -> Any:
-    """The target's states (taps before them), its scores, its 481 marginals, and the part of KL that is its own
-    (negative entropy)."""
+    """The target's states (taps before them), its 481 marginals, and the part of KL that is its own (negative
+    entropy)."""
     with torch.no_grad(), autocast(device):
         states = target(tokens, places, numbers, bounds, taps=taps)
         scores = target._head(states[:, -target.config["H"] :])
@@ -227,7 +227,7 @@ def teach(
         lse = lse_of(scores)
         (marginals,) = torch.autograd.grad(lse.sum(), scores)
     own = lse.detach() - (marginals * scores.detach()).sum(1)
-    return states.float(), scores.detach(), marginals, own
+    return states.float(), marginals, own
 
 
 def overlaps(
@@ -293,7 +293,7 @@ def chain_kl(
         hidden = states.float()
         states = states[:, -target.config["H"] :]
     else:
-        hidden, _, marginals, own = teach(target, tokens, places, numbers, bounds, device, lse_of, draft.taps)
+        hidden, marginals, own = teach(target, tokens, places, numbers, bounds, device, lse_of, draft.taps)
     with autocast(device):
         outputs = unroll(tokens, places, numbers, bounds, hidden)
     valid = [v.float() for v in unroll.counts(targets, places)]
