@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..common import Clock, cpu_count, device_of, load, log, maybe_compile, speed_settings
+from ..common import Clock, cpu_count, device_of, load, log, maybe_compile, save, speed_settings
 from ..files import split
 from .codec import (
     CONFIG,
@@ -35,12 +35,14 @@ from .codec import (
     RATE,
     TOY,
     Codec,
+    blocks,
     codec_from_bundle,
     digits_of,
     load_codec,
     mel_filters,
     sound,
     usage,
+    values_of,
 )
 from .perceptual import PerceptualLoss
 
@@ -79,6 +81,53 @@ def spread_loss(z: torch.Tensor) -> torch.Tensor:
     crossed = c / (diagonal[:, None] * diagonal[None] + 1e-4).sqrt()
     off = crossed.square().sum() - crossed.diagonal().square().sum()
     return mean.square().sum() + (diagonal - 5 / 9).square().sum() + off / z.shape[-1]
+
+
+class Prior(nn.Module):
+    """What the next token will be, from the tokens before it and nothing else: how much a language model must pay.
+
+    Each digit is a mixture of logistic laws over the dithered value; a later digit's laws also move with the token's
+    earlier digits. The nats of a value y are those of the interval of one digit step around it, so that at the digits'
+    own values they are the cross entropy of the digit."""
+
+    PARTS, WIDTH, WEIGHT = 3, 1 / 3, 0.1
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        digits, (width, _, kernel) = config["fsq_digits"], config["dec1"]
+        self.digits = digits
+        self.inp = nn.Linear(digits, width)
+        # Of the decoder's first stage's shape: compiled once for both.
+        self.stage = blocks([width, 3, kernel], True, config["expansion"])
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.out = nn.Linear(width, digits * self.PARTS * 3)
+        self.within = nn.Parameter(torch.zeros(digits, digits))
+        nn.init.normal_(self.out.weight, std=0.01)
+        with torch.no_grad():  # Parts spread over the range, each as wide as a digit step.
+            centres = torch.linspace(-0.8, 0.8, self.PARTS).repeat(digits, 1)
+            zeros = torch.zeros(digits, self.PARTS)
+            self.out.bias.copy_(torch.stack([zeros, centres, zeros - 1.2], 1).flatten())
+
+    def nats(self, states: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """[B, T, ...] after the last norm and [B, T, digits] values -> nats of every token, [B, T]."""
+        logits, centre, scale = self.out(states).unflatten(-1, (self.digits, 3, self.PARTS)).unbind(-2)
+        centre = centre + (values @ self.within.tril(-1).T).unsqueeze(-1)
+        rate = torch.exp(-scale.clamp(-5.0, 2.0))
+        y = values.unsqueeze(-1)
+        # Beyond the outermost digits lies nothing: their intervals are open.
+        high = torch.where(y > 1 - self.WIDTH / 2, 1.0, torch.sigmoid((y + self.WIDTH - centre) * rate))
+        low = torch.where(y < -1 + self.WIDTH / 2, 0.0, torch.sigmoid((y - self.WIDTH - centre) * rate))
+        mass = (logits.softmax(-1) * (high - low)).sum(-1)
+        return -(mass + 1e-5).log().sum(-1)
+
+    def body(self, values: torch.Tensor) -> torch.Tensor:
+        x = self.inp(F.pad(values, (0, 0, 1, 0))[:, :-1])
+        for step in self.stage:
+            x = step(x)
+        return self.norm(x).float()
+
+    def forward(self, past: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return self.nats(self.body(past), values)
 
 
 def third_octaves(fft: int, rate: int = RATE) -> torch.Tensor:
@@ -356,10 +405,13 @@ class Trainer:
         warmup: int = 200,
         frozen: bool = False,
         pesq_weight: float = 0.0,
+        spread_weight: float = 0.3,
+        rate: float | None = None,
     ) -> None:
         self.store, self.device, self.mode, self.config = store, device, mode, config
         self.batch, self.lr, self.critic_lr, self.dither, self.gan_from = batch, lr, critic_lr, dither, gan_from
         self.warmup, self.frozen, self.pesq_weight = warmup, frozen, pesq_weight
+        self.spread_weight, self.rate = spread_weight, None if frozen else rate
         if frozen:
             self.dither = 0.0
         self.count = int(seconds * RATE) // FRAME * FRAME
@@ -371,6 +423,10 @@ class Trainer:
         if frozen:
             self.codec.encoder.requires_grad_(False).eval()
         self.learning = (self.codec.decoder,) if frozen else (self.codec.encoder, self.codec.decoder)
+        self.prior = None
+        if self.rate is not None:
+            self.prior = Prior(config).to(device)
+            self.learning = (*self.learning, self.prior)  # Last: an average of the codec's parts comes first.
         self.generator = Flat(self.learning, device, (0.8, 0.97))
         self.critic = Flat((self.critics,), device, (0.8, 0.95))
         # What a step reads, at fixed places: each crop's first sample, its utterance's end and begin, and the numbers
@@ -380,14 +436,14 @@ class Trainer:
         self.numbers = torch.zeros(3, 16, device=device)
         self.facts = self.numbers[0]  # share of dithered rows, weight of the GAN, start of what it judges
         self.generator.facts, self.critic.facts = self.numbers[1], self.numbers[2]
-        self.sums = torch.zeros(10, device=device)
+        self.sums = torch.zeros(11, device=device)
         self.rng = np.random.default_rng(1)
         self.step = self.gan_steps = 0
         self.run = {}
         self.stream = torch.cuda.Stream() if device.type == "cuda" else None
         if mode in ("graphs", "compiled"):
             compiled = maybe_compile(self.codec.decoder.stage1[0].function, device, dynamic=False)
-            for m in self.codec.modules():
+            for m in (*self.codec.modules(), *(self.prior.modules() if self.prior else ())):
                 if hasattr(m, "function"):
                     m.function = compiled
             self.generator.function = self.critic.function = maybe_compile(adam, device, dynamic=False)
@@ -417,7 +473,19 @@ class Trainer:
         with self.autocast():
             x = self.codec.encoder.body(heard)
         z = self.codec.encoder.out(x.float())
+        if self.prior is not None:
+            self.paid = self.price(z)
         return quantize(z, noise, self.facts[0]), spread_loss(z)
+
+    def price(self, z: torch.Tensor) -> torch.Tensor:
+        """Nats a token of the prior, whose gradient reaches the encoder `rate` times while the prior learns as ever."""
+        share = self.rate / Prior.WEIGHT
+        z = z.detach() + share * (z - z.detach())
+        soft = torch.tanh(z)
+        blurred = (soft + (torch.rand_like(soft) - 0.5) * (2 * Prior.WIDTH)).clamp(-1, 1)
+        with self.autocast():
+            states = self.prior.body(quantize(z))
+        return self.prior.nats(states, blurred).mean()
 
     def generate(self, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         values, spread = self.values(real)
@@ -429,7 +497,10 @@ class Trainer:
         self, real: torch.Tensor, fake: torch.Tensor, spread: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         parts = self.spectral(real, fake)
-        loss = self.spectral.total(parts) + 0.3 * spread
+        loss = self.spectral.total(parts) + self.spread_weight * spread
+        if self.prior is not None:
+            parts["rate"] = self.paid
+            loss = loss + Prior.WEIGHT * self.paid
         if self.perceptual is not None:
             parts["pesq"] = self.perceptual(real, fake).mean()
             loss = loss + self.pesq_weight * parts["pesq"]
@@ -475,7 +546,8 @@ class Trainer:
     def note(self, parts: dict[str, torch.Tensor], spread: torch.Tensor, *others: torch.Tensor) -> None:
         zero = torch.zeros((), device=self.device)
         values = [parts.get(k, zero) for k in ("mel", "ratio", "loudness", "envelope", "pesq")] + [spread, *others]
-        values = [v.detach().float() for v in values] + [zero] * (9 - len(values)) + [zero + 1]
+        values = [v.detach().float() for v in values] + [zero] * (9 - len(values))
+        values += [parts.get("rate", zero).detach().float(), zero + 1]
         self.sums.add_(torch.stack(values))
 
     # Its inputs -------------------------------------------------------------------------------------------------------
@@ -598,6 +670,46 @@ class Trainer:
         self.generator.average.copy_(self.generator.weights)
 
 
+def averaged_prior(trainer: Trainer) -> Prior:
+    prior = Prior(trainer.config).to(trainer.device)
+    own = list(prior.parameters())
+    with torch.no_grad():
+        for p, q in zip(own, trainer.generator.averaged()[-len(own) :]):
+            p.copy_(q)
+    return prior.eval()
+
+
+@torch.no_grad()
+def held_figures(args: argparse.Namespace, device: torch.device, folder: str, limit: int = 60) -> dict[str, Any]:
+    """Of held-out speech, by speaker: the distance of log-mel, the codes used, and what the prior pays for them."""
+    from ..corpus.synth import AudioStore
+
+    held = AudioStore(args.work, "heldout", device, 10)
+    held.refresh()
+    codec, spectral, prior = load_codec(folder, device), SpectralLoss().to(device), None
+    if os.path.exists(f"{folder}/codec_prior.safetensors"):
+        prior = Prior(codec.config).to(device).eval()
+        prior.load_state_dict(load(f"{folder}/codec_prior.safetensors")[0])
+    result = {}
+    for speaker, name in enumerate(held.voices):
+        rows, mel, nats, codes = np.flatnonzero(np.array(held.speakers) == speaker)[:limit], 0.0, 0.0, []
+        for i in rows:
+            audio = held.batch([i]).to(device)
+            audio = F.pad(audio, (0, -audio.shape[1] % FRAME))
+            tokens = codec.encode(audio)
+            mel += float(spectral(audio, codec.decode(tokens))["mel"]) / len(rows)
+            values = values_of(tokens, codec.config["fsq_digits"])
+            if prior is not None:
+                nats += float(prior(values, values).sum())
+            codes.append(tokens[0].cpu().numpy())
+        if len(rows):
+            codes = np.concatenate(codes)
+            result[name] = {"mel": round(mel, 4), "tokens": len(codes), "usage": usage(codes)}
+            if prior is not None:
+                result[name]["prior_nats"] = round(nats / len(codes), 4)
+    return result
+
+
 def ship(work: str, out: str) -> None:
     for name in ("encoder", "decoder"):
         path = f"{work}/codec_{name}.safetensors"
@@ -715,7 +827,7 @@ def train(
             if trainer.step % every == 0 or done == 20:
                 s = trainer.sums.tolist()
                 trainer.sums.zero_()
-                mean = [x / max(1.0, s[9]) for x in s]
+                mean = [x / max(1.0, s[10]) for x in s]
                 seconds = clock.elapsed() - mark
                 if not math.isfinite(sum(mean)):
                     log("codec: not finite; back to the averaged weights")
@@ -728,7 +840,7 @@ def train(
                     f"codec: step {trainer.step} ({(trainer.step - mark_step) / max(seconds, 1e-6):.1f}/s) "
                     f"mel {mean[0]:.4f} "
                     f"ratio {mean[1]:.4f} loud {mean[2]:.4f} env {mean[3]:.4f} pesq {mean[4]:.4f} spread {mean[5]:.3f} "
-                    f"d {mean[6]:.3f} adv {mean[7]:.3f} fm {mean[8]:.4f} {store.hours():.1f} h "
+                    f"d {mean[6]:.3f} adv {mean[7]:.3f} fm {mean[8]:.4f} nats {mean[9]:.3f} {store.hours():.1f} h "
                     f"lr {rate:.1e} at {share:.3f}"
                 )
                 mark, mark_step = clock.elapsed(), trainer.step
@@ -746,6 +858,8 @@ def train(
     else:
         first, last = loop()
     codec = keep() or load_codec(work)
+    if trainer.prior is not None:
+        save(f"{work}/codec_prior.safetensors", averaged_prior(trainer).state_dict(), dict(trainer.config))
     log(f"codec: {trainer.step} steps, {trainer.gan_steps} with the discriminators")
     return codec.to(device), {"first": first, "last": last, "steps": trainer.step, "gan_steps": trainer.gan_steps}
 
@@ -791,9 +905,15 @@ def worker(args: argparse.Namespace) -> int | None:
         gan_from=args.gan_from,
         frozen=args.freeze_encoder,
         pesq_weight=args.pesq_weight,
+        spread_weight=args.spread,
+        rate=args.rate,
         **size,
     )
     try:
+        facts = held_figures(args, device, args.work)
+        with open(f"{args.work}/codec_held.json", "w") as f:
+            json.dump(facts, f, indent=1)
+        log("codec: held out:", json.dumps(facts))
         device_sounds(args, device, args.work, args.heldout)
         if os.path.exists(f"{args.work}/before_gan/codec_decoder.safetensors") and args.until - time.time() > -15:
             device_sounds(args, device, f"{args.work}/before_gan", 30)
@@ -898,7 +1018,10 @@ def supervise(args: argparse.Namespace) -> int:
                 args.digits,
                 "--refresh",
                 args.refresh,
+                "--spread",
+                args.spread,
             ]
+            options += ["--rate", args.rate] if args.rate is not None else []
             options += ["--resume"] if resume else []
             options += ["--freeze-encoder"] if args.freeze_encoder else []
             options += ["--init", args.init] if args.init else []
@@ -1034,6 +1157,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         help="of the PESQ-wb distance in the loss; at 0.4 its gradient is as large as mel's",
+    )
+    parser.add_argument(
+        "--spread", type=float, default=0.3, help="weight of the loss that makes all codes equally frequent"
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=None,
+        help="weight of the nats a token that a small causal network needs for the next token from those before it; "
+        "0: it learns and is reported, and the encoder does not hear of it",
     )
     parser.add_argument("--digits", type=int, default=CONFIG["fsq_digits"], help="of a code; 5 make 1,024 codes")
     parser.add_argument(

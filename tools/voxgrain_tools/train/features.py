@@ -6,6 +6,9 @@ the place of the target's where the target has not been yet. A draft token at de
 k - 1 of the draft's own features, and training goes through the same chain (arXiv 2503.01840):
 
 - step 1 has true features everywhere: outputs g1_i, keys and values K1_i;
+With taps f_i is wider: [tap_1 | .. | tap_n | hidden], the target's residual stream after some of its layers before its
+final state. Where the draft's own output stands in, the places of the taps are zero.
+
 - step k has f_i = g(k-1)_(i-1). Its query at position i is the k-th token drafted after position
   p = i - k + 1, the last one with a true feature. It sees K1_j for j <= p, and of each step m = 2..k the
   one key of position p + m - 1 = i - k + m.
@@ -127,7 +130,7 @@ class Unroll:
         bounds: torch.Tensor,
         hidden: torch.Tensor,
     ) -> list[torch.Tensor]:
-        """`hidden`: the target's states [n, F]. A list of [n, H] outputs, one a step."""
+        """`hidden`: the target's states [n, F], taps before them. A list of [n, H] outputs, one a step."""
         draft, c = self.draft, self.draft.config
         cos, sin = lm.rope_table(places, c["H"] // c["nh"], c["rope_base"])
         first = (places > 0).unsqueeze(1)
@@ -136,7 +139,8 @@ class Unroll:
         made = [[] for _ in draft.layers]
         outputs, feature = [], before(hidden)
         for step in range(self.steps):
-            x = embedding + F.linear(feature, draft.feature.weight)
+            # Its own outputs are as wide as the last part of the features.
+            x = embedding + F.linear(feature, draft.feature.weight[:, -feature.shape[1] :])
             for l, weights in zip(made, draft.layers):
                 attn_norm, qkv, attn_out, mlp_norm, gate_up, down = draft.weights(weights)
                 q, k, v = self.heads_of(x, cos, sin, attn_norm, qkv, c["nh"], c["rms_eps"])
@@ -189,6 +193,20 @@ def start_from(target: lm.LanguageModel, config: dict[str, Any]) -> lm.LanguageM
     return draft
 
 
+def widened(path: str, config: dict[str, Any]) -> lm.LanguageModel:
+    """A draft to go on from; one without taps gets those of the config, which count for nothing at first."""
+    draft = lm.load_any(path)
+    if draft.config.get("features") == config["features"] and draft.taps == tuple(config.get("taps", ())):
+        return draft
+    if draft.taps or draft.config.get("features") != config["H"]:
+        raise ValueError(f"{path}: taps can be added to a draft that has none, not changed")
+    wide = lm.LanguageModel(dict(draft.config, features=config["features"], taps=config["taps"]))
+    state = draft.state_dict()
+    state["feature.weight"] = F.pad(state["feature.weight"], (config["features"] - config["H"], 0))
+    wide.load_state_dict(state)
+    return wide
+
+
 def teach(
     target: lm.LanguageModel,
     tokens: torch.Tensor,
@@ -197,17 +215,64 @@ def teach(
     bounds: torch.Tensor,
     device: torch.device,
     lse_of: Callable[..., torch.Tensor] = lm.total_lse,
+    taps: Sequence[int] = (),
 ) -> Any:
-    """The target's hidden states, its 481 marginals, and the part of KL that is its own (negative entropy)."""
+    """The target's states (taps before them), its 481 marginals, and the part of KL that is its own (negative
+    entropy)."""
     with torch.no_grad(), autocast(device):
-        hidden = target(tokens, places, numbers, bounds)
-        scores = target._head(hidden)
+        states = target(tokens, places, numbers, bounds, taps=taps)
+        scores = target._head(states[:, -target.config["H"] :])
     with torch.enable_grad():
         scores = scores.detach().requires_grad_()
         lse = lse_of(scores)
         (marginals,) = torch.autograd.grad(lse.sum(), scores)
     own = lse.detach() - (marginals * scores.detach()).sum(1)
-    return hidden.float(), marginals, own
+    return states.float(), marginals, own
+
+
+def overlaps(
+    theirs: torch.Tensor, mine: torch.Tensor, sizes: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log sum min(p, q) and sum min(p, q) of each row of scores: what rejection sampling accepts.
+
+    `sizes`: of the groups of radius 1, `ball_sizes`; the mean of the two losses, by token and by group, is taken."""
+    p, q = lm.full_logits(theirs).softmax(1), lm.full_logits(mine).softmax(1)
+    accepted = torch.minimum(p, q).sum(1)
+    loss = -accepted.clamp_min(1e-6).log()
+    if sizes is not None:
+        grouped = torch.minimum(ball_sums(p[:, :-1] / sizes, 1), ball_sums(q[:, :-1] / sizes, 1)).sum(1)
+        loss = (loss - (grouped + torch.minimum(p, q)[:, -1]).clamp_min(1e-6).log()) / 2
+    return loss, accepted
+
+
+def chain_overlap(
+    unroll: Unroll,
+    target: lm.LanguageModel,
+    batch: Sequence[torch.Tensor],
+    device: torch.device,
+    part: Callable[..., Any] = overlaps,
+    count: int = 2048,
+    sizes: torch.Tensor | None = None,
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The mean loss of `overlaps` of each step and the mean acceptance, over `count` random starts of speech."""
+    tokens, places, numbers, bounds, targets, _ = batch
+    draft = unroll.draft
+    with torch.no_grad(), autocast(device):
+        states = target(tokens, places, numbers, bounds, taps=draft.taps)
+        theirs = target._head(states[:, -target.config["H"] :])
+    with autocast(device):
+        outputs = unroll(tokens, places, numbers, bounds, states.float())
+    valid = unroll.counts(targets, places)
+    # The same positions for all steps, so that the target's laws are formed once: those that every depth can reach.
+    weights = valid[-1].float() + 1e-9
+    at = torch.multinomial(weights, min(count, len(weights)))
+    sure = valid[-1][at].float()
+    losses, accepted = [], []
+    for g in outputs:
+        loss, share = part(theirs[at], draft.scores(g[at]), sizes)
+        losses.append((loss * sure).sum() / sure.sum().clamp_min(1))
+        accepted.append((share.detach() * sure).sum() / sure.sum().clamp_min(1))
+    return losses, accepted
 
 
 def chain_kl(
@@ -224,10 +289,11 @@ def chain_kl(
     draft = unroll.draft
     if target.plain:
         with torch.no_grad(), autocast(device):
-            states = target(tokens, places, numbers, bounds)
+            states = target(tokens, places, numbers, bounds, taps=draft.taps)
         hidden = states.float()
+        states = states[:, -target.config["H"] :]
     else:
-        hidden, marginals, own = teach(target, tokens, places, numbers, bounds, device, lse_of)
+        hidden, marginals, own = teach(target, tokens, places, numbers, bounds, device, lse_of, draft.taps)
     with autocast(device):
         outputs = unroll(tokens, places, numbers, bounds, hidden)
     valid = [v.float() for v in unroll.counts(targets, places)]
@@ -296,16 +362,21 @@ def train(
     seed: int = 1,
     report: Callable[[list[dict[str, Any]]], None] | None = None,
     start: str | None = None,
+    overlap_last: float = 0.0,
+    overlap_groups: bool = False,
+    starts: int = 2048,
 ) -> tuple[lm.LanguageModel, dict[str, Any]]:
     """Trains a feature draft, saves the best by held-out KL as work/draft_features.safetensors; the model and its
-    record.
+    record. In the last share `overlap_last` of the time the loss is -log of what would be accepted, at `starts` random
+    places (with `overlap_groups` half of it by groups of radius 1), and what is kept is the best by acceptance.
 
     Steps weigh decay^(k - 1): a depth is reached only where all before it were accepted, which by groups
     happens to about four in five."""
     speed_settings(device)
     clock = Clock(budget)
     documents = mixture.documents
-    draft = (start_from(target, config) if start is None else lm.load_any(start)).to(device)
+    draft = (start_from(target, config) if start is None else widened(start, config)).to(device).train()
+    draft.requires_grad_(True)
     target.eval().requires_grad_(False)
     packed_attention = lm.probe_packed(device)
     target.packed = packed_attention
@@ -329,13 +400,19 @@ def train(
     def losses(unroll, functions, batch):
         if noise:
             batch = (lm.disturb(batch[0], noise, target.ids.digits), *batch[1:])
-        each, _ = chain_kl(unroll, target, batch, device, *functions)
-        return sum(w * e for w, e in zip(weights, each)), torch.stack([e.detach() for e in each])
+        if phase:
+            each, figures = chain_overlap(unroll, target, batch, device, functions[3], starts, sizes)
+        else:
+            each, _ = chain_kl(unroll, target, batch, device, *functions[:3])
+            figures = each
+        return sum(w * e for w, e in zip(weights, each)), torch.stack([e.detach() for e in figures])
 
+    phase: list[str] = []  # Holds "overlap" once the loss is that.
+    sizes = ball_sizes((1,), device, target.ids.speech)[1] if overlap_groups else None
     # What is tried in turn: compiled, uncompiled, and then fewer positions a step.
     ways = [(True, positions)] if device.type == "cuda" else []
     ways += [(False, positions), (False, max(row, positions // 2)), (False, max(row, positions // 4))]
-    functions = (lm.kl_part, lm.total_lse, lm.kl_rows)
+    functions = (lm.kl_part, lm.total_lse, lm.kl_rows, overlaps)
     for compiled, positions in ways:
         try:
             if compiled:
@@ -348,6 +425,10 @@ def train(
             epoch_data = mixture.pack(positions, row, seed * 1000)
             packed = documents.to_device(epoch_data)
             losses(unroll, made, documents.batch(packed, 0))[0].backward()
+            if overlap_last:  # Both phases must fit.
+                phase.append("overlap")
+                losses(unroll, made, documents.batch(packed, 0))[0].backward()
+                phase.clear()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             break
@@ -356,6 +437,7 @@ def train(
                 f"{NAME}: {'compiled' if compiled else 'plain'} steps of {positions} positions fail:", repr(error)[:500]
             )
             optimizer.zero_grad(set_to_none=True)
+            phase.clear()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     else:
@@ -377,8 +459,27 @@ def train(
         return sum(w * e for w, e in zip(weights, each))
 
     def validate():
+        if phase:
+            with torch.no_grad():
+                torch.manual_seed(seed)
+                found = [
+                    torch.stack(chain_overlap(plain, target, held.batch(held_packed, i), device, count=512)[1])
+                    for i in range(len(held_packed[0]))
+                ]
+            each = torch.stack(found).mean(0).tolist()
+            return 1 - weigh(each), {"heldout_accepted": [round(e, 4) for e in each]}
         each = evaluate(plain, target, held, held_packed, device)
         return weigh(each), {"heldout_kl": [round(e, 4) for e in each]}
+
+    def advance(packed, batch):
+        share = loop.clock.share() if max_steps is None else loop.steps / max_steps
+        if overlap_last and not phase and share >= 1 - overlap_last:
+            loop.check()
+            phase.append("overlap")
+            log(f"{NAME}: the loss is what would be accepted, from step {loop.steps} on")
+            loop.best, loop.unit = float("inf"), "rejection"
+            loop.check()
+        return losses(unroll, made, documents.batch(packed, batch))
 
     def keep(facts):
         draft.save(path, facts)
@@ -395,7 +496,7 @@ def train(
         lr,
         warmup,
         positions,
-        step=lambda packed, batch: losses(unroll, made, documents.batch(packed, batch)),
+        step=advance,
         validate=validate,
         save=keep,
         restore=lambda: draft.load_state_dict(load(path)[0]),
@@ -488,12 +589,15 @@ def acceptance(
         if not len(starts):
             continue
         with autocast(device):
-            hidden = target(tokens, places, numbers, bounds)
+            tapped = {draft.taps: None for draft in drafts.values()}
+            for taps in tapped:
+                tapped[taps] = target(tokens, places, numbers, bounds, taps=taps).float()
+            hidden = next(iter(tapped.values()))[:, -target.config["H"] :]
             mine = {}
             for name, draft in drafts.items():
                 if draft.config.get("features"):
                     mine[name] = Unroll(draft, steps, row, target.packed)(
-                        tokens, places, numbers, bounds, hidden.float()
+                        tokens, places, numbers, bounds, tapped[draft.taps]
                     )
                 else:
                     mine[name] = [draft(tokens, places, numbers, bounds)] * steps
@@ -662,10 +766,8 @@ def make(
             drafts["old"] = (lm.lm_from_onnx if old.endswith(".onnx") else lm.load_lm)(old, device)
             drafts["old"].packed = target.packed
             old_config = drafts["old"].config
-            if (
-                old_config.get("features", config["features"]) != config["features"]
-                or drafts["old"].ids.speech != codes
-            ):
+            width = target.config["H"] * (1 + len(drafts["old"].taps))
+            if old_config.get("features", width) != width or drafts["old"].ids.speech != codes:
                 drafts.pop("old")
         except Exception as error:  # noqa: BLE001
             log("the old draft cannot be read:", repr(error)[:300])
@@ -704,6 +806,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of sampled utterances in training")
     parser.add_argument("--old", help="a draft to compare with (.safetensors or .onnx; default: the bundle's)")
     parser.add_argument("--init", default=None, help="a feature draft to go on from (.safetensors or .onnx)")
+    parser.add_argument(
+        "--taps",
+        type=lambda text: [int(n) for n in text.split(",") if n],
+        default=[],
+        metavar="4,8",
+        help="layers of the target after which the draft reads its residual stream too",
+    )
+    parser.add_argument(
+        "--overlap-last",
+        type=float,
+        default=0.0,
+        help="share of the training, at its end, whose loss is what would be accepted (before: KL)",
+    )
+    parser.add_argument("--overlap-groups", action="store_true", help="half of that loss by groups fsq_1")
+    parser.add_argument("--target-bits", type=int, default=0, help="round a checkpoint's matrices as an export does")
     parser.add_argument("--layers", type=int, default=CONFIG["nl"])
     parser.add_argument("--steps", type=int, default=5, help="depth of the unrolled chain")
     parser.add_argument("--decay", type=float, default=0.8, help="weight of a step against the one before")
@@ -728,7 +845,11 @@ def run(args: argparse.Namespace) -> None:
     log(f"{len(data['lengths'])} utterances, {len(data['tokens'])} tokens; {len(held['lengths'])} held out; {device}")
     old = args.old or next((p for p in [f"{args.bundle}/draft.onnx"] if os.path.exists(p)), None)
     width = target.config["H"]
+    if args.target_bits:
+        target.round_to(args.target_bits)
     config = dict(CONFIG, H=width, features=width, nl=args.layers, nh=target.config["nh"], I=target.config["I"])
+    if args.taps:
+        config.update(features=width * (1 + len(args.taps)), taps=args.taps)
     make(
         target,
         data,
@@ -747,6 +868,8 @@ def run(args: argparse.Namespace) -> None:
         lr=args.lr,
         noise=args.noise,
         start=args.init,
+        overlap_last=args.overlap_last,
+        overlap_groups=args.overlap_groups,
         positions=args.positions,
         row=args.row,
         acceptance_options={"limit": args.starts},

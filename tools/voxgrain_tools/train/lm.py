@@ -243,6 +243,33 @@ def rope_table(positions: torch.Tensor, size: int, base: float) -> tuple[torch.T
     return angle.cos().unsqueeze(-2), angle.sin().unsqueeze(-2)
 
 
+def rounded(weight: torch.Tensor, bits: int = 4, block: int = 32) -> torch.Tensor:
+    """The matrix as an export of so many bits stores it, its gradient passed straight through.
+
+    One scale of half precision a block of 32 columns. For 4 bits the best of a few factors of the peak is taken and
+    refined by least squares, as `export.quantize` does with a finer search."""
+    with torch.no_grad():
+        blocks = weight.detach().float().unflatten(1, (-1, block))
+        peak = blocks.abs().amax(2)
+        best = scale = None
+        for factor in (0.74, 0.8, 0.86, 0.93, 1.0) if bits == 4 else (1.0,):
+            trial = (peak / (7 if bits == 4 else 127) * factor).unsqueeze(2)
+            low, high = (-8, 7) if bits == 4 else (-127, 127)
+            q = (blocks / trial.clamp_min(1e-12)).round().clamp(low, high)
+            if bits == 4:
+                trial = ((q * blocks).sum(2) / q.square().sum(2).clamp_min(1)).clamp_min(0).half().float().unsqueeze(2)
+                q = (blocks / trial.clamp_min(1e-12)).round().clamp(low, high)
+            made = q * trial
+            error = (made - blocks).square().sum(2, keepdim=True)
+            best, scale = (
+                (made, error)
+                if scale is None
+                else (torch.where(error < scale, made, best), torch.minimum(error, scale))
+            )
+        change = best.flatten(1) - weight
+    return weight + change
+
+
 class Weight(nn.Module):
     def __init__(self, *shape: int, std: float | None = None) -> None:
         super().__init__()
@@ -300,6 +327,7 @@ class LanguageModel(nn.Module):
             for _ in range(c["nl"])
         )
         self.final_norm = Weight(width)
+        self.taps = tuple(c.get("taps", ()))
         if c.get("features"):
             # A draft that sees the target's features: they are added to the embedding.
             self.feature = Weight(width, c["features"], std=c["features"] ** -0.5)
@@ -308,6 +336,8 @@ class LanguageModel(nn.Module):
         self.chunk = CHUNK // self.ids.speech if self.plain else 2**31
         self.dropout = 0.0
         self.packed = False
+        # Bits that the matrices are rounded to wherever they are used; 0: as they are.
+        self.bits = 0
         self.layer, self.embed, self.head = layer, self._embed, self._head
 
     def compile(self, device: torch.device) -> LanguageModel:
@@ -335,14 +365,27 @@ class LanguageModel(nn.Module):
 
     def _head(self, hidden):
         """[N, H] -> scores: [N, 481], 480 factors and end of speech, or [N, codes + 1] logits."""
-        return F.linear(hidden, self.output_head.scored()).float()
+        head = self.output_head.scored()
+        return F.linear(hidden, rounded(head, self.bits) if self.bits else head).float()
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         with autocast(hidden.device):
             return self._head(hidden)
 
     def weights(self, l: nn.ModuleDict) -> tuple[torch.Tensor, ...]:
-        return tuple(l[n].weight for n in ("attn_norm", "qkv", "attn_out", "mlp_norm", "gate_up", "down"))
+        own = (l[n].weight for n in ("attn_norm", "qkv", "attn_out", "mlp_norm", "gate_up", "down"))
+        return tuple(rounded(w, self.bits) if self.bits and w.ndim == 2 else w for w in own)
+
+    @torch.no_grad()
+    def round_to(self, bits: int) -> None:
+        """The matrices for good as an export of so many bits computes with them."""
+        for name, p in self.named_parameters():
+            if p.ndim == 2 and (name.startswith(("layers", "feature")) or name == "output_head.weight"):
+                p.copy_(rounded(p, bits))
+        if not self.plain:
+            p = self.output_head.factors
+            p.copy_(rounded(p, bits))
+            self.output_head.extra[:1] = rounded(self.output_head.extra[:1], bits)
 
     def forward(
         self,
@@ -351,17 +394,25 @@ class LanguageModel(nn.Module):
         documents: torch.Tensor,
         bounds: torch.Tensor,
         features: torch.Tensor | None = None,
+        taps: Sequence[int] = (),
     ) -> torch.Tensor:
-        """Flat positions -> hidden states after the final norm; `features` [positions, F] only for a feature draft."""
+        """Flat positions -> hidden states after the final norm; `features` [positions, F] only for a feature draft.
+
+        `taps`: counts of layers after which the residual stream is wanted too; it comes before the hidden states,
+        [positions, (taps + 1) H]."""
         c = self.config
         p = self.dropout if self.training else 0.0
         x = F.dropout(self.embed(tokens), p, p > 0)
         if features is not None:
             x = x + F.linear(features, self.feature.weight)
         cos, sin = rope_table(positions, c["H"] // c["nh"], c["rope_base"])
-        for l in self.layers:
+        tapped = []
+        for done, l in enumerate(self.layers, 1):
             x = self.layer(x, cos, sin, documents, bounds, *self.weights(l), c["nh"], c["rms_eps"], p, self.packed)
-        return F.rms_norm(x, (c["H"],), self.final_norm.weight, c["rms_eps"])
+            if done in taps:
+                tapped.append(x)
+        hidden = F.rms_norm(x, (c["H"],), self.final_norm.weight, c["rms_eps"])
+        return torch.cat([*(t.to(hidden.dtype) for t in tapped), hidden], 1) if tapped else hidden
 
     def save(self, path: str, facts: dict[str, Any] | None = None) -> None:
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("phone")}
@@ -727,9 +778,12 @@ def train(
     seed: int = 1,
     weight_decay: float = 0.05,
     init: LanguageModel | str | None = None,
+    round_last: float = 0.0,
+    round_bits: int = 4,
 ) -> tuple[LanguageModel, dict[str, Any]]:
     """Trains a model, saves the best by held-out loss as work/NAME.safetensors, returns it with its record.
 
+    `round_last`: the share of the schedule, at its end, that trains with matrices rounded to `round_bits`.
     `init` is a model or a path to go on from, see `begin_from`."""
     speed_settings(device)
     clock = Clock(budget)
@@ -815,7 +869,17 @@ def train(
 
     def validate():
         value = evaluate(model, ce, held, held_packed, device)
-        return value, {"heldout_nats": round(value, 4)}
+        facts = {"heldout_nats": round(value, 4)}
+        return value, dict(facts, bits=model.bits) if model.bits else facts
+
+    def advance(packed, batch):
+        share = schedule.share() if max_steps is None else loop.steps / max_steps
+        if round_last and not model.bits and share >= 1 - round_last:
+            log(f"{name}: matrices of {round_bits} bits from step {loop.steps} on")
+            loop.check()
+            model.load_state_dict(load(path)[0])  # The best so far, should the loss have risen since.
+            model.bits, loop.best = round_bits, float("inf")
+        return step_loss(*documents.batch(packed, batch))
 
     def keep(facts):
         model.save(path, facts)
@@ -832,7 +896,7 @@ def train(
         lr,
         warmup,
         positions,
-        step=lambda packed, batch: step_loss(*documents.batch(packed, batch)),
+        step=advance,
         validate=validate,
         save=keep,
         restore=lambda: model.load_state_dict(load(path)[0]),
@@ -1020,6 +1084,9 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     add_table_arguments(parser)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--noise", type=float, default=0.12)
+    parser.add_argument(
+        "--round-last", type=float, default=0.0, help="share of the budget, at its end, with matrices of 4 bits"
+    )
     parser.add_argument("--positions", type=int, default=None, help="positions a step (default: 32768; toy: 2048)")
     parser.add_argument("--device", default=None)
 
@@ -1042,6 +1109,7 @@ def run_target(args: argparse.Namespace) -> None:
         args.noise,
         warmup=args.warmup,
         init=args.init,
+        round_last=args.round_last,
     )
 
 
