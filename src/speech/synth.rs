@@ -4,7 +4,7 @@ use super::codec::CodecDecoder;
 pub use super::voice::Voice;
 use crate::asg::Index;
 use crate::decode::{Arm, Options, RoundEnd, SpecStats, Speculator};
-use crate::engine::{Model, Pool, Session};
+use crate::engine::{Pool, Session};
 use crate::map::Map;
 use crate::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -120,8 +120,10 @@ impl Synthesizer {
     /// # Errors
     /// `InvalidArgument` if `voice` is of another bundle; nothing is changed then.
     pub fn restart(&mut self, voice: &Voice, seed: u64) -> Result<()> {
-        let same = |a: &Arc<Model>, b: &Arc<Model>| Arc::ptr_eq(a, b);
-        if !same(voice.target(), self.voice.target()) || !same(voice.draft(), self.voice.draft()) {
+        let models = |v: &Voice| [Some(v.target()), v.draft()].map(|m| m.map(Arc::as_ptr));
+        // The codec has heard the codes of a reference voice.
+        let reference = |v: &Voice| v.reference().map(|r| r.codes.clone());
+        if models(voice) != models(&self.voice) || reference(voice) != reference(&self.voice) {
             let what = "a synthesizer goes on with speakers of its own bundle alone: make another";
             return Err(Error::new(ErrorKind::InvalidArgument, what));
         }
