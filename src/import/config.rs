@@ -443,7 +443,7 @@ mod tests {
             ("num_hidden_layers", json!("two"), "num_hidden_layers"),
             ("num_key_value_heads", json!(4), "divide"),
             ("head_dim", json!(63), "16"),
-            ("hidden_size", json!(570), "32"),
+            ("hidden_size", json!(144), "32"),
             ("rms_norm_eps", json!(-1.0), "epsilon"),
             ("partial_rotary_factor", json!(0.5), "rotated"),
             ("rope_parameters", json!({"rope_type": "yarn"}), "yarn"),
