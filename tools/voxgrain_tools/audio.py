@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import wave
+import zipfile
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -39,6 +42,19 @@ def write_wav(path: str | Path, samples: np.ndarray, rate: int = 16000) -> None:
         file.setparams((1, 2, rate, 0, "NONE", ""))
         file.writeframes(pcm16(samples).tobytes())
     part.replace(path)
+
+
+def zip_wavs(path: str | Path, sounds: dict[str, np.ndarray], others: Iterable[str] = (), rate: int = 16000) -> None:
+    """NAME.wav of each sound in one archive, with other files beside them."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, samples in sounds.items():
+            data = io.BytesIO()
+            with wave.open(data, "wb") as file:
+                file.setparams((1, 2, rate, 0, "NONE", ""))
+                file.writeframes(pcm16(samples).tobytes())
+            archive.writestr(name + ".wav", data.getvalue())
+        for other in others:
+            archive.write(other, Path(other).name)
 
 
 def pcm16(samples: np.ndarray) -> np.ndarray:
